@@ -1,0 +1,52 @@
+//! [`TaskEnd`]: the one way in which each task ends.
+
+use std::{error::Error, fmt, iter};
+
+use crate::BoxError;
+
+/// How a task ended. Every task that was added ends in exactly one of these.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum TaskEnd {
+    /// It ran, and gave back `()` or `Ok`.
+    Completed,
+    /// It ran, and gave back this error.
+    Failed(BoxError),
+    /// It panicked with this message: in its own code, its condition or its destructor.
+    Panicked(String),
+    /// It ran longer than its timeout.
+    TimedOut,
+    /// It did not run: its condition ([`Task::run_if`](crate::Task::run_if)) did not hold, or without one, there was no
+    /// response.
+    Skipped,
+    /// The runner did not take it.
+    Rejected,
+    /// It was dropped, waiting or running: there was no runtime to run on, or the runtime went away.
+    Aborted,
+}
+
+/// A few words; of an error, its causes too (`connection error: refused`), unless its own text tells them.
+impl fmt::Display for TaskEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Completed => f.write_str("completed"),
+            Self::Failed(error) => write!(f, "failed: {}", with_causes(&**error)),
+            Self::Panicked(message) => write!(f, "panicked: {message}"),
+            Self::TimedOut => f.write_str("timed out"),
+            Self::Skipped => f.write_str("skipped"),
+            Self::Rejected => f.write_str("rejected"),
+            Self::Aborted => f.write_str("aborted"),
+        }
+    }
+}
+
+fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    for cause in iter::successors(error.source(), |&cause| cause.source()) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}

@@ -1,0 +1,245 @@
+//! The one place that decides whether and how a response ended: [`EndWatch`] gathers the facts, [`ResponseOutcome`] is the
+//! verdict. Keeps the promises "once" and "not before".
+//!
+//! What a server does with a body was read in hyper (`proto/h1/dispatch.rs`, `proto/h2/mod.rs`) and seen on sockets:
+//!
+//! 1. Most bodies are never polled to `None`. hyper drops a body as soon as it knows that nothing is owed any more: when
+//!    `is_end_stream` says so, after the trailers, when `Content-Length` is reached, and unpolled where the response has no
+//!    content. So the drop is an end too, and what has gone by until then says which.
+//! 2. A passing last frame is no end: hyper has it, but has not written it. At the drop it has.
+//! 3. An end is taken once: the queue leaves the watch with it.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Buf;
+use http::{HeaderMap, Method, StatusCode, header::CONTENT_LENGTH};
+use http_body::{Body, Frame};
+
+use crate::queue::Queue;
+
+/// How a response ended, for a task to ask: [`TaskContext::response`](crate::TaskContext::response),
+/// [`Task::run_if`](crate::Task::run_if).
+///
+/// ```
+/// use tower_background_tasks::{ResponseOutcome, Task};
+///
+/// let billing = Task::with_context(|cx| async move {
+///     if let Some(ResponseOutcome { body_bytes, elapsed, .. }) = cx.response() {
+///         println!("{body_bytes} bytes in {elapsed:?}");
+///     }
+/// });
+/// # drop(billing);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ResponseOutcome {
+    /// What ended the response.
+    pub end: ResponseEnd,
+    /// The status of the response head, or `None` where there was no response.
+    pub status: Option<StatusCode>,
+    /// Bytes of the body's data that the server took: without headers and chunk sizes, and before any compression that
+    /// stands outside the layer.
+    pub body_bytes: u64,
+    /// From the request's arrival at the layer to the end of the response.
+    pub elapsed: Duration,
+}
+
+impl ResponseOutcome {
+    /// The server took the whole body ([`ResponseEnd::Completed`]), and the status is below 400.
+    pub fn is_success(&self) -> bool {
+        self.end == ResponseEnd::Completed
+            && self.status.is_some_and(|status| status.as_u16() < 400)
+    }
+
+    /// There was a response head, whatever became of the body.
+    pub fn is_responded(&self) -> bool {
+        self.status.is_some()
+    }
+}
+
+/// What ended a response.
+///
+/// "Ended" means handed whole to the server. Whether the client received it, no server knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ResponseEnd {
+    /// The server took the whole body.
+    ///
+    /// So it did where the body was dropped with nothing more owed: `is_end_stream` was true, trailers or as many bytes as
+    /// the response's `Content-Length` (or the body's exact size hint) had gone by, or the response has no content by
+    /// [RFC 9110, section 6.4.1](https://www.rfc-editor.org/rfc/rfc9110#section-6.4.1): an answer to HEAD, a success for
+    /// CONNECT, status 1xx, 204 or 304.
+    Completed,
+    /// The body was dropped before its end: the client left, or the server gave up.
+    Aborted,
+    /// The body gave an error.
+    BodyFailed,
+    /// The inner service returned an error, so there was no response.
+    ServiceFailed,
+    /// The request was dropped before there was a response: the client left while the handler ran, or a timeout outside the
+    /// layer struck.
+    Cancelled,
+    /// A panic in the handler or the body.
+    Panicked,
+}
+
+/// Follows one response and tells its queue how it ended: at an end it sees, or at the latest when it is dropped.
+#[derive(Debug)]
+pub(crate) struct EndWatch {
+    /// `None` once the end has been told.
+    queue: Option<Arc<Queue>>,
+    /// A poll of the inner future or body is under way. Still true afterwards, when that poll panicked.
+    polling: bool,
+    /// By the request's method, the response will have no content.
+    no_content: NoContent,
+    status: Option<StatusCode>,
+    body_bytes: u64,
+    owed: Owed,
+}
+
+/// Which responses have no content because of the request's method.
+#[derive(Clone, Copy, Debug)]
+enum NoContent {
+    ByStatus,
+    Head,
+    Connect,
+}
+
+/// What the response's body still has to give, as far as is known.
+#[derive(Clone, Copy, Debug)]
+enum Owed {
+    Nothing,
+    /// Nothing more once this many bytes have gone by.
+    Bytes(u64),
+    /// More, until the body says that it has ended.
+    Unknown,
+}
+
+impl EndWatch {
+    pub(crate) fn new(queue: Arc<Queue>, method: &Method) -> Self {
+        let no_content = match *method {
+            Method::HEAD => NoContent::Head,
+            Method::CONNECT => NoContent::Connect,
+            _ => NoContent::ByStatus,
+        };
+        Self {
+            queue: Some(queue),
+            polling: false,
+            no_content,
+            status: None,
+            body_bytes: 0,
+            owed: Owed::Unknown,
+        }
+    }
+
+    /// `None` once the end has been told.
+    pub(crate) fn queue(&self) -> Option<&Arc<Queue>> {
+        self.queue.as_ref()
+    }
+
+    /// Goes before each poll of the inner future or body.
+    pub(crate) fn before_poll(&mut self) {
+        self.polling = true;
+    }
+
+    /// Goes after each poll of the inner future or body, unless it panicked.
+    pub(crate) fn after_poll(&mut self) {
+        self.polling = false;
+    }
+
+    /// The response head is there, and `body` has not been polled.
+    pub(crate) fn response<B: Body>(&mut self, status: StatusCode, headers: &HeaderMap, body: &B) {
+        self.status = Some(status);
+        self.owed = if self.no_content.holds(status) || body.is_end_stream() {
+            Owed::Nothing
+        } else {
+            // hyper cuts the body to the header's length, whatever the body says.
+            content_length(headers)
+                .or_else(|| body.size_hint().exact())
+                .map_or(Owed::Unknown, Owed::Bytes)
+        };
+    }
+
+    /// The inner service returned an error.
+    pub(crate) fn service_failed(&mut self) {
+        self.end(ResponseEnd::ServiceFailed);
+    }
+
+    /// `frame` has just come out of `body` and goes by.
+    pub(crate) fn frame<B: Body>(&mut self, frame: &Frame<B::Data>, body: &B) {
+        if let Some(data) = frame.data_ref() {
+            self.body_bytes += data.remaining() as u64;
+        }
+        if frame.is_trailers() || body.is_end_stream() {
+            self.owed = Owed::Nothing;
+        }
+    }
+
+    /// The body gave `None`.
+    pub(crate) fn body_ended(&mut self) {
+        self.end(ResponseEnd::Completed);
+    }
+
+    /// The body gave an error.
+    pub(crate) fn body_failed(&mut self) {
+        self.end(ResponseEnd::BodyFailed);
+    }
+
+    fn dropped(&self) -> ResponseEnd {
+        if self.status.is_some() && self.nothing_owed() {
+            ResponseEnd::Completed
+        } else if self.polling || std::thread::panicking() {
+            // `polling` outlives the unwinding where a layer outside catches panics and drops this later.
+            ResponseEnd::Panicked
+        } else if self.status.is_some() {
+            ResponseEnd::Aborted
+        } else {
+            ResponseEnd::Cancelled
+        }
+    }
+
+    fn nothing_owed(&self) -> bool {
+        match self.owed {
+            Owed::Nothing => true,
+            Owed::Bytes(length) => self.body_bytes >= length,
+            Owed::Unknown => false,
+        }
+    }
+
+    fn end(&mut self, end: ResponseEnd) {
+        if let Some(queue) = self.queue.take() {
+            let (status, body_bytes) = (self.status, self.body_bytes);
+            queue.end(|elapsed| ResponseOutcome {
+                end,
+                status,
+                body_bytes,
+                elapsed,
+            });
+        }
+    }
+}
+
+impl Drop for EndWatch {
+    fn drop(&mut self) {
+        self.end(self.dropped());
+    }
+}
+
+impl NoContent {
+    /// RFC 9110, section 6.4.1.
+    fn holds(self, status: StatusCode) -> bool {
+        match self {
+            Self::Head => true,
+            Self::Connect if status.is_success() => true,
+            _ => {
+                status.is_informational()
+                    || status == StatusCode::NO_CONTENT
+                    || status == StatusCode::NOT_MODIFIED
+            }
+        }
+    }
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}

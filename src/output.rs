@@ -1,0 +1,120 @@
+//! What a task may give back, and what may be added as a task.
+
+use crate::Task;
+
+/// Any error a task can fail with.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The result of a task that can fail.
+///
+/// ```
+/// use tower_background_tasks::TaskResult;
+///
+/// async fn ping(host: &str) -> TaskResult {
+///     let _port: u16 = host.parse()?; // any error will do
+///     Ok(())
+/// }
+/// ```
+pub type TaskResult<E = BoxError> = Result<(), E>;
+
+/// What a task's future or closure may give back: `()`, a `Result` whose error is an error, or `!` (a task without an end).
+///
+/// The value of an `Ok` is dropped; the error of an `Err` becomes [`TaskEnd::Failed`](crate::TaskEnd::Failed).
+///
+/// ```
+/// use tower_background_tasks::Task;
+///
+/// let _ = Task::new(async {});
+/// let _ = Task::new(async { "42".parse::<u32>() });
+/// let _ = Task::blocking(|| std::fs::write("/tmp/audit.log", "signed up\n"));
+/// ```
+///
+/// A number, say, is neither success nor failure, so it does not compile:
+///
+/// ```compile_fail
+/// # use tower_background_tasks::Task;
+/// let _ = Task::new(async { 42 });
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "a background task cannot give back `{Self}`",
+    label = "the task's output is `{Self}`",
+    note = "a task gives back `()`, a `Result<T, E>` whose error converts into `Box<dyn Error + Send + Sync>`, or `!`",
+    note = "end an async block or a closure with `;`, or with `Ok::<(), BoxError>(())` where it uses `?`"
+)]
+pub trait TaskOutput {
+    /// Tells success from failure.
+    ///
+    /// # Errors
+    ///
+    /// This returns an error when the task failed.
+    fn into_task_result(self) -> TaskResult;
+}
+
+impl TaskOutput for () {
+    fn into_task_result(self) -> TaskResult {
+        Ok(())
+    }
+}
+
+impl<T, E: Into<BoxError>> TaskOutput for Result<T, E> {
+    fn into_task_result(self) -> TaskResult {
+        self.map(drop).map_err(Into::into)
+    }
+}
+
+/// Names `!`, which stable Rust has but cannot write: under edition 2024 `async { loop { … } }` has it for its output.
+mod never {
+    #[expect(unnameable_types, reason = "only `Never` below is for use")]
+    pub trait Returns {
+        type Output;
+    }
+
+    impl<R> Returns for fn() -> R {
+        type Output = R;
+    }
+
+    pub(super) type Never = <fn() -> ! as Returns>::Output;
+}
+
+impl TaskOutput for never::Never {
+    fn into_task_result(self) -> TaskResult {
+        self
+    }
+}
+
+/// What [`add_task`](crate::BackgroundTasks::add_task) takes: a [`Task`], or any future whose output is a [`TaskOutput`].
+///
+/// ```
+/// use tower_background_tasks::{BackgroundTasks, Task};
+///
+/// let tasks = BackgroundTasks::new();
+/// tasks.add_task(async { println!("a future") });
+/// tasks.add_task(Task::blocking(|| println!("sync code")).named("greet"));
+/// assert_eq!(tasks.len(), 2);
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a background task",
+    label = "neither a `Task` nor a future",
+    note = "pass a future (call the async fn: `send(mail)`), or wrap sync code: `add_blocking_task(move || …)`",
+    note = "the future must be `Send + 'static`: move what it needs into it"
+)]
+pub trait IntoTask {
+    /// Makes the task.
+    fn into_task(self) -> Task;
+}
+
+impl IntoTask for Task {
+    fn into_task(self) -> Task {
+        self
+    }
+}
+
+impl<F> IntoTask for F
+where
+    F: Future + Send + 'static,
+    F::Output: TaskOutput,
+{
+    fn into_task(self) -> Task {
+        Task::new(self)
+    }
+}

@@ -1,0 +1,68 @@
+//! [`BackgroundTasksService`].
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response};
+use http_body::Body;
+use tower::Service;
+
+use crate::{
+    BackgroundTasks, ResponseBody, ResponseFuture, Runner, outcome::EndWatch, queue::Queue,
+};
+
+/// Gives each request its queue, and watches its response. Made by
+/// [`BackgroundTasksLayer`](crate::BackgroundTasksLayer).
+#[derive(Clone, Debug)]
+pub struct BackgroundTasksService<S> {
+    inner: S,
+    runner: Runner,
+}
+
+impl<S> BackgroundTasksService<S> {
+    /// Wraps `inner`; `runner` runs the tasks of its requests.
+    pub fn new(inner: S, runner: Runner) -> Self {
+        Self { inner, runner }
+    }
+
+    /// The service inside.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service inside, to change it.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Gives back the service inside.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for BackgroundTasksService<S>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    ResBody: Body,
+{
+    type Response = Response<ResponseBody<ResBody>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+        self.runner.remember_runtime();
+        let queue = Queue::of_request(self.runner.clone());
+        let watch = EndWatch::new(Arc::clone(&queue), request.method());
+        request
+            .extensions_mut()
+            .insert(BackgroundTasks::from(queue));
+        ResponseFuture::new(self.inner.call(request), watch)
+    }
+}

@@ -1,0 +1,130 @@
+//! [`Stats`] and the counters behind it: the books of the promise "nothing disappears".
+//!
+//! Each count only grows, and each event is counted before the one that follows from it: added, begun, ended. So whoever
+//! reads them in the opposite order never sees an end without its beginning, and two sums that are equal in that order were
+//! equal at one moment in between.
+
+use crate::{
+    TaskEnd, TaskId,
+    sync::{AtomicU64, Ordering},
+};
+
+/// What has become of a runner's tasks so far. Counts are tasks, from the runner's construction on.
+///
+/// When nothing moves, `added` is the sum of all the others. While tasks run, the counts are read one after the other, so
+/// that sum may be off by those that are just changing.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use tower_background_tasks::Runner;
+///
+/// let runner = Runner::new();
+/// runner.add_task(async {});
+/// runner.add_task(async { panic!("on purpose") });
+/// runner.idle().await;
+/// let stats = runner.stats();
+/// assert_eq!((stats.added, stats.completed, stats.panicked), (2, 1, 1));
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Added to a queue of this runner.
+    pub added: u64,
+    /// Ended [`Completed`](TaskEnd::Completed).
+    pub completed: u64,
+    /// Ended [`Failed`](TaskEnd::Failed).
+    pub failed: u64,
+    /// Ended [`Panicked`](TaskEnd::Panicked).
+    pub panicked: u64,
+    /// Ended [`TimedOut`](TaskEnd::TimedOut).
+    pub timed_out: u64,
+    /// Ended [`Skipped`](TaskEnd::Skipped).
+    pub skipped: u64,
+    /// Ended [`Rejected`](TaskEnd::Rejected).
+    pub rejected: u64,
+    /// Ended [`Aborted`](TaskEnd::Aborted).
+    pub aborted: u64,
+    /// Waiting: for their response to end, or for their turn.
+    pub pending: u64,
+    /// Running now.
+    pub running: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    ended: [AtomicU64; 7],
+    begun: AtomicU64,
+    added: AtomicU64,
+    batches_ended: AtomicU64,
+    batches_begun: AtomicU64,
+}
+
+impl Counters {
+    /// The count of what was added also numbers the tasks, so that their ids cost nothing of their own.
+    pub(crate) fn task_added(&self) -> TaskId {
+        TaskId::new(1 + self.added.fetch_add(1, Ordering::SeqCst))
+    }
+
+    pub(crate) fn task_begun(&self) {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn task_ended(&self, end: &TaskEnd) {
+        self.ended[index(end)].fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn batch_begun(&self) {
+        self.batches_begun.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn batch_ended(&self) {
+        self.batches_ended.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// True when there was a moment during this call at which no batch was under way.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let ended = self.batches_ended.load(Ordering::SeqCst);
+        ended == self.batches_begun.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let [
+            completed,
+            failed,
+            panicked,
+            timed_out,
+            skipped,
+            rejected,
+            aborted,
+        ] = self.ended.each_ref().map(|end| end.load(Ordering::SeqCst));
+        let ended = completed + failed + panicked + timed_out + skipped + rejected + aborted;
+        let begun = self.begun.load(Ordering::SeqCst);
+        let added = self.added.load(Ordering::SeqCst);
+        Stats {
+            added,
+            completed,
+            failed,
+            panicked,
+            timed_out,
+            skipped,
+            rejected,
+            aborted,
+            pending: added - begun,
+            running: begun - ended,
+        }
+    }
+}
+
+fn index(end: &TaskEnd) -> usize {
+    match end {
+        TaskEnd::Completed => 0,
+        TaskEnd::Failed(_) => 1,
+        TaskEnd::Panicked(_) => 2,
+        TaskEnd::TimedOut => 3,
+        TaskEnd::Skipped => 4,
+        TaskEnd::Rejected => 5,
+        TaskEnd::Aborted => 6,
+    }
+}

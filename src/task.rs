@@ -1,0 +1,356 @@
+//! [`Task`]: a future or a closure, with what it should be called and when it should run.
+
+use std::{
+    borrow::Cow,
+    fmt,
+    panic::Location,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+
+use crate::{
+    ResponseOutcome, TaskContext, TaskId, TaskOutput, TaskResult,
+    work::{Async, AsyncWithContext, Blocking, BlockingWithContext, Work},
+};
+
+/// Something to do after the response: a future, or sync code for the blocking pool.
+///
+/// A bare future can be added as it is; a `Task` is for what needs a name, a timeout, a condition, or a look at how the
+/// response went. Nothing runs before it is added and its response has ended; a `Task` that is dropped instead never runs.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_background_tasks::{BackgroundTasks, ResponseOutcome, Task};
+///
+/// async fn signup(tasks: BackgroundTasks) -> &'static str {
+///     let mail = async { println!("Welcome!") };
+///     tasks.add_task(
+///         Task::new(mail)
+///             .named("welcome-mail")
+///             .timeout(Duration::from_secs(30))
+///             .run_if(ResponseOutcome::is_success),
+///     );
+///     "signed up"
+/// }
+/// ```
+#[must_use = "a task does nothing unless it is added"]
+pub struct Task {
+    node: Link,
+}
+
+/// A task in its one allocation. Nodes link to one another, so that a queue of them needs no memory of its own.
+pub(crate) type Link = Pin<Box<Node<dyn Work>>>;
+
+pin_project! {
+    pub(crate) struct Node<W: ?Sized> {
+        // The task behind this one, while both wait in a `TaskList`.
+        next: Option<Link>,
+        header: Header,
+        #[pin]
+        work: W,
+    }
+}
+
+struct Header {
+    id: TaskId,
+    location: &'static Location<'static>,
+    added: Instant,
+    /// What few tasks have, in a box of its own, so that the many do not pay for it.
+    extras: Option<Box<Extras>>,
+}
+
+#[derive(Default)]
+struct Extras {
+    name: Option<Cow<'static, str>>,
+    timeout: Option<Duration>,
+    run_if: Option<RunIf>,
+}
+
+/// A task's own condition.
+pub(crate) type RunIf = Box<dyn FnOnce(&ResponseOutcome) -> bool + Send>;
+
+/// Who a task is; it outlives the task's work.
+#[derive(Clone, Debug)]
+#[cfg_attr(
+    not(feature = "tracing"),
+    expect(dead_code, reason = "the log is its only reader")
+)]
+pub(crate) struct Label {
+    pub(crate) id: TaskId,
+    pub(crate) name: Cow<'static, str>,
+    pub(crate) location: &'static Location<'static>,
+    pub(crate) added: Instant,
+    pub(crate) blocking: bool,
+}
+
+impl Task {
+    /// A task that awaits `future` on the async runtime.
+    ///
+    /// It must not block its thread for long: that is what [`Task::blocking`] is for.
+    ///
+    /// ```
+    /// # use tower_background_tasks::Task;
+    /// let task = Task::new(async { println!("after the response") });
+    /// # drop(task);
+    /// ```
+    #[track_caller]
+    pub fn new<F>(future: F) -> Self
+    where
+        F: Future + Send + 'static,
+        F::Output: TaskOutput,
+    {
+        Self::from_work(Async { future })
+    }
+
+    /// A task that calls `f` on Tokio's blocking pool, where it may block its thread.
+    ///
+    /// Once it runs it cannot be stopped: see [`Task::timeout`].
+    ///
+    /// ```
+    /// # use tower_background_tasks::Task;
+    /// let task = Task::blocking(|| std::fs::write("/tmp/audit.log", "signed up\n"));
+    /// # drop(task);
+    /// ```
+    #[track_caller]
+    pub fn blocking<F, R>(f: F) -> Self
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: TaskOutput + 'static,
+    {
+        Self::from_work(Blocking { call: Some(f) })
+    }
+
+    /// Like [`Task::new`], for a future that wants to know how the response went.
+    ///
+    /// `f` is called when the task starts.
+    ///
+    /// ```
+    /// # use tower_background_tasks::Task;
+    /// let task = Task::with_context(|cx| async move {
+    ///     if let Some(response) = cx.response() {
+    ///         println!("{:?} after {:?}", response.end, response.elapsed);
+    ///     }
+    /// });
+    /// # drop(task);
+    /// ```
+    #[track_caller]
+    pub fn with_context<C, F>(f: C) -> Self
+    where
+        C: FnOnce(TaskContext) -> F + Send + 'static,
+        F: Future + Send + 'static,
+        F::Output: TaskOutput,
+    {
+        Self::from_work(AsyncWithContext::Waiting { make: Some(f) })
+    }
+
+    /// Like [`Task::blocking`], for sync code that wants to know how the response went.
+    ///
+    /// ```
+    /// # use tower_background_tasks::Task;
+    /// let task = Task::blocking_with_context(|cx| {
+    ///     let status = cx.response().and_then(|response| response.status);
+    ///     println!("answered {status:?}");
+    /// });
+    /// # drop(task);
+    /// ```
+    #[track_caller]
+    pub fn blocking_with_context<C, R>(f: C) -> Self
+    where
+        C: FnOnce(TaskContext) -> R + Send + 'static,
+        R: TaskOutput + 'static,
+    {
+        Self::from_work(BlockingWithContext { call: Some(f) })
+    }
+
+    /// Names the task in logs, reports and [`TaskContext::name`].
+    ///
+    /// Without it the name is the type name of the future or closure, such as `my_app::signup::send_mail`.
+    ///
+    /// ```
+    /// # use tower_background_tasks::{BackgroundTasks, Task};
+    /// let tasks = BackgroundTasks::new();
+    /// tasks.add_task(Task::new(async {}).named("welcome-mail"));
+    /// assert_eq!(tasks.names(), ["welcome-mail"]);
+    /// ```
+    pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.extras().name = Some(name.into());
+        self
+    }
+
+    /// Ends the task [`TimedOut`](crate::TaskEnd::TimedOut) when it has run for `timeout`. Waiting does not count.
+    ///
+    /// An async task is dropped at its next await point. A blocking task cannot be stopped: it is reported, the request's
+    /// next task starts, and its thread stays taken until it returns; what it gives back then is dropped.
+    ///
+    /// The runtime's timer must be on ([`enable_time`](tokio::runtime::Builder::enable_time)); where it is not, the task
+    /// ends [`Failed`](crate::TaskEnd::Failed) with an error that says so.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tower_background_tasks::Task;
+    /// let task = Task::new(std::future::pending::<()>()).timeout(Duration::from_secs(5));
+    /// # drop(task);
+    /// ```
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.extras().timeout = Some(timeout);
+        self
+    }
+
+    /// Runs the task only if `condition` holds for how the response ended; otherwise it ends
+    /// [`Skipped`](crate::TaskEnd::Skipped).
+    ///
+    /// Without it a task runs when there was a response ([`ResponseOutcome::is_responded`]), whatever its status and however
+    /// its body ended. `condition` is called on the runner when the task's turn has come. It is not asked where there is no
+    /// response to ask about: for [`Runner::add_task`](crate::Runner::add_task) and
+    /// [`BackgroundTasks::run`](crate::BackgroundTasks::run) on a queue of no request. Called twice, the last one counts.
+    ///
+    /// ```
+    /// use tower_background_tasks::{ResponseEnd, ResponseOutcome, Task};
+    ///
+    /// let receipt = Task::new(async {}).run_if(ResponseOutcome::is_success);
+    /// let refund = Task::new(async {}).run_if(|response| response.end == ResponseEnd::Aborted);
+    /// let always = Task::new(async {}).run_if(|_| true); // even when the client left before there was a response
+    /// # drop((receipt, refund, always));
+    /// ```
+    pub fn run_if(
+        mut self,
+        condition: impl FnOnce(&ResponseOutcome) -> bool + Send + 'static,
+    ) -> Self {
+        self.extras().run_if = Some(Box::new(condition));
+        self
+    }
+
+    #[track_caller]
+    fn from_work(work: impl Work + 'static) -> Self {
+        let header = Header {
+            id: TaskId::NONE,
+            location: Location::caller(),
+            added: Instant::now(),
+            extras: None,
+        };
+        Self {
+            node: Box::pin(Node {
+                next: None,
+                header,
+                work,
+            }),
+        }
+    }
+
+    fn extras(&mut self) -> &mut Extras {
+        self.header_mut().extras.get_or_insert_default()
+    }
+
+    fn header_mut(&mut self) -> &mut Header {
+        self.node.as_mut().project().header
+    }
+
+    fn header(&self) -> &Header {
+        &self.node.header
+    }
+
+    /// Notes where and when the task was added.
+    pub(crate) fn set_added(&mut self, location: &'static Location<'static>) {
+        let header = self.header_mut();
+        header.location = location;
+        header.added = Instant::now();
+    }
+
+    pub(crate) fn set_id(&mut self, id: TaskId) {
+        self.header_mut().id = id;
+    }
+
+    pub(crate) fn is_blocking(&self) -> bool {
+        self.node.work.is_blocking()
+    }
+
+    pub(crate) fn timeout_after(&self) -> Option<Duration> {
+        self.header()
+            .extras
+            .as_ref()
+            .and_then(|extras| extras.timeout)
+    }
+
+    pub(crate) fn take_run_if(&mut self) -> Option<RunIf> {
+        self.header_mut()
+            .extras
+            .as_mut()
+            .and_then(|extras| extras.run_if.take())
+    }
+
+    pub(crate) fn name(&self) -> Cow<'static, str> {
+        self.header()
+            .extras
+            .as_ref()
+            .and_then(|extras| extras.name.clone())
+            .unwrap_or_else(|| Cow::Borrowed(without_closures(self.node.work.type_name())))
+    }
+
+    pub(crate) fn label(&self) -> Label {
+        let header = self.header();
+        Label {
+            id: header.id,
+            name: self.name(),
+            location: header.location,
+            added: header.added,
+            blocking: self.is_blocking(),
+        }
+    }
+
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        context: &dyn Fn() -> TaskContext,
+    ) -> Poll<TaskResult> {
+        self.node.as_mut().project().work.poll(cx, context)
+    }
+
+    pub(crate) fn into_link(self) -> Link {
+        self.node
+    }
+
+    pub(crate) fn from_link(node: Link) -> Self {
+        Self { node }
+    }
+}
+
+/// The task behind this one in a list.
+pub(crate) fn next_mut(link: &mut Link) -> &mut Option<Link> {
+    link.as_mut().project().next
+}
+
+pub(crate) fn next(link: &Link) -> Option<&Link> {
+    link.next.as_ref()
+}
+
+/// The name of the task in `link`, for a list that is only looked at.
+pub(crate) fn link_name(link: &Link) -> Cow<'static, str> {
+    link.header
+        .extras
+        .as_ref()
+        .and_then(|extras| extras.name.clone())
+        .unwrap_or_else(|| Cow::Borrowed(without_closures(link.work.type_name())))
+}
+
+/// The type name of an async fn's future is the function's with `::{{closure}}` behind it.
+fn without_closures(type_name: &'static str) -> &'static str {
+    let mut name = type_name;
+    while let Some(shorter) = name.strip_suffix("::{{closure}}") {
+        name = shorter;
+    }
+    name
+}
+
+impl fmt::Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Task")
+            .field("name", &self.name())
+            .field("blocking", &self.is_blocking())
+            .field("timeout", &self.timeout_after())
+            .finish_non_exhaustive()
+    }
+}

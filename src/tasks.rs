@@ -1,0 +1,174 @@
+//! [`BackgroundTasks`]: the handle that handlers hold.
+
+use std::{future::poll_fn, panic::Location, sync::Arc};
+
+use http::Extensions;
+
+use crate::{
+    IntoTask, MissingLayer, Task, TaskEnd, TaskOutput, execution::Execution, queue::Queue,
+};
+
+/// One request's tasks: what is added here runs after the response has ended.
+///
+/// Behind [`BackgroundTasksLayer`](crate::BackgroundTasksLayer) it is an axum extractor; elsewhere
+/// [`from_extensions`](Self::from_extensions) finds it. Clones are the same queue. It may be kept: a task can be added while
+/// the body streams, by a running task, after an upgrade, or long after the response (it then starts at once).
+///
+/// By default the tasks of one request run one after another in the order added, and those of different requests side by
+/// side.
+///
+/// ```
+/// use tower_background_tasks::BackgroundTasks;
+///
+/// async fn signup(tasks: BackgroundTasks) -> &'static str {
+///     tasks.add_task(async { println!("a future") });
+///     tasks.add_blocking_task(|| println!("sync code, on the blocking pool"));
+///     "answered at once"
+/// }
+/// ```
+///
+/// # A queue of its own
+///
+/// [`BackgroundTasks::new`] makes a stand-alone queue. Return it with a response, and its tasks run behind the request's own;
+/// hand it to [`Runner::attach`](crate::Runner::attach), where there is no layer; or, in a unit test, pass it to the handler
+/// and look at [`names`](Self::names) or [`run`](Self::run) it. A stand-alone queue that no response takes is dropped with
+/// its tasks, and a warning names them.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// # use tower_background_tasks::{BackgroundTasks, Task, TaskEnd};
+/// # async fn signup(tasks: BackgroundTasks) {
+/// #     tasks.add_task(Task::new(async {}).named("welcome-mail"));
+/// # }
+/// let tasks = BackgroundTasks::new();
+/// signup(tasks.clone()).await;
+/// assert_eq!(tasks.names(), ["welcome-mail"]);
+/// let ends = tasks.run().await;
+/// assert!(matches!(ends[..], [TaskEnd::Completed]));
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "tasks run when a response takes their queue: return it with the response, or pass it to `Runner::attach`"]
+pub struct BackgroundTasks {
+    queue: Arc<Queue>,
+}
+
+impl BackgroundTasks {
+    /// A stand-alone queue: to attach to a response, or for a unit test.
+    pub fn new() -> Self {
+        Self {
+            queue: Queue::stand_alone(),
+        }
+    }
+
+    /// Finds the request's queue, where there is no extractor: in middleware, hyper services, tonic.
+    ///
+    /// ```
+    /// use http::Request;
+    /// use tower_background_tasks::{BackgroundTasks, MissingLayer};
+    ///
+    /// fn handle<B>(request: &Request<B>) -> Result<(), MissingLayer> {
+    ///     let tasks = BackgroundTasks::from_extensions(request.extensions())?;
+    ///     tasks.add_task(async { println!("after the response") });
+    ///     Ok(())
+    /// }
+    /// # assert!(handle(&Request::new(())).is_err());
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// This returns an error when the request did not come through
+    /// [`BackgroundTasksLayer`](crate::BackgroundTasksLayer).
+    pub fn from_extensions(extensions: &Extensions) -> Result<Self, MissingLayer> {
+        extensions.get().cloned().ok_or(MissingLayer::new())
+    }
+
+    /// Adds a task: a future, or a [`Task`].
+    ///
+    /// Never fails and never blocks. Nothing of the task runs before the response has ended.
+    ///
+    /// ```
+    /// # use tower_background_tasks::{BackgroundTasks, Task};
+    /// # async fn send_mail(to: String) {}
+    /// # fn handler(tasks: BackgroundTasks) {
+    /// tasks.add_task(send_mail("ferris@example.org".into()));
+    /// tasks.add_task(Task::new(async {}).named("audit"));
+    /// # }
+    /// # handler(BackgroundTasks::new());
+    /// ```
+    #[track_caller]
+    pub fn add_task(&self, task: impl IntoTask) {
+        self.queue.add(task.into_task(), Location::caller());
+    }
+
+    /// Adds sync code, which runs on Tokio's blocking pool: for files, databases with a blocking driver, long computation.
+    ///
+    /// ```
+    /// # use tower_background_tasks::BackgroundTasks;
+    /// # fn handler(tasks: BackgroundTasks) {
+    /// tasks.add_blocking_task(|| std::fs::write("/tmp/audit.log", "signed up\n"));
+    /// # }
+    /// # handler(BackgroundTasks::new());
+    /// ```
+    #[track_caller]
+    pub fn add_blocking_task<F, R>(&self, f: F)
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: TaskOutput + 'static,
+    {
+        self.queue.add(Task::blocking(f), Location::caller());
+    }
+
+    /// How many tasks wait in this queue.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// True when no task waits in this queue.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The names of the tasks that wait in this queue, in the order in which they will run.
+    pub fn names(&self) -> Vec<String> {
+        self.queue.names().into_iter().map(String::from).collect()
+    }
+
+    /// Runs what is queued here and now, in order, and tells how each task ended: for unit tests and scripts.
+    ///
+    /// What the tasks add meanwhile runs too. In a queue of no request every task runs, as there is no response for
+    /// [`Task::run_if`] to judge; in a request's own queue that has not ended, likewise.
+    ///
+    /// Blocking tasks go to the blocking pool where there is a runtime, and otherwise run on this thread.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping this aborts the task that is running; those behind it stay in the queue.
+    pub async fn run(&self) -> Vec<TaskEnd> {
+        let queue = self.queue.root();
+        let mut ends = Vec::new();
+        while let Some(task) = queue.take() {
+            let mut execution = Execution::new(Arc::clone(&queue), task);
+            execution.isolate_blocking();
+            ends.push(poll_fn(|cx| execution.poll(cx)).await);
+        }
+        ends
+    }
+
+    pub(crate) fn queue(&self) -> &Arc<Queue> {
+        &self.queue
+    }
+}
+
+impl Default for BackgroundTasks {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl From<Arc<Queue>> for BackgroundTasks {
+    fn from(queue: Arc<Queue>) -> Self {
+        Self { queue }
+    }
+}

@@ -1,0 +1,165 @@
+//! The erased work of a task. Each form is one type, so that a task is one allocation and keeps its caller's type name.
+
+use std::{
+    any::type_name,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use pin_project_lite::pin_project;
+
+use crate::{TaskContext, TaskOutput, TaskResult};
+
+/// What a task does, and where it must be polled.
+pub(crate) trait Work: Send {
+    /// True when a poll may block its thread. Such work is polled once, on the blocking pool, and is then done.
+    fn is_blocking(&self) -> bool;
+
+    /// The type name of the caller's future or closure.
+    fn type_name(&self) -> &'static str;
+
+    /// `context` is called by the forms that want a [`TaskContext`]; the others cost none.
+    fn poll(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        context: &dyn Fn() -> TaskContext,
+    ) -> Poll<TaskResult>;
+}
+
+pin_project! {
+    /// A future.
+    pub(crate) struct Async<F> {
+        #[pin]
+        pub(crate) future: F,
+    }
+}
+
+impl<F> Work for Async<F>
+where
+    F: Future + Send,
+    F::Output: TaskOutput,
+{
+    fn is_blocking(&self) -> bool {
+        false
+    }
+
+    fn type_name(&self) -> &'static str {
+        type_name::<F>()
+    }
+
+    fn poll(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        _context: &dyn Fn() -> TaskContext,
+    ) -> Poll<TaskResult> {
+        self.project()
+            .future
+            .poll(cx)
+            .map(TaskOutput::into_task_result)
+    }
+}
+
+pin_project! {
+    /// A future that is made from its context when it starts.
+    #[project = AsyncWithContextProj]
+    pub(crate) enum AsyncWithContext<C, F> {
+        /// `make` is `Some` until the first poll.
+        Waiting { make: Option<C> },
+        Running { #[pin] future: F },
+    }
+}
+
+impl<C, F> Work for AsyncWithContext<C, F>
+where
+    C: FnOnce(TaskContext) -> F + Send,
+    F: Future + Send,
+    F::Output: TaskOutput,
+{
+    fn is_blocking(&self) -> bool {
+        false
+    }
+
+    fn type_name(&self) -> &'static str {
+        type_name::<C>()
+    }
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        context: &dyn Fn() -> TaskContext,
+    ) -> Poll<TaskResult> {
+        if let AsyncWithContextProj::Waiting { make } = self.as_mut().project() {
+            if let Some(make) = make.take() {
+                let future = make(context());
+                self.set(AsyncWithContext::Running { future });
+            }
+        }
+        match self.project() {
+            AsyncWithContextProj::Running { future } => {
+                future.poll(cx).map(TaskOutput::into_task_result)
+            }
+            // Only after `make` panicked, and a panicked task is not polled again.
+            AsyncWithContextProj::Waiting { .. } => Poll::Pending,
+        }
+    }
+}
+
+pin_project! {
+    /// A closure for the blocking pool; `call` is `Some` until it is polled.
+    pub(crate) struct Blocking<C> {
+        pub(crate) call: Option<C>,
+    }
+}
+
+impl<C, R> Work for Blocking<C>
+where
+    C: FnOnce() -> R + Send,
+    R: TaskOutput,
+{
+    fn is_blocking(&self) -> bool {
+        true
+    }
+
+    fn type_name(&self) -> &'static str {
+        type_name::<C>()
+    }
+
+    fn poll(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        _context: &dyn Fn() -> TaskContext,
+    ) -> Poll<TaskResult> {
+        let call = self.project().call.take();
+        Poll::Ready(call.map_or(Ok(()), |call| call().into_task_result()))
+    }
+}
+
+pin_project! {
+    /// A closure for the blocking pool that wants its context; `call` is `Some` until it is polled.
+    pub(crate) struct BlockingWithContext<C> {
+        pub(crate) call: Option<C>,
+    }
+}
+
+impl<C, R> Work for BlockingWithContext<C>
+where
+    C: FnOnce(TaskContext) -> R + Send,
+    R: TaskOutput,
+{
+    fn is_blocking(&self) -> bool {
+        true
+    }
+
+    fn type_name(&self) -> &'static str {
+        type_name::<C>()
+    }
+
+    fn poll(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        context: &dyn Fn() -> TaskContext,
+    ) -> Poll<TaskResult> {
+        let call = self.project().call.take();
+        Poll::Ready(call.map_or(Ok(()), |call| call(context()).into_task_result()))
+    }
+}
