@@ -32,14 +32,14 @@ impl Report<'_> {
                 ($level:ident) => {
                     tracing::$level!(
                         target: "tower_background_tasks",
-                        task.id = %self.label.id,
+                        { task.id = %self.label.id,
                         task.name = %self.label.name,
                         task.kind = if self.label.blocking { "blocking" } else { "async" },
                         task.location = %self.label.location,
                         response.end = self.response.map(|response| tracing::field::debug(response.end)),
                         response.status = self.response.and_then(|response| response.status).map(|status| status.as_u16()),
                         ?waited,
-                        ?ran,
+                        ?ran },
                         "background task {}",
                         self.end,
                     )

@@ -1,0 +1,137 @@
+//! A task cannot delay its own response, or the next request on that connection.
+
+use std::{
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use axum::{Router, routing::get};
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use tokio::{runtime::Builder, sync::Notify};
+use tower_background_tasks::{BackgroundTasks, Runner};
+
+use crate::support::{Server, connect_http2, soon};
+
+const REQUEST: &str = "GET /KIND HTTP/1.1\r\nhost: here\r\n\r\n";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_connection_takes_the_next_request_while_tasks_of_the_last_sleep_block_fail_or_panic() {
+    let runner = Runner::new();
+    let wake = Arc::new(Notify::new());
+    let (unblock, blocked) = mpsc::channel::<()>();
+    let blocked = Arc::new(Mutex::new(blocked));
+    let (sleeping, blocking) = (wake.clone(), blocked.clone());
+    let app = Router::new()
+        .route(
+            "/sleep",
+            get(async move |tasks: BackgroundTasks| {
+                tasks.add_task(async move { sleeping.notified().await });
+                "answered"
+            }),
+        )
+        .route(
+            "/block",
+            get(async move |tasks: BackgroundTasks| {
+                tasks.add_blocking_task(move || {
+                    let _ = blocking.lock().unwrap().recv();
+                });
+                "answered"
+            }),
+        )
+        .route(
+            "/fail",
+            get(async |tasks: BackgroundTasks| {
+                tasks.add_task(async { Err::<(), _>("on purpose") });
+                "answered"
+            }),
+        )
+        .route(
+            "/panic",
+            get(async |tasks: BackgroundTasks| {
+                tasks.add_task(async { panic!("on purpose: a task") });
+                "answered"
+            }),
+        )
+        .layer(runner.layer());
+    let server = Server::start(app).await;
+    let mut connection = server.connect().await;
+    for kind in ["sleep", "block", "fail", "panic", "sleep", "panic", "fail"] {
+        connection.send(&REQUEST.replace("KIND", kind)).await;
+        connection.read_until("answered").await;
+    }
+    soon(async {
+        while runner.stats().failed < 2 || runner.stats().panicked < 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let stats = runner.stats();
+    assert_eq!((stats.added, stats.running + stats.pending), (7, 3));
+    wake.notify_one();
+    wake.notify_one();
+    drop(unblock);
+    soon(runner.idle()).await;
+    assert_eq!(runner.stats().completed, 3);
+}
+
+/// Without the yield at the head of a batch the task runs before the connection's task writes the answer.
+#[test]
+fn on_one_worker_a_task_that_blocks_its_thread_does_not_delay_its_own_http2_response() {
+    const BLOCKS: Duration = Duration::from_millis(40);
+    const REQUESTS: usize = 15;
+    let (send_address, address) = mpsc::channel();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let runner = Runner::new();
+    let layer = runner.layer();
+    let serving = thread::spawn(move || {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let app = Router::new()
+                .route(
+                    "/",
+                    get(async |tasks: BackgroundTasks| {
+                        tasks.add_task(async { thread::sleep(BLOCKS) });
+                        "answered"
+                    }),
+                )
+                .layer(layer);
+            let server = Server::start(app).await;
+            send_address.send(server.address).unwrap();
+            let _ = stopped.await;
+        });
+    });
+    let address = address.recv().unwrap();
+    let mut times: Vec<Duration> = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(async {
+            let mut client = connect_http2(address).await;
+            let mut times = Vec::new();
+            for _ in 0..REQUESTS {
+                let request = Request::get(format!("http://{address}/"))
+                    .body(Empty::<Bytes>::new())
+                    .unwrap();
+                let sent = Instant::now();
+                let response = soon(client.send_request(request)).await.unwrap();
+                assert_eq!(response.collect().await.unwrap().to_bytes(), "answered");
+                times.push(sent.elapsed());
+                // The only worker is blocked until the task is done; the next request is to find it free.
+                soon(runner.idle()).await;
+            }
+            times
+        });
+    drop(stop);
+    serving.join().unwrap();
+    times.sort();
+    let median = times[REQUESTS / 2];
+    assert!(median < Duration::from_millis(5), "{times:?}");
+    assert_eq!(runner.stats().completed, REQUESTS as u64);
+}

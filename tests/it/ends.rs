@@ -1,0 +1,349 @@
+//! How a response ends, seen without a socket: each end fires once, and says what it was.
+
+use std::{
+    convert::Infallible,
+    future::{pending, ready},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    task::{Context, Waker},
+};
+
+use futures_util::FutureExt;
+use http::{Method, Request, Response, StatusCode};
+use http_body::SizeHint;
+use http_body_util::{BodyExt, Empty, Full};
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_background_tasks::{BackgroundTasks, BoxError, ResponseEnd, ResponseOutcome, Runner};
+
+use crate::support::{Log, Outcomes, ScriptedBody, Step, get, respond, soon};
+
+/// Reads `frames` frames of a scripted response and drops it.
+async fn outcome_of(
+    request: Request<()>,
+    head: http::response::Builder,
+    body: ScriptedBody,
+    frames: usize,
+) -> ResponseOutcome {
+    let (runner, mut outcomes) = (Runner::new(), Outcomes::new());
+    let mut response = Some(head.body(body).unwrap());
+    let response = runner
+        .layer()
+        .layer(service_fn(|request: Request<()>| {
+            let tasks = BackgroundTasks::from_extensions(request.extensions()).unwrap();
+            tasks.add_task(outcomes.task());
+            ready(Ok::<_, Infallible>(response.take().unwrap()))
+        }))
+        .oneshot(request)
+        .await
+        .unwrap();
+    let mut body = response.into_body();
+    for _ in 0..frames {
+        let _ = body.frame().now_or_never();
+    }
+    drop(body);
+    outcomes.only(&runner).await
+}
+
+fn ok() -> http::response::Builder {
+    Response::builder()
+}
+
+const DATA: Step = Step::Data(b"hello");
+
+#[tokio::test]
+async fn the_bodys_none_completes() {
+    let outcome = outcome_of(get("/"), ok(), ScriptedBody::new([DATA, DATA]), 3).await;
+    assert_eq!(outcome.end, ResponseEnd::Completed);
+    assert_eq!(outcome.body_bytes, 10);
+    assert_eq!(outcome.status, Some(StatusCode::OK));
+}
+
+#[tokio::test]
+async fn a_body_polled_after_its_end_fires_once() {
+    let outcome = outcome_of(get("/"), ok(), ScriptedBody::new([DATA]), 5).await;
+    assert_eq!(outcome.end, ResponseEnd::Completed);
+}
+
+#[tokio::test]
+async fn a_drop_before_the_end_aborts() {
+    let outcome = outcome_of(get("/"), ok(), ScriptedBody::new([DATA, DATA]), 1).await;
+    assert_eq!(outcome.end, ResponseEnd::Aborted);
+    assert_eq!(outcome.body_bytes, 5);
+}
+
+#[tokio::test]
+async fn a_drop_after_the_last_frame_but_before_none_aborts_where_nobody_could_know() {
+    let outcome = outcome_of(get("/"), ok(), ScriptedBody::new([DATA]), 1).await;
+    assert_eq!(outcome.end, ResponseEnd::Aborted);
+}
+
+#[tokio::test]
+async fn a_drop_after_a_pending_poll_aborts() {
+    let outcome = outcome_of(get("/"), ok(), ScriptedBody::new([DATA, Step::Pending]), 2).await;
+    assert_eq!(outcome.end, ResponseEnd::Aborted);
+}
+
+#[tokio::test]
+async fn an_error_of_the_body_is_told() {
+    let outcome = outcome_of(get("/"), ok(), ScriptedBody::new([DATA, Step::Error]), 2).await;
+    assert_eq!(outcome.end, ResponseEnd::BodyFailed);
+    assert_eq!(outcome.body_bytes, 5);
+}
+
+#[tokio::test]
+async fn an_error_of_the_body_fires_once_though_it_goes_on() {
+    let body = ScriptedBody::new([DATA, Step::Error, DATA]);
+    let outcome = outcome_of(get("/"), ok(), body, 4).await;
+    assert_eq!(outcome.end, ResponseEnd::BodyFailed);
+}
+
+#[tokio::test]
+async fn trailers_complete_without_none() {
+    let outcome = outcome_of(get("/"), ok(), ScriptedBody::new([DATA, Step::Trailers]), 2).await;
+    assert_eq!(outcome.end, ResponseEnd::Completed);
+}
+
+#[tokio::test]
+async fn is_end_stream_behind_the_last_frame_completes() {
+    let mut body = ScriptedBody::new([DATA]);
+    body.knows_its_end = true;
+    let outcome = outcome_of(get("/"), ok(), body, 1).await;
+    assert_eq!(outcome.end, ResponseEnd::Completed);
+}
+
+#[tokio::test]
+async fn an_unpolled_body_that_is_empty_completes() {
+    let mut body = ScriptedBody::new([]);
+    body.knows_its_end = true;
+    let outcome = outcome_of(get("/"), ok(), body, 0).await;
+    assert_eq!(
+        (outcome.end, outcome.body_bytes),
+        (ResponseEnd::Completed, 0)
+    );
+}
+
+#[tokio::test]
+async fn an_unpolled_body_that_has_something_aborts() {
+    let outcome = outcome_of(get("/"), ok(), ScriptedBody::new([DATA]), 0).await;
+    assert_eq!(outcome.end, ResponseEnd::Aborted);
+}
+
+#[tokio::test]
+async fn the_content_length_reached_completes_and_one_byte_less_does_not() {
+    for (length, end) in [
+        ("5", ResponseEnd::Completed),
+        ("4", ResponseEnd::Completed),
+        ("6", ResponseEnd::Aborted),
+        ("nonsense", ResponseEnd::Aborted),
+    ] {
+        let head = ok().header("content-length", length);
+        let outcome = outcome_of(get("/"), head, ScriptedBody::new([DATA, DATA]), 1).await;
+        assert_eq!(outcome.end, end, "{length}");
+    }
+}
+
+#[tokio::test]
+async fn the_exact_size_reached_completes() {
+    for (size, end) in [(5, ResponseEnd::Completed), (6, ResponseEnd::Aborted)] {
+        let mut body = ScriptedBody::new([DATA, DATA]);
+        body.size_hint = SizeHint::with_exact(size);
+        let outcome = outcome_of(get("/"), ok(), body, 1).await;
+        assert_eq!(outcome.end, end, "{size}");
+    }
+}
+
+#[tokio::test]
+async fn no_content_by_status_completes_unpolled() {
+    for status in [100, 101, 103, 199, 204, 304] {
+        let head = ok().status(status);
+        let outcome = outcome_of(get("/"), head, ScriptedBody::new([DATA]), 0).await;
+        assert_eq!(outcome.end, ResponseEnd::Completed, "{status}");
+        assert_eq!(outcome.status.unwrap().as_u16(), status);
+    }
+    for status in [200, 205, 206, 303, 404, 500] {
+        let head = ok().status(status);
+        let outcome = outcome_of(get("/"), head, ScriptedBody::new([DATA]), 0).await;
+        assert_eq!(outcome.end, ResponseEnd::Aborted, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn no_content_by_method_completes_unpolled() {
+    for (method, status, end) in [
+        (Method::HEAD, 200, ResponseEnd::Completed),
+        (Method::HEAD, 404, ResponseEnd::Completed),
+        (Method::CONNECT, 200, ResponseEnd::Completed),
+        (Method::CONNECT, 407, ResponseEnd::Aborted),
+        (Method::GET, 200, ResponseEnd::Aborted),
+    ] {
+        let request = Request::builder().method(&method).body(()).unwrap();
+        let head = ok().status(status);
+        let outcome = outcome_of(request, head, ScriptedBody::new([DATA]), 0).await;
+        assert_eq!(outcome.end, end, "{method} {status}");
+    }
+}
+
+#[tokio::test]
+async fn an_error_of_the_service_is_told_and_its_tasks_are_skipped() {
+    let (runner, mut outcomes, log) = (Runner::new(), Outcomes::new(), Log::default());
+    let service = runner.layer().layer(service_fn(|request: Request<()>| {
+        let tasks = BackgroundTasks::from_extensions(request.extensions()).unwrap();
+        tasks.add_task(log.task("must not run"));
+        tasks.add_task(outcomes.task());
+        ready(Err::<Response<Empty<&[u8]>>, _>("no database"))
+    }));
+    assert_eq!(service.oneshot(get("/")).await.unwrap_err(), "no database");
+    let outcome = outcomes.only(&runner).await;
+    assert_eq!(
+        (outcome.end, outcome.status),
+        (ResponseEnd::ServiceFailed, None)
+    );
+    assert!(log.lines().is_empty());
+    assert_eq!(runner.stats().skipped, 1);
+}
+
+#[tokio::test]
+async fn a_request_dropped_in_the_handler_is_cancelled_and_its_tasks_are_skipped() {
+    let (runner, mut outcomes, log) = (Runner::new(), Outcomes::new(), Log::default());
+    let service = runner.layer().layer(service_fn(|request: Request<()>| {
+        let tasks = BackgroundTasks::from_extensions(request.extensions()).unwrap();
+        tasks.add_task(log.task("must not run"));
+        tasks.add_task(outcomes.task());
+        pending::<Result<Response<Empty<&[u8]>>, Infallible>>()
+    }));
+    assert!(service.oneshot(get("/")).now_or_never().is_none());
+    let outcome = outcomes.only(&runner).await;
+    assert_eq!(
+        (outcome.end, outcome.status),
+        (ResponseEnd::Cancelled, None)
+    );
+    assert!(log.lines().is_empty());
+    assert_eq!(runner.stats().skipped, 1);
+}
+
+/// The panic unwinds through whoever holds the future; or it is caught at the poll and the future dropped later, as tower-http's `CatchPanicLayer` does outside of this layer.
+async fn outcome_of_a_panicking_handler(unwinds_to_the_drop: bool) -> ResponseOutcome {
+    let (runner, mut outcomes) = (Runner::new(), Outcomes::new());
+    let service = runner.layer().layer(service_fn(|request: Request<()>| {
+        let tasks = BackgroundTasks::from_extensions(request.extensions()).unwrap();
+        tasks.add_task(outcomes.task());
+        async {
+            panic!("on purpose: a handler that panics")
+                as Result<Response<Empty<&[u8]>>, Infallible>
+        }
+    }));
+    let mut cx = Context::from_waker(Waker::noop());
+    if unwinds_to_the_drop {
+        let poll = || pin!(service.oneshot(get("/"))).poll(&mut cx).is_ready();
+        assert!(catch_unwind(AssertUnwindSafe(poll)).is_err());
+    } else {
+        let mut future = Box::pin(service.oneshot(get("/")));
+        let poll = || future.as_mut().poll(&mut cx).is_ready();
+        assert!(catch_unwind(AssertUnwindSafe(poll)).is_err());
+        drop(future);
+    }
+    outcomes.only(&runner).await
+}
+
+#[tokio::test]
+async fn a_panicking_handler_is_told_while_unwinding_and_afterwards() {
+    for unwinds_to_the_drop in [true, false] {
+        let outcome = outcome_of_a_panicking_handler(unwinds_to_the_drop).await;
+        assert_eq!((outcome.end, outcome.status), (ResponseEnd::Panicked, None));
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_panics_before_there_is_a_future_is_told() {
+    let (runner, mut outcomes) = (Runner::new(), Outcomes::new());
+    let mut service = runner.layer().layer(service_fn(|request: Request<()>| {
+        let tasks = BackgroundTasks::from_extensions(request.extensions()).unwrap();
+        tasks.add_task(outcomes.task());
+        if true {
+            panic!("on purpose: a service that panics");
+        }
+        ready(Ok::<Response<Empty<&[u8]>>, Infallible>(Response::default()))
+    }));
+    assert!(catch_unwind(AssertUnwindSafe(|| service.call(get("/")))).is_err());
+    drop(service);
+    let outcome = outcomes.only(&runner).await;
+    assert_eq!((outcome.end, outcome.status), (ResponseEnd::Panicked, None));
+}
+
+#[tokio::test]
+async fn a_panicking_body_is_told_and_its_tasks_run_as_there_was_a_response() {
+    let (runner, mut outcomes, log) = (Runner::new(), Outcomes::new(), Log::default());
+    let response = respond(&runner, get("/"), |tasks| {
+        tasks.add_task(log.task("runs"));
+        tasks.add_task(outcomes.task());
+        Response::new(ScriptedBody::new([DATA, Step::Panic]))
+    })
+    .await;
+    let mut body = response.into_body();
+    body.frame().await;
+    let poll = || body.frame().now_or_never().is_some();
+    assert!(catch_unwind(AssertUnwindSafe(poll)).is_err());
+    drop(body);
+    let outcome = outcomes.only(&runner).await;
+    assert_eq!(outcome.end, ResponseEnd::Panicked);
+    assert_eq!(outcome.status, Some(StatusCode::OK));
+    assert_eq!(log.lines(), ["runs"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn elapsed_is_from_the_request_to_the_end_of_the_body() {
+    use std::time::Duration;
+    let (runner, mut outcomes) = (Runner::new(), Outcomes::new());
+    let service = runner.layer().layer(service_fn(|request: Request<()>| {
+        let tasks = BackgroundTasks::from_extensions(request.extensions()).unwrap();
+        tasks.add_task(outcomes.task());
+        async {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            Ok::<_, Infallible>(Response::new(Full::new(&b"hello"[..])))
+        }
+    }));
+    let response = service.oneshot(get("/")).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    drop(response);
+    assert_eq!(outcomes.only(&runner).await.elapsed, Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn by_default_a_task_runs_whatever_the_status_and_however_the_body_ended() {
+    let (runner, log) = (Runner::new(), Log::default());
+    for (status, body) in [
+        (500, vec![DATA]),
+        (404, vec![]),
+        (200, vec![DATA, Step::Error]),
+    ] {
+        let response = respond(&runner, get("/"), |tasks| {
+            tasks.add_task(log.task(status.to_string()));
+            let body = ScriptedBody::new(body.clone());
+            Response::builder().status(status).body(body).unwrap()
+        })
+        .await;
+        let _ = response.into_body().collect().await as Result<_, BoxError>;
+        soon(runner.idle()).await;
+    }
+    assert_eq!(log.lines(), ["500", "404", "200"]);
+}
+
+#[tokio::test]
+async fn run_if_decides_for_its_own_task() {
+    let (runner, log) = (Runner::new(), Log::default());
+    for status in [200, 399, 400, 500] {
+        let response = respond(&runner, get("/"), |tasks| {
+            let task = tower_background_tasks::Task::new(log.task(status.to_string()));
+            tasks.add_task(task.run_if(ResponseOutcome::is_success));
+            Response::builder()
+                .status(status)
+                .body(Full::new(&b""[..]))
+                .unwrap()
+        })
+        .await;
+        drop(response);
+        soon(runner.idle()).await;
+    }
+    assert_eq!(log.lines(), ["200", "399"]);
+    assert_eq!((runner.stats().completed, runner.stats().skipped), (2, 2));
+}

@@ -1,0 +1,116 @@
+//! An error or a panic in a task harms neither its siblings nor the runner.
+
+use std::{
+    panic::panic_any,
+    task::{Context, Poll},
+};
+
+use tower_background_tasks::{BackgroundTasks, Runner, Stats, Task};
+
+use crate::support::{Log, full, get, respond, soon};
+
+/// Adds tasks around one that goes wrong, and checks that they ran.
+async fn siblings_of(add: impl Fn(&BackgroundTasks) + Clone) -> Stats {
+    let (runner, log) = (Runner::new(), Log::default());
+    for _ in 0..2 {
+        let response = respond(&runner, get("/"), |tasks| {
+            tasks.add_task(log.task("before"));
+            add(&tasks);
+            tasks.add_task(log.task("behind"));
+            full("hello")
+        })
+        .await;
+        drop(response);
+        soon(runner.idle()).await;
+    }
+    assert_eq!(log.lines(), ["before", "behind", "before", "behind"]);
+    let stats = runner.stats();
+    assert_eq!((stats.added, stats.completed), (6, 4));
+    assert_eq!((stats.pending, stats.running), (0, 0));
+    stats
+}
+
+#[tokio::test]
+async fn a_failing_task_does_not_stop_its_siblings() {
+    let stats = siblings_of(|tasks| tasks.add_task(async { "x".parse::<u8>() })).await;
+    assert_eq!(stats.failed, 2);
+    let stats = siblings_of(|tasks| tasks.add_blocking_task(|| "x".parse::<u8>())).await;
+    assert_eq!(stats.failed, 2);
+}
+
+#[tokio::test]
+async fn a_panicking_task_does_not_stop_its_siblings() {
+    let stats = siblings_of(|tasks| tasks.add_task(async { panic!("on purpose") })).await;
+    assert_eq!(stats.panicked, 2);
+    let stats = siblings_of(|tasks| tasks.add_blocking_task(|| panic!("on purpose"))).await;
+    assert_eq!(stats.panicked, 2);
+}
+
+#[tokio::test]
+async fn a_panic_in_making_the_future_is_contained() {
+    let stats = siblings_of(|tasks| {
+        tasks.add_task(Task::with_context(|_| {
+            if true {
+                panic!("on purpose");
+            }
+            async {}
+        }));
+    })
+    .await;
+    assert_eq!(stats.panicked, 2);
+}
+
+#[tokio::test]
+async fn a_panicking_condition_is_contained() {
+    let stats = siblings_of(|tasks| {
+        tasks.add_task(Task::new(async {}).run_if(|_| panic!("on purpose")));
+    })
+    .await;
+    assert_eq!(stats.panicked, 2);
+}
+
+struct PanicsWhenDropped;
+
+impl Drop for PanicsWhenDropped {
+    fn drop(&mut self) {
+        panic!("on purpose: a destructor");
+    }
+}
+
+impl Future for PanicsWhenDropped {
+    type Output = ();
+
+    fn poll(self: std::pin::Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+}
+
+#[tokio::test]
+async fn a_panicking_destructor_is_contained() {
+    let stats = siblings_of(|tasks| tasks.add_task(PanicsWhenDropped)).await;
+    assert_eq!(stats.panicked, 2);
+    let stats = siblings_of(|tasks| {
+        let captured = PanicsWhenDropped;
+        tasks.add_blocking_task(move || drop(captured));
+    })
+    .await;
+    assert_eq!(stats.panicked, 2);
+    let stats = siblings_of(|tasks| {
+        let captured = PanicsWhenDropped;
+        tasks.add_task(Task::new(async move { drop(captured) }).run_if(|_| false));
+    })
+    .await;
+    assert_eq!(stats.panicked, 2);
+}
+
+#[tokio::test]
+async fn a_panic_whose_payload_panics_when_dropped_is_contained() {
+    struct Payload;
+    impl Drop for Payload {
+        fn drop(&mut self) {
+            panic_any(Payload);
+        }
+    }
+    let stats = siblings_of(|tasks| tasks.add_task(async { panic_any(Payload) })).await;
+    assert_eq!(stats.panicked, 2);
+}

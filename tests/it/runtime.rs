@@ -1,0 +1,179 @@
+//! The runtime: remembered, absent, or gone; and drops where nobody expects them.
+
+use std::{
+    future::pending,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::mpsc,
+    thread,
+};
+
+use futures_util::FutureExt;
+use http::Response;
+use http_body_util::Full;
+use tokio::runtime::{Builder, Runtime};
+use tower_background_tasks::{BackgroundTasks, ResponseBody, Runner, Task};
+
+use crate::support::{Log, Outcomes, get, respond, soon};
+
+fn runtime() -> Runtime {
+    Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+async fn response_with(
+    runner: &Runner,
+    tasks: impl Fn(&BackgroundTasks) + Clone,
+) -> Response<ResponseBody<Full<&'static [u8]>>> {
+    respond(runner, get("/"), |queue| {
+        tasks(&queue);
+        Response::new(Full::new(&b"hello"[..]))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_body_dropped_on_a_foreign_thread_still_runs_its_tasks() {
+    let (runner, log) = (Runner::new(), Log::default());
+    let response = response_with(&runner, |tasks| {
+        tasks.add_task(log.task("async"));
+        let log = log.clone();
+        tasks.add_blocking_task(move || log.write("blocking"));
+    })
+    .await;
+    thread::spawn(move || drop(response)).join().unwrap();
+    soon(runner.idle()).await;
+    assert_eq!(log.lines(), ["async", "blocking"]);
+}
+
+#[tokio::test]
+async fn a_body_dropped_while_unwinding_still_runs_its_tasks_and_says_so() {
+    let (runner, mut outcomes) = (Runner::new(), Outcomes::new());
+    let response = response_with(&runner, |tasks| tasks.add_task(outcomes.task())).await;
+    let unwinding = catch_unwind(AssertUnwindSafe(|| {
+        let _response = response;
+        panic!("on purpose: something else panics");
+    }));
+    assert!(unwinding.is_err());
+    let outcome = outcomes.only(&runner).await;
+    assert_eq!(outcome.end, tower_background_tasks::ResponseEnd::Panicked);
+}
+
+#[test]
+fn without_any_runtime_tasks_end_aborted_and_nothing_panics() {
+    let (runner, log) = (Runner::new(), Log::default());
+    let response = response_with(&runner, |tasks| {
+        tasks.add_task(log.task("async"));
+        let log = log.clone();
+        tasks.add_blocking_task(move || log.write("blocking"));
+    })
+    .now_or_never()
+    .unwrap();
+    drop(response);
+    runner.add_task(log.task("of no request"));
+    assert!(runner.idle().now_or_never().is_some());
+    assert!(log.lines().is_empty());
+    let stats = runner.stats();
+    assert_eq!((stats.added, stats.aborted), (3, 3));
+    assert_eq!((stats.pending, stats.running), (0, 0));
+}
+
+#[test]
+fn a_response_made_without_a_runtime_and_dropped_within_one_runs_its_tasks() {
+    let (runner, log) = (Runner::new(), Log::default());
+    let response = response_with(&runner, |tasks| tasks.add_task(log.task("runs")))
+        .now_or_never()
+        .unwrap();
+    runtime().block_on(async {
+        drop(response);
+        soon(runner.idle()).await;
+    });
+    assert_eq!(log.lines(), ["runs"]);
+}
+
+#[test]
+fn when_the_runtime_goes_away_so_do_its_tasks_and_each_is_counted() {
+    let (runner, log) = (Runner::new(), Log::default());
+    let runtime = runtime();
+    let (started, has_started) = mpsc::channel();
+    let kept = runtime.block_on(async {
+        let running = response_with(&runner, |tasks| {
+            let started = started.clone();
+            tasks.add_task(async move {
+                started.send(()).unwrap();
+                pending::<()>().await;
+            });
+            tasks.add_task(log.task("must not run"));
+            let log = log.clone();
+            tasks.add_blocking_task(move || log.write("must not run either"));
+        })
+        .await;
+        drop(running);
+        response_with(&runner, |tasks| tasks.add_task(log.task("nor this"))).await
+    });
+    has_started.recv().unwrap();
+    drop(runtime);
+    assert_eq!(runner.stats().aborted, 3);
+    drop(kept);
+    runner.add_task(log.task("nor that"));
+    runner.add_blocking_task(|| ());
+    let stats = runner.stats();
+    assert_eq!((stats.added, stats.aborted), (6, 6));
+    assert_eq!((stats.pending, stats.running), (0, 0));
+    assert!(log.lines().is_empty());
+    assert!(runner.idle().now_or_never().is_some());
+}
+
+#[test]
+fn a_blocking_task_that_still_waits_for_a_thread_when_the_runtime_goes_away_is_counted() {
+    let runner = Runner::new();
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    let (release, gate) = mpsc::channel::<()>();
+    let (started, has_started) = mpsc::channel();
+    runtime.block_on(async {
+        runner.add_blocking_task(move || {
+            started.send(()).unwrap();
+            let _ = gate.recv();
+        });
+        for _ in 0..3 {
+            runner.add_blocking_task(|| ());
+        }
+    });
+    has_started.recv().unwrap();
+    runtime.shutdown_background();
+    drop(release);
+    while runner.stats().running + runner.stats().pending > 0 {
+        thread::yield_now();
+    }
+    let stats = runner.stats();
+    // Whether Tokio still runs them or drops them is its own affair.
+    assert_eq!((stats.added, stats.aborted + stats.completed), (4, 4));
+}
+
+#[test]
+fn a_timeout_without_the_runtimes_timer_fails_and_names_the_remedy() {
+    let runtime = Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let tasks = BackgroundTasks::new();
+        let second = std::time::Duration::from_secs(1);
+        tasks.add_task(Task::new(async {}).timeout(second));
+        tasks.add_task(Task::blocking(|| ()).timeout(second));
+        for end in tasks.run().await {
+            assert!(end.to_string().contains("`enable_time`"), "{end}");
+        }
+    });
+}
+
+#[tokio::test]
+async fn a_subscriber_of_the_log_is_not_needed() {
+    let runner = Runner::new();
+    runner.add_task(async { Err::<(), _>("nobody reads this") });
+    soon(runner.idle()).await;
+    assert_eq!(runner.stats().failed, 1);
+}
