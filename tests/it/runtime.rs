@@ -5,6 +5,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::mpsc,
     thread,
+    time::{Duration, Instant},
 };
 
 use futures_util::FutureExt;
@@ -148,7 +149,9 @@ fn a_blocking_task_that_still_waits_for_a_thread_when_the_runtime_goes_away_is_c
     has_started.recv().unwrap();
     runtime.shutdown_background();
     drop(release);
+    let begun = Instant::now();
     while runner.stats().running + runner.stats().pending > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(20));
         thread::yield_now();
     }
     let stats = runner.stats();
@@ -161,7 +164,7 @@ fn a_timeout_without_the_runtimes_timer_fails_and_names_the_remedy() {
     let runtime = Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let tasks = BackgroundTasks::new();
-        let second = std::time::Duration::from_secs(1);
+        let second = Duration::from_secs(1);
         tasks.add_task(Task::new(async {}).timeout(second));
         tasks.add_task(Task::blocking(|| ()).timeout(second));
         for end in tasks.run().await {
