@@ -45,7 +45,7 @@ async fn an_optional_queue_is_none_without_the_layer_and_some_with_it() {
     assert_eq!(answer(app).await, (StatusCode::OK, "true".into()));
 }
 
-/// What `FastAPI` calls a dependency: an extractor that adds a task of its own.
+/// What FastAPI calls a dependency: an extractor that adds a task of its own.
 struct Session(Log);
 
 impl FromRequestParts<Log> for Session {
