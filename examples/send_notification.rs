@@ -44,8 +44,11 @@ async fn main() -> Result<(), BoxError> {
     axum::serve(listener, app)
         .with_graceful_shutdown(ctrl_c())
         .await?;
-    println!("Finishing what was promised …");
-    runner.idle().await;
+    println!("Finishing what was promised; Ctrl-C again leaves it …");
+    tokio::select! {
+        () = runner.idle() => {}
+        () = ctrl_c() => {}
+    }
     println!("{:?}", runner.stats());
     Ok(())
 }

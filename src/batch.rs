@@ -7,16 +7,28 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
-use tokio::{runtime::Handle, task::coop};
+use tokio::{runtime::Handle, task::coop, time::Instant};
 
-use crate::{Runner, Task, contain::contain, execution::Execution, queue::Queue};
+use crate::{
+    Runner, Task,
+    contain::contain,
+    execution::{Execution, discard},
+    queue::Queue,
+};
+
+/// How long one hop to the blocking pool serves a queue's tasks before it goes through the pool's own queue again: behind
+/// others that wait for a thread, and not at all when the runtime is shutting down.
+const HOLDS_THREAD: Duration = Duration::from_millis(10);
 
 pub(crate) struct Batch {
     queue: Arc<Queue>,
-    /// The task whose turn it is. `None` only when the queue is empty and the batch has ended.
+    /// The task whose turn it is.
     current: Option<Execution>,
+    /// The queue had no more task: its phase is running no longer.
+    ended: bool,
 }
 
 impl Batch {
@@ -28,6 +40,7 @@ impl Batch {
         Self {
             current: Some(Execution::new(Arc::clone(&queue), first)),
             queue,
+            ended: false,
         }
     }
 
@@ -41,7 +54,7 @@ impl Batch {
         // Tokio panics when the system has no more threads to give.
         let _ = contain(|| {
             if self.wants_blocking_thread() {
-                self.start_blocking(runtime);
+                self.start_blocking(&runtime);
             } else {
                 runtime.spawn(self.drive());
             }
@@ -55,18 +68,19 @@ impl Batch {
         }
     }
 
-    /// One hop to the blocking pool serves all the blocking tasks in a row.
-    fn start_blocking(mut self, runtime: Handle) {
-        runtime.clone().spawn_blocking(move || {
-            while self.wants_blocking_thread() {
-                if let Some(execution) = self.current.take() {
+    /// One hop to the blocking pool serves blocking tasks in a row, up to [`HOLDS_THREAD`].
+    fn start_blocking(mut self, runtime: &Handle) {
+        runtime.spawn_blocking(move || {
+            let hopped = Instant::now();
+            while self.wants_blocking_thread() && hopped.elapsed() < HOLDS_THREAD {
+                if let Some(execution) = &mut self.current {
                     execution.run_here();
                 }
                 if !self.next() {
                     return;
                 }
             }
-            runtime.spawn(self.drive());
+            self.start();
         });
     }
 
@@ -78,27 +92,23 @@ impl Batch {
 
     /// Goes on to the next task; false when there is none, and the batch has ended.
     fn next(&mut self) -> bool {
-        self.current = self
-            .queue
-            .next()
-            .map(|task| Execution::new(Arc::clone(&self.queue), task));
+        let next = self.queue.next();
+        self.current = next.map(|task| Execution::new(Arc::clone(&self.queue), task));
         if self.current.is_none() {
-            self.ended();
+            self.ended = true;
+            if let Some(runner) = self.queue.runner() {
+                runner.batch_ended();
+            }
         }
-        self.current.is_some()
-    }
-
-    fn ended(&self) {
-        if let Some(runner) = self.queue.runner() {
-            runner.batch_ended();
-        }
+        !self.ended
     }
 }
 
 /// An execution that is dropped reports itself as aborted.
 impl Drop for Batch {
     fn drop(&mut self) {
-        while self.current.take().is_some() {
+        while !self.ended {
+            self.current = None;
             self.next();
         }
     }
@@ -132,7 +142,7 @@ impl Future for Drive {
             }
             let progress = ready!(coop::poll_proceed(cx));
             if let Some(execution) = &mut batch.current {
-                ready!(execution.poll(cx));
+                discard(ready!(execution.poll(cx)));
             }
             progress.made_progress();
             if !batch.next() {

@@ -32,6 +32,17 @@ impl TaskContext {
     /// ([`Runner::add_task`](crate::Runner::add_task), [`BackgroundTasks::run`](crate::BackgroundTasks::run)).
     ///
     /// "Ended" means handed whole to the server, not received by the client.
+    ///
+    /// ```
+    /// use tower_background_tasks::{ResponseEnd, Task};
+    ///
+    /// let refund = Task::with_context(|cx| async move {
+    ///     if cx.response().is_some_and(|response| response.end == ResponseEnd::Aborted) {
+    ///         println!("the client left before it had everything");
+    ///     }
+    /// });
+    /// # drop(refund);
+    /// ```
     pub fn response(&self) -> Option<&ResponseOutcome> {
         self.queue.outcome()
     }

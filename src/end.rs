@@ -5,6 +5,18 @@ use std::{error::Error, fmt, iter};
 use crate::BoxError;
 
 /// How a task ended. Every task that was added ends in exactly one of these.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// # use tower_background_tasks::BackgroundTasks;
+/// let tasks = BackgroundTasks::new();
+/// tasks.add_task(async { Err::<(), _>("the mail server is down") });
+/// for end in tasks.run().await {
+///     assert_eq!(end.to_string(), "failed: the mail server is down");
+/// }
+/// # }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TaskEnd {

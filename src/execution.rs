@@ -3,14 +3,16 @@
 //! User code (the condition, the future or closure, their destructors) is called here and nowhere else, and always contained.
 
 use std::{
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
 use tokio::{
+    runtime::Handle,
     sync::oneshot,
+    task::{coop, spawn_blocking},
     time::{Instant, Sleep, sleep},
 };
 
@@ -68,13 +70,13 @@ impl Execution {
                 .is_some_and(|task| task.is_blocking() && task.timeout_after().is_none())
     }
 
-    /// Lets [`poll`](Self::poll) send a blocking task to the blocking pool, where there is one.
+    /// Lets [`poll`](Self::poll) send a blocking task to the blocking pool, where there is one, and run it here where not.
     pub(crate) fn isolate_blocking(&mut self) {
-        self.isolate_blocking = tokio::runtime::Handle::try_current().is_ok();
+        self.isolate_blocking = true;
     }
 
     /// Runs a blocking task on this thread.
-    pub(crate) fn run_here(mut self) {
+    pub(crate) fn run_here(&mut self) {
         let end = match self.begin() {
             Ok(()) => match self.poll_task(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(end) => end,
@@ -82,10 +84,10 @@ impl Execution {
             },
             Err(end) => end,
         };
-        self.finish(end);
+        discard(self.finish(end));
     }
 
-    /// Runs the task on the current runtime.
+    /// Runs the task on the current runtime. The end is not to be dropped but with [`discard`].
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<TaskEnd> {
         if let Stage::Waiting = self.stage {
             if let Err(end) = self.begin() {
@@ -109,7 +111,8 @@ impl Execution {
             ..
         } = &mut self.stage
         {
-            ready!(deadline.as_mut().poll(cx));
+            // A task that uses up its turn at every poll must not keep its deadline from being looked at.
+            ready!(pin!(coop::unconstrained(deadline.as_mut())).poll(cx));
             return Poll::Ready(TaskEnd::TimedOut);
         }
         Poll::Pending
@@ -144,11 +147,21 @@ impl Execution {
         };
         allowed(task, &self.queue)?;
         let timeout = task.timeout_after();
-        if task.is_blocking() && (timeout.is_some() || self.isolate_blocking) {
+        if timeout.is_none() && !self.isolate_blocking {
+            return Ok(());
+        }
+        let has_runtime = Handle::try_current().is_ok();
+        if task.is_blocking() {
+            if !has_runtime {
+                return Ok(()); // `BackgroundTasks::run` without a runtime: nothing can time it
+            }
             let (task, queue, label) = (self.task.take(), self.queue.clone(), self.label.clone());
             let end = Box::pin(on_its_own(queue, label, task, timeout));
             self.stage = Stage::OnItsOwn { begun, end };
         } else if let Some(timeout) = timeout {
+            if !has_runtime {
+                return Err(TaskEnd::Failed(NO_RUNTIME.into()));
+            }
             let deadline =
                 Some(contain(|| Box::pin(sleep(timeout))).map_err(|panic| no_timer(&panic))?);
             self.stage = Stage::Running { begun, deadline };
@@ -168,7 +181,10 @@ impl Execution {
         };
         let end = match contain_drop(self.task.take()) {
             Ok(()) => end,
-            Err(message) => TaskEnd::Panicked(message),
+            Err(message) => {
+                discard(end);
+                TaskEnd::Panicked(message)
+            }
         };
         if let Some(runner) = self.queue.runner() {
             if begun.is_none() {
@@ -188,8 +204,13 @@ impl Execution {
 
 impl Drop for Execution {
     fn drop(&mut self) {
-        self.finish(TaskEnd::Aborted);
+        discard(self.finish(TaskEnd::Aborted));
     }
+}
+
+/// Drops an end that nobody reads: the error in it is user code, too.
+pub(crate) fn discard(end: TaskEnd) {
+    let _ = contain_drop(end);
 }
 
 /// Whether the task runs, by its own condition or by default when there was a response.
@@ -221,8 +242,10 @@ async fn on_its_own(
         isolate_blocking: false,
     };
     let spawned = contain(|| {
-        tokio::task::spawn_blocking(move || {
-            let _ = started.send(());
+        spawn_blocking(move || {
+            if started.send(()).is_err() {
+                return TaskEnd::Aborted; // dropped while it waited for a thread: it was reported, and must not run
+            }
             let end = execution.poll_task(&mut Context::from_waker(Waker::noop()));
             match (contain_drop(execution.task.take()), end) {
                 (Ok(()), Poll::Ready(end)) => end,
@@ -246,6 +269,8 @@ async fn on_its_own(
         Err(panic) => no_timer(&panic),
     }
 }
+
+const NO_RUNTIME: &str = "a task with a timeout needs a Tokio runtime: call `run` from within one";
 
 fn no_timer(panic: &str) -> TaskEnd {
     TaskEnd::Failed(BoxError::from(format!(

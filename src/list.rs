@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use crate::{
     Task,
+    contain::contain_drop,
     task::{self, Link},
 };
 
@@ -45,9 +46,11 @@ impl TaskList {
 
     /// The tasks' names in the order added.
     pub(crate) fn names(&self) -> Vec<Cow<'static, str>> {
-        let mut names: Vec<_> = chain(self.oldest.as_ref()).map(task::link_name).collect();
+        let mut names: Vec<_> = chain(self.oldest.as_ref())
+            .map(|link| link.name())
+            .collect();
         let newest_from = names.len();
-        names.extend(chain(self.newest.as_ref()).map(task::link_name));
+        names.extend(chain(self.newest.as_ref()).map(|link| link.name()));
         names[newest_from..].reverse();
         names
     }
@@ -59,11 +62,12 @@ impl TaskList {
     }
 }
 
-/// One node after the other: left to themselves, nodes would drop one another in a recursion as deep as the list.
+/// One node after the other: left to themselves, nodes would drop one another in a recursion as deep as the list. And contained,
+/// as this may happen while something else unwinds.
 impl Drop for TaskList {
     fn drop(&mut self) {
         while let Some(task) = self.pop() {
-            drop(task);
+            let _ = contain_drop(task);
         }
     }
 }

@@ -19,14 +19,15 @@ pub type TaskResult<E = BoxError> = Result<(), E>;
 
 /// What a task's future or closure may give back: `()`, a `Result` whose error is an error, or `!` (a task without an end).
 ///
-/// The value of an `Ok` is dropped; the error of an `Err` becomes [`TaskEnd::Failed`](crate::TaskEnd::Failed).
+/// The value of an `Ok` is dropped; the error of an `Err` becomes [`TaskEnd::Failed`](crate::TaskEnd::Failed). It crosses
+/// threads, so a `Box<dyn Error>` needs `+ Send + Sync`: use [`BoxError`].
 ///
 /// ```
 /// use tower_background_tasks::Task;
 ///
 /// let _ = Task::new(async {});
 /// let _ = Task::new(async { "42".parse::<u32>() });
-/// let _ = Task::blocking(|| std::fs::write("/tmp/audit.log", "signed up\n"));
+/// let _ = Task::blocking(|| std::fs::read_to_string("/etc/hostname"));
 /// ```
 ///
 /// A number, say, is neither success nor failure, so it does not compile:
@@ -39,7 +40,8 @@ pub type TaskResult<E = BoxError> = Result<(), E>;
     message = "a background task cannot give back `{Self}`",
     label = "the task's output is `{Self}`",
     note = "a task gives back `()`, a `Result<T, E>` whose error converts into `Box<dyn Error + Send + Sync>`, or `!`",
-    note = "end an async block or a closure with `;`, or with `Ok::<(), BoxError>(())` where it uses `?`"
+    note = "end an async block or a closure with `;`, or with `Ok::<(), BoxError>(())` where it uses `?`",
+    note = "where it is a future, the closure around it is not needed: `add_task(future)`"
 )]
 pub trait TaskOutput {
     /// Tells success from failure.

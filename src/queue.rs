@@ -18,7 +18,9 @@ use tokio::time::Instant;
 use crate::{
     ResponseOutcome, Runner, Task,
     batch::Batch,
+    contain::contain,
     list::TaskList,
+    report,
     sync::{Mutex, OnceLock, lock},
 };
 
@@ -142,9 +144,13 @@ impl Queue {
         next
     }
 
-    /// Takes a task out of a queue without a batch, for whoever runs the queue by hand.
+    /// Takes a task out of a queue whose response has not ended, for whoever runs it by hand. Afterwards only a batch may.
     pub(crate) fn take(&self) -> Option<Task> {
-        lock(&self.state).tasks.pop()
+        let mut state = lock(&self.state);
+        match state.phase {
+            Phase::Open => state.tasks.pop(),
+            Phase::Running | Phase::Idle | Phase::Merged(_) => None,
+        }
     }
 
     /// Moves the tasks of `from` behind this queue's own, and whatever is added to `from` later too.
@@ -226,7 +232,7 @@ impl Drop for Queue {
     fn drop(&mut self) {
         let tasks = mem::take(&mut lock(&self.state).tasks);
         if !tasks.is_empty() {
-            crate::report::never_attached(&tasks.names());
+            let _ = contain(|| report::never_attached(&tasks.names()));
         }
     }
 }
@@ -240,9 +246,11 @@ impl fmt::Debug for Queue {
             Phase::Idle => "idle",
             Phase::Merged(_) => "merged",
         };
+        let waiting = state.tasks.len();
+        drop(state); // before the formatter's own writer is called
         f.debug_struct("Queue")
             .field("phase", &phase)
-            .field("waiting", &state.tasks.len())
+            .field("waiting", &waiting)
             .finish_non_exhaustive()
     }
 }

@@ -108,12 +108,32 @@ impl Runner {
     /// Adds a task of no request: it starts at once, beside all others.
     ///
     /// It never fails: where there is no runtime, the task ends [`Aborted`](crate::TaskEnd::Aborted), and is counted.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// # use tower_background_tasks::Runner;
+    /// let runner = Runner::new();
+    /// runner.add_task(async { println!("warm the cache") });
+    /// # runner.idle().await;
+    /// # }
+    /// ```
     #[track_caller]
     pub fn add_task(&self, task: impl IntoTask) {
         self.add(task.into_task(), Location::caller());
     }
 
     /// Adds sync code of no request: it starts at once on the blocking pool.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// # use tower_background_tasks::Runner;
+    /// let runner = Runner::new();
+    /// runner.add_blocking_task(|| std::fs::read_to_string("/etc/hostname"));
+    /// # runner.idle().await;
+    /// # }
+    /// ```
     #[track_caller]
     pub fn add_blocking_task<F, R>(&self, f: F)
     where
@@ -128,10 +148,21 @@ impl Runner {
         Queue::of_no_request(self.clone()).add(task, location);
     }
 
-    /// Waits until every task whose response has ended is done.
+    /// Waits until every task whose response has ended is done: in a test, that everything a request promised has happened.
     ///
-    /// Tasks that wait for their response to end do not count, nor does what is added after this returns. In a test it says
-    /// that everything a request promised has happened.
+    /// Tasks that wait for their response to end do not count. What is added while this waits does: it returns at the first
+    /// moment when nothing is on the runner, which under a steady load may never come.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// # use tower_background_tasks::Runner;
+    /// let runner = Runner::new();
+    /// runner.add_task(async { tokio::task::yield_now().await });
+    /// runner.idle().await;
+    /// assert_eq!(runner.stats().completed, 1);
+    /// # }
+    /// ```
     ///
     /// # Cancel safety
     ///

@@ -58,7 +58,8 @@ pin_project! {
 struct Header {
     id: TaskId,
     location: &'static Location<'static>,
-    added: Instant,
+    /// `None` until the task is added.
+    added: Option<Instant>,
     /// What few tasks have, in a box of its own, so that the many do not pay for it.
     extras: Option<Box<Extras>>,
 }
@@ -97,7 +98,6 @@ impl Task {
     /// let task = Task::new(async { println!("after the response") });
     /// # drop(task);
     /// ```
-    #[track_caller]
     pub fn new<F>(future: F) -> Self
     where
         F: Future + Send + 'static,
@@ -112,10 +112,9 @@ impl Task {
     ///
     /// ```
     /// # use tower_background_tasks::Task;
-    /// let task = Task::blocking(|| std::fs::write("/tmp/audit.log", "signed up\n"));
+    /// let task = Task::blocking(|| std::fs::read_to_string("/etc/hostname"));
     /// # drop(task);
     /// ```
-    #[track_caller]
     pub fn blocking<F, R>(f: F) -> Self
     where
         F: FnOnce() -> R + Send + 'static,
@@ -137,7 +136,6 @@ impl Task {
     /// });
     /// # drop(task);
     /// ```
-    #[track_caller]
     pub fn with_context<C, F>(f: C) -> Self
     where
         C: FnOnce(TaskContext) -> F + Send + 'static,
@@ -157,7 +155,6 @@ impl Task {
     /// });
     /// # drop(task);
     /// ```
-    #[track_caller]
     pub fn blocking_with_context<C, R>(f: C) -> Self
     where
         C: FnOnce(TaskContext) -> R + Send + 'static,
@@ -224,12 +221,11 @@ impl Task {
         self
     }
 
-    #[track_caller]
     fn from_work(work: impl Work + 'static) -> Self {
         let header = Header {
             id: TaskId::NONE,
-            location: Location::caller(),
-            added: Instant::now(),
+            location: Location::caller(), // until it is added
+            added: None,
             extras: None,
         };
         Self {
@@ -257,7 +253,7 @@ impl Task {
     pub(crate) fn set_added(&mut self, location: &'static Location<'static>) {
         let header = self.header_mut();
         header.location = location;
-        header.added = Instant::now();
+        header.added = Some(Instant::now());
     }
 
     pub(crate) fn set_id(&mut self, id: TaskId) {
@@ -283,11 +279,7 @@ impl Task {
     }
 
     pub(crate) fn name(&self) -> Cow<'static, str> {
-        self.header()
-            .extras
-            .as_ref()
-            .and_then(|extras| extras.name.clone())
-            .unwrap_or_else(|| Cow::Borrowed(without_closures(self.node.work.type_name())))
+        self.node.name()
     }
 
     pub(crate) fn label(&self) -> Label {
@@ -296,7 +288,7 @@ impl Task {
             id: header.id,
             name: self.name(),
             location: header.location,
-            added: header.added,
+            added: header.added.unwrap_or_else(Instant::now),
             blocking: self.is_blocking(),
         }
     }
@@ -327,13 +319,13 @@ pub(crate) fn next(link: &Link) -> Option<&Link> {
     link.next.as_ref()
 }
 
-/// The name of the task in `link`, for a list that is only looked at.
-pub(crate) fn link_name(link: &Link) -> Cow<'static, str> {
-    link.header
-        .extras
-        .as_ref()
-        .and_then(|extras| extras.name.clone())
-        .unwrap_or_else(|| Cow::Borrowed(without_closures(link.work.type_name())))
+impl Node<dyn Work> {
+    pub(crate) fn name(&self) -> Cow<'static, str> {
+        let extras = self.header.extras.as_ref();
+        extras
+            .and_then(|extras| extras.name.clone())
+            .unwrap_or_else(|| Cow::Borrowed(without_closures(self.work.type_name())))
+    }
 }
 
 /// The type name of an async fn's future is the function's with `::{{closure}}` behind it.

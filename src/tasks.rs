@@ -32,7 +32,8 @@ use crate::{
 /// [`BackgroundTasks::new`] makes a stand-alone queue. Return it with a response, and its tasks run behind the request's own;
 /// hand it to [`Runner::attach`](crate::Runner::attach), where there is no layer; or, in a unit test, pass it to the handler
 /// and look at [`names`](Self::names) or [`run`](Self::run) it. A stand-alone queue that no response takes is dropped with
-/// its tasks, and a warning names them.
+/// its tasks, and a warning names them; but if one of them holds the queue itself, to add more to it, the two keep each
+/// other alive, and leak.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -107,7 +108,7 @@ impl BackgroundTasks {
     /// ```
     /// # use tower_background_tasks::BackgroundTasks;
     /// # fn handler(tasks: BackgroundTasks) {
-    /// tasks.add_blocking_task(|| std::fs::write("/tmp/audit.log", "signed up\n"));
+    /// tasks.add_blocking_task(|| std::fs::read_to_string("/etc/hostname"));
     /// # }
     /// # handler(BackgroundTasks::new());
     /// ```
@@ -121,6 +122,13 @@ impl BackgroundTasks {
     }
 
     /// How many tasks wait in this queue.
+    ///
+    /// ```
+    /// # use tower_background_tasks::BackgroundTasks;
+    /// let tasks = BackgroundTasks::new();
+    /// tasks.add_task(async {});
+    /// assert_eq!(tasks.len(), 1);
+    /// ```
     pub fn len(&self) -> usize {
         self.queue.len()
     }
@@ -130,21 +138,43 @@ impl BackgroundTasks {
         self.len() == 0
     }
 
-    /// The names of the tasks that wait in this queue, in the order in which they will run.
+    /// The names of the tasks that wait in this queue, in the order in which they will run: for tests of a handler.
+    ///
+    /// ```
+    /// # use tower_background_tasks::{BackgroundTasks, Task};
+    /// let tasks = BackgroundTasks::new();
+    /// tasks.add_task(Task::new(async {}).named("welcome-mail"));
+    /// tasks.add_task(Task::blocking(|| ()).named("audit"));
+    /// assert_eq!(tasks.names(), ["welcome-mail", "audit"]);
+    /// ```
     pub fn names(&self) -> Vec<String> {
         self.queue.names().into_iter().map(String::from).collect()
     }
 
     /// Runs what is queued here and now, in order, and tells how each task ended: for unit tests and scripts.
     ///
-    /// What the tasks add meanwhile runs too. In a queue of no request every task runs, as there is no response for
-    /// [`Task::run_if`] to judge; in a request's own queue that has not ended, likewise.
+    /// What the tasks add meanwhile runs too. Every task runs, as there is no response yet for [`Task::run_if`] to judge.
+    /// Once the response has ended the runner has the tasks, and this finds none.
     ///
-    /// Blocking tasks go to the blocking pool where there is a runtime, and otherwise run on this thread.
+    /// Blocking tasks go to the blocking pool where there is a runtime. Where there is none they run on this thread, and no
+    /// timeout can strike them.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use tower_background_tasks::{BackgroundTasks, TaskEnd};
+    ///
+    /// let tasks = BackgroundTasks::new();
+    /// tasks.add_task(async { "x".parse::<u16>() });
+    /// let ends = tasks.run().await;
+    /// assert!(matches!(&ends[..], [TaskEnd::Failed(error)] if error.to_string().contains("invalid digit")));
+    /// # }
+    /// ```
     ///
     /// # Cancel safety
     ///
-    /// Dropping this aborts the task that is running; those behind it stay in the queue.
+    /// Dropping this aborts the task whose turn it is; those behind it stay in the queue. A blocking task that has begun
+    /// cannot be stopped: it counts as aborted, and its thread goes on.
     pub async fn run(&self) -> Vec<TaskEnd> {
         let queue = self.queue.root();
         let mut ends = Vec::new();

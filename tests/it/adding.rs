@@ -192,3 +192,16 @@ async fn idle_does_not_wait_for_tasks_whose_response_has_not_ended() {
     soon(runner.idle()).await;
     assert_eq!((runner.stats().pending, runner.stats().completed), (0, 1));
 }
+
+#[tokio::test]
+async fn run_finds_nothing_once_the_response_has_ended_and_the_runner_has_the_tasks() {
+    let (runner, log) = (Runner::new(), Log::default());
+    let tasks = BackgroundTasks::new();
+    tasks.add_task(log.task("1"));
+    tasks.add_task(log.task("2"));
+    drop(runner.attach(full("hello"), tasks.clone()));
+    assert!(tasks.run().await.is_empty());
+    soon(runner.idle()).await;
+    assert_eq!(log.lines(), ["1", "2"]);
+    assert!(tasks.run().await.is_empty());
+}

@@ -69,6 +69,7 @@ async fn a_panicking_condition_is_contained() {
     assert_eq!(stats.panicked, 2);
 }
 
+#[derive(Debug)]
 struct PanicsWhenDropped;
 
 impl Drop for PanicsWhenDropped {
@@ -113,4 +114,69 @@ async fn a_panic_whose_payload_panics_when_dropped_is_contained() {
     }
     let stats = siblings_of(|tasks| tasks.add_task(async { panic_any(Payload) })).await;
     assert_eq!(stats.panicked, 2);
+}
+
+/// An error that panics when it is dropped.
+#[derive(Debug)]
+struct PanickingError(#[expect(dead_code, reason = "dropped, not read")] PanicsWhenDropped);
+
+impl std::fmt::Display for PanickingError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an error with a destructor")
+    }
+}
+
+impl std::error::Error for PanickingError {}
+
+fn fails_panicking() -> Result<(), PanickingError> {
+    Err(PanickingError(PanicsWhenDropped))
+}
+
+#[tokio::test]
+async fn an_error_that_panics_when_dropped_is_contained() {
+    let stats = siblings_of(|tasks| tasks.add_task(async { fails_panicking() })).await;
+    assert_eq!(stats.failed, 2);
+    let stats = siblings_of(|tasks| tasks.add_blocking_task(fails_panicking)).await;
+    assert_eq!(stats.failed, 2);
+    let stats = siblings_of(|tasks| {
+        let captured = PanicsWhenDropped;
+        tasks.add_blocking_task(move || {
+            let _captured = &captured;
+            fails_panicking()
+        });
+    })
+    .await;
+    assert_eq!(stats.panicked + stats.failed, 2);
+}
+
+#[test]
+fn dropping_a_queue_contains_its_tasks_destructors_even_while_unwinding() {
+    let queue = || {
+        let tasks = BackgroundTasks::new();
+        for _ in 0..100_000 {
+            tasks.add_task(async {});
+        }
+        tasks.add_task(PanicsWhenDropped);
+        tasks.add_task(PanicsWhenDropped);
+        tasks
+    };
+    drop(queue());
+    let unwinding = std::panic::catch_unwind(|| {
+        let _tasks = queue();
+        panic!("on purpose: a handler");
+    });
+    assert!(unwinding.is_err());
+}
+
+#[test]
+fn debug_of_a_queue_holds_no_lock_while_it_writes() {
+    struct Writer(BackgroundTasks);
+    impl std::fmt::Write for Writer {
+        fn write_str(&mut self, _: &str) -> std::fmt::Result {
+            let _ = self.0.len();
+            Ok(())
+        }
+    }
+    let tasks = BackgroundTasks::new();
+    std::fmt::Write::write_fmt(&mut Writer(tasks.clone()), format_args!("{tasks:?}")).unwrap();
 }

@@ -5,7 +5,6 @@ mod attach;
 mod connection;
 mod ends;
 mod extract;
-mod http1;
 mod isolation;
 mod order;
 mod runtime;

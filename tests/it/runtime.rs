@@ -180,3 +180,71 @@ async fn a_subscriber_of_the_log_is_not_needed() {
     soon(runner.idle()).await;
     assert_eq!(runner.stats().failed, 1);
 }
+
+#[test]
+fn a_runtime_that_goes_away_does_not_wait_for_all_blocking_tasks_in_a_row() {
+    let (runner, runtime) = (Runner::new(), runtime());
+    let (started, has_started) = mpsc::channel();
+    runtime.block_on(async {
+        let response = response_with(&runner, |tasks| {
+            let (started, again) = (started.clone(), tasks.clone());
+            tasks.add_blocking_task(move || {
+                started.send(()).unwrap();
+                add_forever(again);
+            });
+        })
+        .await;
+        drop(response);
+    });
+    has_started.recv().unwrap();
+    drop(runtime);
+    let stats = runner.stats();
+    assert!(stats.aborted > 0);
+    assert_eq!(stats.added, stats.aborted + stats.completed);
+}
+
+/// A blocking task that adds another of its kind.
+fn add_forever(tasks: BackgroundTasks) {
+    thread::sleep(Duration::from_millis(1));
+    let again = tasks.clone();
+    tasks.add_blocking_task(move || add_forever(again));
+}
+
+#[test]
+fn a_blocking_task_that_is_dropped_before_it_gets_a_thread_does_not_run() {
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let (release, gate) = mpsc::channel::<()>();
+    let log = Log::default();
+    runtime.block_on(async {
+        let busy = tokio::task::spawn_blocking(move || gate.recv());
+        let (tasks, task_log) = (BackgroundTasks::new(), log.clone());
+        tasks.add_blocking_task(move || task_log.write("must not run"));
+        let run = tokio::time::timeout(Duration::from_millis(10), tasks.run());
+        assert!(run.await.is_err());
+        drop(release);
+        assert!(busy.await.is_ok());
+        // Takes the one thread behind it.
+        tokio::task::spawn_blocking(|| ()).await.unwrap();
+    });
+    assert!(log.lines().is_empty());
+}
+
+#[test]
+fn without_a_runtime_a_timeout_fails_an_async_task_and_is_passed_over_for_a_blocking_one() {
+    let tasks = BackgroundTasks::new();
+    let second = Duration::from_secs(1);
+    tasks.add_task(Task::new(async {}).timeout(second));
+    tasks.add_task(Task::blocking(|| ()).timeout(second));
+    let ends = tasks.run().now_or_never().unwrap();
+    assert!(
+        ends[0].to_string().contains("needs a Tokio runtime"),
+        "{}",
+        ends[0]
+    );
+    assert_eq!(ends[1].to_string(), "completed");
+}

@@ -74,10 +74,6 @@ impl Outcomes {
         outcome_task(self.sender.clone())
     }
 
-    pub(crate) fn sender(&self) -> mpsc::UnboundedSender<Option<ResponseOutcome>> {
-        self.sender.clone()
-    }
-
     /// The outcome of the one request there was, once everything is done; panics when tasks ran more often than once.
     pub(crate) async fn only(&mut self, runner: &Runner) -> ResponseOutcome {
         let outcome = soon(self.receiver.recv())

@@ -176,3 +176,16 @@ async fn blocking_tasks_run_off_the_async_workers() {
     soon(runner.idle()).await;
     assert_eq!(runner.stats().completed, 3);
 }
+
+#[tokio::test]
+async fn a_task_that_uses_up_its_turn_at_every_poll_is_still_timed_out() {
+    let runner = Runner::new();
+    let busy = async {
+        loop {
+            tokio::task::coop::consume_budget().await;
+        }
+    };
+    runner.add_task(Task::new(busy).timeout(Duration::from_millis(20)));
+    soon(runner.idle()).await;
+    assert_eq!(runner.stats().timed_out, 1);
+}
