@@ -118,7 +118,7 @@ async fn a_panic_whose_payload_panics_when_dropped_is_contained() {
 
 /// An error that panics when it is dropped.
 #[derive(Debug)]
-struct PanickingError(#[expect(dead_code, reason = "dropped, not read")] PanicsWhenDropped);
+struct PanickingError(PanicsWhenDropped);
 
 impl std::fmt::Display for PanickingError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -190,7 +190,7 @@ fn a_runtime_that_goes_away_does_not_wait_for_all_blocking_tasks_in_a_row() {
             let (started, again) = (started.clone(), tasks.clone());
             tasks.add_blocking_task(move || {
                 started.send(()).unwrap();
-                add_forever(again);
+                add_forever(&again);
             });
         })
         .await;
@@ -204,10 +204,10 @@ fn a_runtime_that_goes_away_does_not_wait_for_all_blocking_tasks_in_a_row() {
 }
 
 /// A blocking task that adds another of its kind.
-fn add_forever(tasks: BackgroundTasks) {
+fn add_forever(tasks: &BackgroundTasks) {
     thread::sleep(Duration::from_millis(1));
     let again = tasks.clone();
-    tasks.add_blocking_task(move || add_forever(again));
+    tasks.add_blocking_task(move || add_forever(&again));
 }
 
 #[test]

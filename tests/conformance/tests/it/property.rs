@@ -4,16 +4,18 @@
 //! `PROPTEST_CASES=10000 cargo test --package conformance property` runs more cases than the 256 of every day.
 
 use std::{
+    cell::{Cell, RefCell},
     collections::VecDeque,
     convert::Infallible,
     future::ready,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
 };
 
+use axum::response::IntoResponse;
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use proptest::{collection::vec, option, prelude::*};
 use tokio::runtime::Builder;
@@ -212,7 +214,12 @@ fn see(polled: &Poll<Option<Result<Frame<Bytes>, BoxError>>>) -> Seen {
 }
 
 /// Consumes a body as the script says. `before_poll` is told the number of each poll.
-fn consume<B>(body: B, consumer: Consumer, log: &Log, before_poll: impl Fn(usize)) -> Vec<Seen>
+async fn consume<B>(
+    body: B,
+    consumer: Consumer,
+    log: &Log,
+    before_poll: impl AsyncFn(usize),
+) -> Vec<Seen>
 where
     B: Body<Data = Bytes, Error = BoxError> + Send + 'static,
 {
@@ -226,13 +233,14 @@ where
         }
     };
     while go_on(polls, ended) {
-        before_poll(polls);
+        before_poll(polls).await;
         log.write(Happened::Polled);
         let one = see(&body.as_mut().poll_frame(&mut cx));
         ended += usize::from(matches!(one, Seen::None | Seen::Error));
         seen.push(one);
         polls += 1;
     }
+    before_poll(polls).await;
     log.write(Happened::Dropped);
     match consumer {
         Consumer::StopsOnAThread { .. } => std::thread::spawn(|| drop(body)).join().unwrap(),
@@ -287,26 +295,25 @@ fn until_the_end(seen: &[Seen]) -> &[Seen] {
     &seen[..end.map_or(seen.len(), |end| end + 1)]
 }
 
-struct Run {
+/// What a play of a script left behind.
+struct Play {
     log: Vec<Happened>,
     seen: Vec<Seen>,
     /// What each task saw.
     outcomes: Vec<ResponseOutcome>,
-    /// Tasks by number, in the order in which they must run.
-    added: usize,
+    /// Tasks are numbered from 0 in the order in which they must run.
+    tasks: usize,
 }
 
+/// The task that a running task adds; it runs behind whatever is queued at that time.
+const NESTED: usize = usize::MAX;
+
 /// Plays the script on a runtime of one thread, where tasks get their turn before each poll and at the end.
-fn play(script: &Script) -> Run {
+fn play(script: &Script) -> Play {
     let runtime = Builder::new_current_thread().build().unwrap();
     let (log, outcomes) = (Log::default(), Arc::new(Mutex::new(Vec::new())));
-    let runner = Runner::new();
-    let count = Mutex::new(0);
-    let number = || {
-        let mut count = count.lock().unwrap();
-        *count += 1;
-        *count - 1
-    };
+    let (runner, count, kept) = (Runner::new(), Cell::new(0), RefCell::new(None));
+    let moments = &script.moments;
     let task = |number: usize| {
         let (log, outcomes) = (log.clone(), outcomes.clone());
         Task::with_context(move |cx| async move {
@@ -317,70 +324,136 @@ fn play(script: &Script) -> Run {
                 .push(cx.response().unwrap().clone());
         })
     };
-    let moments = &script.moments;
-    let kept = Mutex::new(None);
-    let mut body = Some(ScriptedBody {
-        events: script.events.clone().into(),
-        end_stream: script.end_stream,
-        size_hint: script.size_hint,
-    });
+    let add = |tasks: &BackgroundTasks, how_many: usize| {
+        for _ in 0..how_many {
+            tasks.add_task(task(count.replace(count.get() + 1)));
+        }
+    };
     let mut service = runner.layer().layer(service_fn(|request: Request<()>| {
         let tasks = BackgroundTasks::from_extensions(request.extensions()).unwrap();
-        for _ in 0..moments.in_the_handler {
-            tasks.add_task(task(number()));
-        }
-        let mut response = Response::builder().status(script.status);
-        if let Some(length) = script.content_length {
-            response = response.header("content-length", length);
-        }
-        let mut response = response.body(body.take().unwrap()).unwrap();
+        add(&tasks, moments.in_the_handler);
         let attached = BackgroundTasks::new();
-        for _ in 0..moments.attached {
-            attached.add_task(task(number()));
-        }
-        *kept.lock().unwrap() = Some(tasks);
-        attach(&mut response, attached);
-        ready(Ok::<_, Infallible>(response))
+        add(&attached, moments.attached);
+        kept.replace(Some(tasks));
+        ready(Ok::<_, Infallible>(script.response(attached)))
     }));
     let seen = runtime.block_on(async {
         let request = Request::builder().method(&script.method).body(()).unwrap();
         let response = service.call(request).await.unwrap();
-        assert_eq!(
-            response.status(),
-            StatusCode::from_u16(script.status).unwrap()
-        );
-        let tasks = kept.lock().unwrap().take().unwrap();
-        if moments.by_a_task > 0 {
+        assert_eq!(response.status(), script.status);
+        let body = response.into_body();
+        assert_eq!(body.is_end_stream(), script.body().is_end_stream());
+        assert_eq!(body.size_hint().exact(), script.body().size_hint().exact());
+        let tasks = kept.take().unwrap();
+        for _ in 0..moments.by_a_task {
             // It holds the queue that holds it, until it has run.
-            let (again, nested) = (tasks.clone(), task(usize::MAX));
-            tasks.add_task(async move { again.add_task(nested) });
+            let (again, nested) = (tasks.clone(), task(NESTED));
+            tasks.add_task(Task::new(async move { again.add_task(nested) }));
         }
-        let seen = consume(response.into_body(), script.consumer, &log, |poll| {
-            for _ in moments
+        let seen = consume(body, script.consumer, &log, async |poll| {
+            let now = moments
                 .before_polls
                 .iter()
-                .filter(|before| **before == poll)
-            {
-                tasks.add_task(task(number()));
+                .filter(|before| **before == poll);
+            add(&tasks, now.count());
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
             }
-            turn();
-        });
-        for _ in 0..moments.after_the_drop {
-            tasks.add_task(task(number()));
-        }
+        })
+        .await;
+        add(&tasks, moments.after_the_drop);
+        runner.idle().await;
+        add(&tasks, moments.after_the_drop);
         runner.idle().await;
         seen
     });
-    drop(service);
     let stats = runner.stats();
     assert_eq!(stats.added, stats.completed);
+    drop((service, runtime));
     let log = log.0.lock().unwrap().clone();
     let outcomes = outcomes.lock().unwrap().clone();
-    let added = *count.lock().unwrap();
-    Run {
+    Play {
         log,
         seen,
         outcomes,
-        added,
+        tasks: count.get(),
+    }
+}
+
+impl Script {
+    fn body(&self) -> ScriptedBody {
+        ScriptedBody {
+            events: self.events.clone().into(),
+            end_stream: self.end_stream,
+            size_hint: self.size_hint,
+        }
+    }
+
+    fn response(&self, attached: BackgroundTasks) -> Response<ScriptedBody> {
+        let mut response = Response::builder().status(self.status);
+        if let Some(length) = self.content_length {
+            response = response.header("content-length", length);
+        }
+        let mut response = response.body(self.body()).unwrap();
+        *response.extensions_mut() = (attached, ()).into_response().extensions().clone();
+        response
+    }
+
+    /// What the consumer sees without the layer.
+    fn seen_bare(&self) -> Vec<Seen> {
+        let runtime = Builder::new_current_thread().build().unwrap();
+        runtime.block_on(consume(
+            self.body(),
+            self.consumer,
+            &Log::default(),
+            async |_| (),
+        ))
+    }
+}
+
+/// Where in the log the response ended: at the poll that gave `None` or an error, or at the drop.
+fn end_in(play: &Play) -> usize {
+    let ending_poll = play
+        .seen
+        .iter()
+        .position(|one| matches!(one, Seen::None | Seen::Error));
+    let mut polls = (0..play.log.len()).filter(|at| play.log[*at] == Happened::Polled);
+    match ending_poll {
+        Some(poll) => polls.nth(poll).unwrap(),
+        None => play
+            .log
+            .iter()
+            .position(|happened| *happened == Happened::Dropped)
+            .unwrap(),
+    }
+}
+
+proptest! {
+    #[test]
+    fn tasks_are_handed_over_once_never_early_and_in_order_and_frames_pass_unchanged(
+        script in scripts()
+    ) {
+        let play = play(&script);
+        prop_assert_eq!(&play.seen, &script.seen_bare());
+
+        let ran: Vec<_> = (0..play.log.len())
+            .filter_map(|at| match play.log[at] {
+                Happened::Ran(number) => Some((at, number)),
+                _ => None,
+            })
+            .collect();
+        let end = end_in(&play);
+        prop_assert!(ran.iter().all(|(at, _)| *at > end), "early: {:?}", play.log);
+
+        let (nested, numbers): (Vec<usize>, Vec<usize>) =
+            ran.iter().map(|(_, number)| *number).partition(|number| *number == NESTED);
+        prop_assert_eq!(nested.len(), script.moments.by_a_task);
+        prop_assert_eq!(numbers, (0..play.tasks).collect::<Vec<_>>());
+
+        for outcome in &play.outcomes {
+            prop_assert_eq!(outcome.end, expected_end(&script, &play.seen));
+            prop_assert_eq!(outcome.status.unwrap(), script.status);
+            prop_assert_eq!(outcome.body_bytes, bytes(until_the_end(&play.seen)));
+        }
     }
 }

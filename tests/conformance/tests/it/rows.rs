@@ -276,6 +276,7 @@ fn events(last: impl Stream<Item = Result<Event, Infallible>> + Send + 'static) 
     reply(Sse::new(first.chain(last)))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the shape of a handler")]
 fn waits_for_the_gate(request: Request<Body>) -> Reply {
     let Gate(gate) = request.extensions().get().cloned().unwrap();
     let rest = stream::once(async move {

@@ -1,0 +1,64 @@
+//! Without axum: a plain hyper service finds the request's queue in its extensions.
+//!
+//! ```text
+//! cargo run --example hyper_service
+//! curl http://127.0.0.1:3000/
+//! ```
+
+use std::{convert::Infallible, env};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use tokio::net::TcpListener;
+use tower::{Layer, service_fn};
+use tower_background_tasks::{BackgroundTasks, BoxError, Runner, Task};
+
+async fn handle(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let path = request.uri().path().to_owned();
+    match BackgroundTasks::from_extensions(request.extensions()) {
+        Ok(tasks) => tasks.add_task(Task::with_context(|cx| async move {
+            println!("{path}: {:?}", cx.response());
+        })),
+        // Only where the layer below is missing; the text says what to do.
+        Err(missing) => {
+            let mut response = Response::new(Full::from(missing.to_string()));
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            return Ok(response);
+        }
+    }
+    Ok(Response::new(Full::from("hello\n")))
+}
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let runner = Runner::new();
+    let service = TowerToHyperService::new(runner.layer().layer(service_fn(handle)));
+
+    let address = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".into());
+    let listener = TcpListener::bind(&address).await?;
+    let address = listener.local_addr()?;
+    println!("Listening on http://{address}; Ctrl-C stops it. Try:");
+    println!("  curl http://{address}/");
+
+    let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => accepted?.0,
+            _ = &mut stop => break,
+        };
+        let service = service.clone();
+        tokio::spawn(async move {
+            let server = auto::Builder::new(TokioExecutor::new());
+            let _ = server.serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+    runner.idle().await;
+    Ok(())
+}
