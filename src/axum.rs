@@ -8,7 +8,7 @@ use axum_core::{
 };
 use http::{StatusCode, request::Parts};
 
-use crate::{BackgroundTasks, MissingLayer, attached};
+use crate::{AddTaskError, BackgroundTasks, MissingLayer, attached};
 
 /// The request's queue.
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
@@ -43,6 +43,14 @@ impl IntoResponseParts for BackgroundTasks {
     fn into_response_parts(self, mut response: ResponseParts) -> Result<ResponseParts, Infallible> {
         attached::attach(response.extensions_mut(), self);
         Ok(response)
+    }
+}
+
+/// A 503.
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+impl IntoResponse for AddTaskError {
+    fn into_response(self) -> Response {
+        (StatusCode::SERVICE_UNAVAILABLE, "too busy, try again later").into_response()
     }
 }
 

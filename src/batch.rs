@@ -1,7 +1,8 @@
 //! [`Batch`]: a queue's turn on the runner. Keeps the promises "once", "order" and "never on the connection".
 //!
 //! A batch is the one right to take tasks out of its queue. It is handed from the async runtime to the blocking pool and
-//! back as the tasks want it; wherever it is dropped unfinished, what is left of it ends aborted.
+//! back as the tasks want it, and waits for a place under the runner's limits in between; wherever it is dropped unfinished,
+//! what is left of it ends aborted.
 
 use std::{
     pin::Pin,
@@ -13,10 +14,11 @@ use std::{
 use tokio::{runtime::Handle, task::coop, time::Instant};
 
 use crate::{
-    Runner, Task,
+    Runner, TaskEnd,
+    admission::Permit,
     contain::contain,
     execution::{Execution, discard},
-    queue::Queue,
+    queue::{Advance, Queue, Turn},
 };
 
 /// How long one hop to the blocking pool serves a queue's tasks before it goes through the pool's own queue again: behind
@@ -25,36 +27,50 @@ const HOLDS_THREAD: Duration = Duration::from_millis(10);
 
 pub(crate) struct Batch {
     queue: Arc<Queue>,
-    /// The task whose turn it is.
+    /// The task whose turn it is. `None` once the batch has ended.
     current: Option<Execution>,
-    /// The queue had no more task: its phase is running no longer.
-    ended: bool,
+    /// This is one task among others of its queue, which run beside it.
+    alone: bool,
 }
 
 impl Batch {
     /// The caller has just turned the queue's phase to running.
-    pub(crate) fn new(queue: Arc<Queue>, first: Task) -> Self {
+    pub(crate) fn new(queue: Arc<Queue>, first: Turn) -> Self {
+        Self::begin(queue, first, false)
+    }
+
+    /// For one task of a queue whose tasks run concurrently.
+    pub(crate) fn of_one(queue: Arc<Queue>, only: Turn) -> Self {
+        Self::begin(queue, only, true)
+    }
+
+    fn begin(queue: Arc<Queue>, first: Turn, alone: bool) -> Self {
         if let Some(runner) = queue.runner() {
             runner.batch_begun();
         }
         Self {
             current: Some(Execution::new(Arc::clone(&queue), first)),
             queue,
-            ended: false,
+            alone,
         }
     }
 
-    /// Sets the batch going and returns at once: the caller is a connection, or a `Drop`.
-    ///
-    /// Where there is no runtime, or it is shutting down, its tasks end aborted.
+    /// Sets the batch going when it is admitted, and returns at once: the caller is a connection, or a `Drop`.
     pub(crate) fn start(self) {
+        if let Some(batch) = self.admitted() {
+            batch.launch();
+        }
+    }
+
+    /// Hands the batch to the runtime. Where there is none, or it is shutting down, its tasks end aborted.
+    pub(crate) fn launch(self) {
         let Some(runtime) = self.queue.runner().and_then(Runner::runtime) else {
             return;
         };
         // Tokio panics when the system has no more threads to give.
         let _ = contain(|| {
             if self.wants_blocking_thread() {
-                self.start_blocking(&runtime);
+                self.launch_blocking(&runtime);
             } else {
                 runtime.spawn(self.drive());
             }
@@ -69,54 +85,98 @@ impl Batch {
     }
 
     /// One hop to the blocking pool serves blocking tasks in a row, up to [`HOLDS_THREAD`].
-    fn start_blocking(mut self, runtime: &Handle) {
+    fn launch_blocking(mut self, runtime: &Handle) {
         runtime.spawn_blocking(move || {
             let hopped = Instant::now();
-            while self.wants_blocking_thread() && hopped.elapsed() < HOLDS_THREAD {
+            loop {
                 if let Some(execution) = &mut self.current {
-                    execution.run_here();
+                    let end = execution.run_here();
+                    self.advance(end);
                 }
-                if !self.next() {
+                if self.has_ended() {
                     return;
                 }
+                let Some(batch) = self.admitted() else { return };
+                if !batch.wants_blocking_thread() || hopped.elapsed() > HOLDS_THREAD {
+                    return batch.launch();
+                }
+                self = batch;
             }
-            self.start();
         });
     }
 
-    fn wants_blocking_thread(&self) -> bool {
-        self.current
-            .as_ref()
-            .is_some_and(Execution::wants_blocking_thread)
+    /// Gives the batch back when its task has a place under the runner's limits; otherwise it starts by itself, later.
+    fn admitted(self) -> Option<Self> {
+        let runner = self.queue.runner()?.clone();
+        match runner.admission() {
+            Some(admission) if !self.has_permit() => admission.admit(&runner, self),
+            _ => Some(self),
+        }
     }
 
-    /// Goes on to the next task; false when there is none, and the batch has ended.
-    fn next(&mut self) -> bool {
-        let next = self.queue.next();
-        self.current = next.map(|task| Execution::new(Arc::clone(&self.queue), task));
-        if self.current.is_none() {
-            self.ended = true;
-            if let Some(runner) = self.queue.runner() {
-                runner.batch_ended();
-            }
+    fn has_permit(&self) -> bool {
+        self.current.as_ref().is_some_and(Execution::has_permit)
+    }
+
+    pub(crate) fn set_permit(&mut self, permit: Permit) {
+        if let Some(execution) = &mut self.current {
+            execution.set_permit(permit);
         }
-        !self.ended
+    }
+
+    pub(crate) fn is_blocking(&self) -> bool {
+        self.current.as_ref().is_some_and(Execution::is_blocking)
+    }
+
+    fn wants_blocking_thread(&self) -> bool {
+        let current = self.current.as_ref();
+        current.is_some_and(Execution::wants_blocking_thread)
+    }
+
+    fn has_ended(&self) -> bool {
+        self.current.is_none()
+    }
+
+    /// The current task has ended: reports it, unless somebody has, and goes on to the next.
+    fn advance(&mut self, end: TaskEnd) {
+        let Some(execution) = self.current.take() else {
+            return discard(end);
+        };
+        let Advance { ended, next } = self.take_next(execution, &end);
+        if let Some(current) = ended {
+            self.queue.report(&current, &end, Instant::now());
+        }
+        discard(end);
+        self.current = next.map(|turn| Execution::new(Arc::clone(&self.queue), turn));
+        if let (None, Some(runner)) = (&self.current, self.queue.runner()) {
+            runner.batch_ended();
+        }
+    }
+
+    fn take_next(&self, ended: Execution, end: &TaskEnd) -> Advance {
+        let (key, failed) = (ended.key(), end.is_failure());
+        drop(ended); // nothing of it is alive when the next task begins
+        if self.alone {
+            let ended = self.queue.ended(key, failed);
+            Advance { ended, next: None }
+        } else {
+            self.queue.advance(key, failed)
+        }
     }
 }
 
-/// An execution that is dropped reports itself as aborted.
 impl Drop for Batch {
     fn drop(&mut self) {
-        while !self.ended {
-            self.current = None;
-            self.next();
+        while let Some(execution) = &mut self.current {
+            let end = execution.clear(TaskEnd::Aborted);
+            self.advance(end);
         }
     }
 }
 
 /// Runs a batch's tasks one after another.
 struct Drive {
-    /// `None` once the batch has ended or gone to the blocking pool.
+    /// `None` once the batch has ended, or gone elsewhere.
     batch: Option<Batch>,
     yielded: bool,
 }
@@ -134,21 +194,30 @@ impl Future for Drive {
             return Poll::Pending;
         }
         while let Some(batch) = &mut this.batch {
-            if batch.wants_blocking_thread() {
-                if let Some(batch) = this.batch.take() {
-                    batch.start();
-                }
-                break;
-            }
             let progress = ready!(coop::poll_proceed(cx));
             if let Some(execution) = &mut batch.current {
-                discard(ready!(execution.poll(cx)));
+                let end = ready!(execution.poll(cx));
+                batch.advance(end);
             }
             progress.made_progress();
-            if !batch.next() {
-                this.batch = None;
-            }
+            this.batch = this.batch.take().and_then(Batch::for_this_worker);
         }
         Poll::Ready(())
+    }
+}
+
+impl Batch {
+    /// Gives the batch back if its next task is to be polled here. Otherwise it has ended, waits for a place, or is on its way
+    /// to the blocking pool.
+    fn for_this_worker(self) -> Option<Self> {
+        if self.has_ended() {
+            return None;
+        }
+        let batch = self.admitted()?;
+        if batch.wants_blocking_thread() {
+            batch.launch();
+            return None;
+        }
+        Some(batch)
     }
 }

@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt, sync::Arc};
 
 use crate::{ResponseOutcome, queue::Queue};
 
-/// What a running task may ask: how its response went, and what it is called.
+/// What a running task may ask: how its response went, whether the runner shuts down, what it is called.
 ///
 /// [`Task::with_context`](crate::Task::with_context) and
 /// [`Task::blocking_with_context`](crate::Task::blocking_with_context) hand it out. It may be kept and cloned.
@@ -45,6 +45,56 @@ impl TaskContext {
     /// ```
     pub fn response(&self) -> Option<&ResponseOutcome> {
         self.queue.outcome()
+    }
+
+    /// True once [`Runner::shutdown`](crate::Runner::shutdown) was called: for a loop in blocking code to look at.
+    ///
+    /// ```
+    /// use tower_background_tasks::Task;
+    ///
+    /// let export = Task::blocking_with_context(|cx| {
+    ///     for page in 0..1_000 {
+    ///         if cx.is_shutting_down() {
+    ///             return Err("stopped half-way");
+    ///         }
+    ///         println!("page {page}");
+    ///     }
+    ///     Ok(())
+    /// });
+    /// # drop(export);
+    /// ```
+    pub fn is_shutting_down(&self) -> bool {
+        let runner = self.queue.runner();
+        runner.is_some_and(|runner| runner.closing().is_cancelled())
+    }
+
+    /// Waits until [`Runner::shutdown`](crate::Runner::shutdown) is called. The task then has the rest of the grace period to
+    /// come to its end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping this stops the waiting and nothing else.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_background_tasks::Task;
+    ///
+    /// let poller = Task::with_context(|cx| async move {
+    ///     while !cx.is_shutting_down() {
+    ///         println!("poll");
+    ///         tokio::select! {
+    ///             () = cx.shutting_down() => {}
+    ///             () = tokio::time::sleep(Duration::from_secs(1)) => {}
+    ///         }
+    ///     }
+    /// });
+    /// # drop(poller);
+    /// ```
+    pub async fn shutting_down(&self) {
+        match self.queue.runner() {
+            Some(runner) => runner.closing().cancelled().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// The task's name.

@@ -29,12 +29,19 @@ pub enum TaskEnd {
     /// It ran longer than its timeout.
     TimedOut,
     /// It did not run: its condition ([`Task::run_if`](crate::Task::run_if)) did not hold, or without one, there was no
-    /// response.
+    /// response; or a task before it failed, and [`OnFailure::Stop`](crate::OnFailure::Stop) is set.
     Skipped,
-    /// The runner did not take it.
+    /// The runner did not take it: too many wait ([`max_pending`](crate::RunnerBuilder::max_pending)), or it has shut down.
     Rejected,
-    /// It was dropped, waiting or running: there was no runtime to run on, or the runtime went away.
+    /// It was dropped, waiting or running: the runner shut down, there was no runtime to run on, or the runtime went away.
     Aborted,
+}
+
+impl TaskEnd {
+    /// The task ran, and did not do what it was to do.
+    pub(crate) fn is_failure(&self) -> bool {
+        matches!(self, Self::Failed(_) | Self::Panicked(_) | Self::TimedOut)
+    }
 }
 
 /// A few words; of an error, its causes too (`connection error: refused`), unless its own text tells them.

@@ -1,6 +1,6 @@
-//! [`Execution`]: one task on its way to its one [`TaskEnd`]. Keeps the promises "nothing disappears" and "isolation".
+//! [`Execution`]: one task on its way to its one [`TaskEnd`]. Keeps the promise "isolation".
 //!
-//! User code (the condition, the future or closure, their destructors) is called here and nowhere else, and always contained.
+//! User code (the condition, the future or closure, their destructors) is called here, and always contained.
 
 use std::{
     pin::{Pin, pin},
@@ -17,57 +17,70 @@ use tokio::{
 };
 
 use crate::{
-    BoxError, Task, TaskContext, TaskEnd,
+    BoxError, Runner, Task, TaskContext, TaskEnd,
+    admission::Permit,
     contain::{contain, contain_drop},
-    queue::Queue,
-    report::Report,
-    task::Label,
+    current::Key,
+    queue::{Queue, Turn},
 };
 
-/// A task that has been taken out of its queue. It is polled to its end, or dropped, which aborts it.
+/// A task whose turn has come.
 pub(crate) struct Execution {
     queue: Arc<Queue>,
-    label: Label,
+    key: Key,
     /// `None` once the task has ended, or is on the blocking pool by itself.
     task: Option<Task>,
     stage: Stage,
+    blocking: bool,
+    timeout: Option<Duration>,
     /// Sends a blocking task to the blocking pool by itself, even without a timeout.
     isolate_blocking: bool,
+    /// The task's place under the runner's limits. `None` where there are no limits, and before it has one.
+    permit: Option<Permit>,
 }
 
 enum Stage {
     Waiting,
-    /// `deadline` is `Some` for a task with a timeout.
-    Running {
-        begun: Instant,
-        deadline: Option<Pin<Box<Sleep>>>,
-    },
+    /// `Some` for a task with a timeout.
+    Running(Option<Pin<Box<Sleep>>>),
     /// A blocking task with a timeout, on a thread that nobody waits for longer than that.
-    OnItsOwn {
-        begun: Instant,
-        end: Pin<Box<dyn Future<Output = TaskEnd> + Send>>,
-    },
-    Ended,
+    OnItsOwn(Pin<Box<dyn Future<Output = TaskEnd> + Send>>),
 }
 
 impl Execution {
-    pub(crate) fn new(queue: Arc<Queue>, task: Task) -> Self {
+    pub(crate) fn new(queue: Arc<Queue>, Turn { task, key }: Turn) -> Self {
+        let default_timeout = queue.runner().and_then(Runner::task_timeout);
         Self {
             queue,
-            label: task.label(),
+            key,
+            blocking: task.is_blocking(),
+            timeout: task.timeout_after().or(default_timeout),
             task: Some(task),
             stage: Stage::Waiting,
             isolate_blocking: false,
+            permit: None,
         }
+    }
+
+    pub(crate) fn key(&self) -> Key {
+        self.key
+    }
+
+    pub(crate) fn is_blocking(&self) -> bool {
+        self.blocking
+    }
+
+    pub(crate) fn has_permit(&self) -> bool {
+        self.permit.is_some()
+    }
+
+    pub(crate) fn set_permit(&mut self, permit: Permit) {
+        self.permit = Some(permit);
     }
 
     /// True for a task that is to be run by [`run_here`](Self::run_here), on the blocking pool.
     pub(crate) fn wants_blocking_thread(&self) -> bool {
-        matches!(self.stage, Stage::Waiting)
-            && self
-                .task
-                .as_ref()
-                .is_some_and(|task| task.is_blocking() && task.timeout_after().is_none())
+        self.blocking && self.timeout.is_none() && matches!(self.stage, Stage::Waiting)
     }
 
     /// Lets [`poll`](Self::poll) send a blocking task to the blocking pool, where there is one, and run it here where not.
@@ -76,7 +89,7 @@ impl Execution {
     }
 
     /// Runs a blocking task on this thread.
-    pub(crate) fn run_here(&mut self) {
+    pub(crate) fn run_here(&mut self) -> TaskEnd {
         let end = match self.begin() {
             Ok(()) => match self.poll_task(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(end) => end,
@@ -84,33 +97,32 @@ impl Execution {
             },
             Err(end) => end,
         };
-        discard(self.finish(end));
+        self.clear(end)
     }
 
-    /// Runs the task on the current runtime. The end is not to be dropped but with [`discard`].
+    /// Runs the task on the current runtime. What comes back is not to be dropped but by [`discard`].
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<TaskEnd> {
         if let Stage::Waiting = self.stage {
             if let Err(end) = self.begin() {
-                return Poll::Ready(self.finish(end));
+                return Poll::Ready(self.clear(end));
             }
         }
-        let end = match &mut self.stage {
-            Stage::OnItsOwn { end, .. } => ready!(end.as_mut().poll(cx)),
-            Stage::Running { .. } => ready!(self.poll_until_deadline(cx)),
-            Stage::Waiting | Stage::Ended => TaskEnd::Aborted,
+        let polled = match &mut self.stage {
+            Stage::OnItsOwn(end) => end.as_mut().poll(cx),
+            Stage::Waiting | Stage::Running(_) => self.poll_until_deadline(cx),
         };
-        Poll::Ready(self.finish(end))
+        match polled {
+            Poll::Pending if self.queue.park(self.key, cx.waker()) => Poll::Pending,
+            Poll::Pending => Poll::Ready(self.clear(TaskEnd::Aborted)),
+            Poll::Ready(end) => Poll::Ready(self.clear(end)),
+        }
     }
 
     fn poll_until_deadline(&mut self, cx: &mut Context<'_>) -> Poll<TaskEnd> {
         if let Poll::Ready(end) = self.poll_task(cx) {
             return Poll::Ready(end);
         }
-        if let Stage::Running {
-            deadline: Some(deadline),
-            ..
-        } = &mut self.stage
-        {
+        if let Stage::Running(Some(deadline)) = &mut self.stage {
             // A task that uses up its turn at every poll must not keep its deadline from being looked at.
             ready!(pin!(coop::unconstrained(deadline.as_mut())).poll(cx));
             return Poll::Ready(TaskEnd::TimedOut);
@@ -122,8 +134,11 @@ impl Execution {
         let Some(task) = &mut self.task else {
             return Poll::Ready(TaskEnd::Aborted);
         };
-        let (queue, name) = (&self.queue, &self.label.name);
-        let context = || TaskContext::new(Arc::clone(queue), name.clone());
+        let (queue, key) = (&self.queue, self.key);
+        let context = || {
+            let name = queue.name_of(key).unwrap_or_default();
+            TaskContext::new(Arc::clone(queue), name)
+        };
         match contain(|| task.poll(cx, &context)) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(Ok(()))) => Poll::Ready(TaskEnd::Completed),
@@ -132,79 +147,73 @@ impl Execution {
         }
     }
 
-    /// The task's turn has come: `Err` is the end of a task that does not run.
+    /// The task begins: `Err` is the end of one that does not run.
     fn begin(&mut self) -> Result<(), TaskEnd> {
-        let begun = Instant::now();
-        self.stage = Stage::Running {
-            begun,
-            deadline: None,
-        };
-        if let Some(runner) = self.queue.runner() {
-            runner.task_begun();
+        self.stage = Stage::Running(None);
+        if !self.queue.begin(self.key, Instant::now()) {
+            return Err(TaskEnd::Aborted);
         }
         let Some(task) = &mut self.task else {
             return Err(TaskEnd::Aborted);
         };
         allowed(task, &self.queue)?;
-        let timeout = task.timeout_after();
-        if timeout.is_none() && !self.isolate_blocking {
+        if self.timeout.is_none() && !self.isolate_blocking {
             return Ok(());
         }
         let has_runtime = Handle::try_current().is_ok();
-        if task.is_blocking() {
-            if !has_runtime {
-                return Ok(()); // `BackgroundTasks::run` without a runtime: nothing can time it
+        if self.blocking {
+            if has_runtime {
+                let own = self.split_off();
+                self.stage = Stage::OnItsOwn(Box::pin(on_its_own(own, self.timeout)));
             }
-            let (task, queue, label) = (self.task.take(), self.queue.clone(), self.label.clone());
-            let end = Box::pin(on_its_own(queue, label, task, timeout));
-            self.stage = Stage::OnItsOwn { begun, end };
-        } else if let Some(timeout) = timeout {
+        } else if let Some(timeout) = self.timeout {
             if !has_runtime {
                 return Err(TaskEnd::Failed(NO_RUNTIME.into()));
             }
             let deadline =
-                Some(contain(|| Box::pin(sleep(timeout))).map_err(|panic| no_timer(&panic))?);
-            self.stage = Stage::Running { begun, deadline };
+                contain(|| Box::pin(sleep(timeout))).map_err(|panic| no_timer(&panic))?;
+            self.stage = Stage::Running(Some(deadline));
         }
         Ok(())
     }
 
-    /// Drops the task, then reports its end.
-    fn finish(&mut self, end: TaskEnd) -> TaskEnd {
-        let begun = match std::mem::replace(&mut self.stage, Stage::Ended) {
-            Stage::Waiting => None,
-            Stage::Running { begun, .. } | Stage::OnItsOwn { begun, .. } => Some(begun),
-            Stage::Ended => {
-                let _ = contain_drop(self.task.take());
-                return end;
-            }
-        };
-        let end = match contain_drop(self.task.take()) {
-            Ok(()) => end,
-            Err(message) => {
-                discard(end);
-                TaskEnd::Panicked(message)
-            }
-        };
-        if let Some(runner) = self.queue.runner() {
-            if begun.is_none() {
-                runner.task_begun();
-            }
-            runner.task_ended(&Report {
-                label: &self.label,
-                end: &end,
-                begun,
-                ended: Instant::now(),
-                response: self.queue.outcome(),
-            });
+    /// Takes the task out, for a thread that may outlive this. It keeps its place under the limits until it really returns.
+    fn split_off(&mut self) -> Self {
+        Self {
+            queue: Arc::clone(&self.queue),
+            key: self.key,
+            task: self.task.take(),
+            stage: Stage::Running(None),
+            permit: self.permit.take(),
+            blocking: self.blocking,
+            timeout: self.timeout,
+            isolate_blocking: self.isolate_blocking,
         }
+    }
+
+    /// Drops the task and gives back its place. A destructor that panics has the last word.
+    pub(crate) fn clear(&mut self, end: TaskEnd) -> TaskEnd {
+        let end = clear(self.task.take(), end);
+        self.stage = Stage::Running(None);
+        self.permit = None;
         end
     }
 }
 
+/// Only what is dropped before its end still has a task here.
 impl Drop for Execution {
     fn drop(&mut self) {
-        discard(self.finish(TaskEnd::Aborted));
+        discard(self.clear(TaskEnd::Aborted));
+    }
+}
+
+fn clear(task: Option<Task>, end: TaskEnd) -> TaskEnd {
+    match contain_drop(task) {
+        Ok(()) => end,
+        Err(message) => {
+            discard(end);
+            TaskEnd::Panicked(message)
+        }
     }
 }
 
@@ -213,44 +222,34 @@ pub(crate) fn discard(end: TaskEnd) {
     let _ = contain_drop(end);
 }
 
-/// Whether the task runs, by its own condition or by default when there was a response.
+/// Whether the task runs: by its own condition, or the runner's, or by default when there was a response.
 fn allowed(task: &mut Task, queue: &Queue) -> Result<(), TaskEnd> {
+    if queue.is_stopped() {
+        return Err(TaskEnd::Skipped);
+    }
     let Some(response) = queue.outcome() else {
         return Ok(());
     };
-    let runs = match task.take_run_if() {
-        Some(condition) => contain(|| condition(response)).map_err(TaskEnd::Panicked)?,
-        None => response.is_responded(),
+    let of_the_runner = queue.runner().and_then(Runner::run_if);
+    let runs = match (task.take_run_if(), of_the_runner) {
+        (Some(condition), _) => contain(|| condition(response)).map_err(TaskEnd::Panicked)?,
+        (None, Some(condition)) => contain(|| condition(response)).map_err(TaskEnd::Panicked)?,
+        (None, None) => response.is_responded(),
     };
     if runs { Ok(()) } else { Err(TaskEnd::Skipped) }
 }
 
-/// Runs a blocking task on a thread of its own and waits for it; with a timeout, no longer than that from its start.
-async fn on_its_own(
-    queue: Arc<Queue>,
-    label: Label,
-    task: Option<Task>,
-    timeout: Option<Duration>,
-) -> TaskEnd {
+/// Runs a blocking task on the blocking pool and waits for it; with a timeout, no longer than that from its start.
+async fn on_its_own(mut execution: Execution, timeout: Option<Duration>) -> TaskEnd {
     let (started, has_started) = oneshot::channel();
-    let mut execution = Execution {
-        queue,
-        label,
-        task,
-        // Its end is not this one's to report.
-        stage: Stage::Ended,
-        isolate_blocking: false,
-    };
     let spawned = contain(|| {
         spawn_blocking(move || {
             if started.send(()).is_err() {
                 return TaskEnd::Aborted; // dropped while it waited for a thread: it was reported, and must not run
             }
-            let end = execution.poll_task(&mut Context::from_waker(Waker::noop()));
-            match (contain_drop(execution.task.take()), end) {
-                (Ok(()), Poll::Ready(end)) => end,
-                (Ok(()), Poll::Pending) => TaskEnd::Aborted,
-                (Err(message), _) => TaskEnd::Panicked(message),
+            match execution.poll_task(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(end) => execution.clear(end),
+                Poll::Pending => execution.clear(TaskEnd::Aborted),
             }
         })
     });

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::{
     Task,
     contain::contain_drop,
-    task::{self, Link},
+    task::{self, Label, Link},
 };
 
 /// A first-in, first-out list.
@@ -46,13 +46,20 @@ impl TaskList {
 
     /// The tasks' names in the order added.
     pub(crate) fn names(&self) -> Vec<Cow<'static, str>> {
-        let mut names: Vec<_> = chain(self.oldest.as_ref())
-            .map(|link| link.name())
-            .collect();
-        let newest_from = names.len();
-        names.extend(chain(self.newest.as_ref()).map(|link| link.name()));
-        names[newest_from..].reverse();
-        names
+        self.in_order().iter().map(|link| link.name()).collect()
+    }
+
+    /// The tasks' labels in the order added.
+    pub(crate) fn labels(&self) -> Vec<Label> {
+        self.in_order().iter().map(|link| link.label()).collect()
+    }
+
+    fn in_order(&self) -> Vec<&Link> {
+        let mut links: Vec<_> = chain(self.oldest.as_ref()).collect();
+        let newest_from = links.len();
+        links.extend(chain(self.newest.as_ref()));
+        links[newest_from..].reverse();
+        links
     }
 
     fn turn_round(&mut self) {

@@ -5,28 +5,38 @@
 //! Open ──merge──▶ Merged                        (stand-alone; never ends by itself)
 //! ```
 //!
-//! 1. While the phase is `Running` there is exactly one [`Batch`] of the queue, and it alone takes tasks out.
+//! 1. While the phase is `Running` there is exactly one [`Batch`] of the queue, and it alone takes tasks out. Where tasks run
+//!    concurrently each is a batch of its own, and the phase goes from `Open` to `Idle`.
 //! 2. The one who turns the phase to `Running` makes that batch. It does so with the lock held, and starts it afterwards.
 //! 3. The phase leaves `Running` only when the batch finds no task, in the same critical section.
 //! 4. `outcome` is set before the phase leaves `Open`, and never again.
-//! 5. No user code runs under the lock: no destructor of a task, no condition, no observer.
+//! 5. A task is in `tasks`, then in `currents`, and whoever takes it out of there reports its end.
+//! 6. The queue is in the runner's registry while it holds a task in either.
+//! 7. No user code runs under the lock: no destructor of a task, no condition, no observer.
 
-use std::{borrow::Cow, fmt, mem, panic::Location, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, mem, panic::Location, sync::Arc, task::Waker, time::Duration};
 
+use http::Request;
 use tokio::time::Instant;
 
 use crate::{
-    ResponseOutcome, Runner, Task,
+    AddTaskError, OnFailure, Order, ResponseOutcome, Runner, Task, TaskEnd, TaskId, TaskInfo,
+    add_error::Refusal,
     batch::Batch,
-    contain::contain,
+    contain::{contain, contain_drop},
+    current::{Current, Currents, Key, info},
+    info::RequestLine,
     list::TaskList,
-    report,
-    sync::{Mutex, OnceLock, lock},
+    registry::{Closed, Place},
+    report::{self, Report},
+    sync::{Mutex, MutexGuard, OnceLock, lock},
 };
 
 pub(crate) struct Queue {
     /// Where the tasks run; `None` for a stand-alone queue.
     runner: Option<Runner>,
+    /// `None` for a queue of no request.
+    request: Option<RequestLine>,
     /// When the request arrived.
     arrived: Instant,
     /// How the response ended. Empty until it has, and for good in a queue of no request.
@@ -36,8 +46,15 @@ pub(crate) struct Queue {
 
 struct State {
     phase: Phase,
-    /// Empty when `Idle` or `Merged`.
+    /// The tasks that wait. Empty when `Merged`, and between two critical sections when `Idle`.
     tasks: TaskList,
+    /// The tasks that left `tasks` and have not ended.
+    currents: Currents,
+    place: Option<Place>,
+    /// A task failed, and `OnFailure::Stop` is set: those that have not begun are skipped.
+    stopped: bool,
+    /// The runner has shut down, and takes no more.
+    closed: bool,
 }
 
 enum Phase {
@@ -51,30 +68,58 @@ enum Phase {
     Merged(Arc<Queue>),
 }
 
+/// A task whose turn has come, and the key to its place among the queue's currents.
+pub(crate) struct Turn {
+    pub(crate) task: Task,
+    pub(crate) key: Key,
+}
+
+/// What a batch finds when its task has ended.
+pub(crate) struct Advance {
+    /// The task that ended, for the caller to report; `None` where somebody has.
+    pub(crate) ended: Option<Current>,
+    /// The task whose turn it is now; `None` ends the batch.
+    pub(crate) next: Option<Turn>,
+}
+
 impl Queue {
     /// A queue that waits to be attached to a response.
     pub(crate) fn stand_alone() -> Arc<Self> {
-        Self::new(None, Phase::Open)
+        Self::new(None, None, Phase::Open)
     }
 
-    /// A queue that waits for a response to end.
-    pub(crate) fn of_request(runner: Runner) -> Arc<Self> {
-        Self::new(Some(runner), Phase::Open)
+    /// A queue that waits for the response to `request` to end.
+    pub(crate) fn of_request<B>(runner: Runner, request: &Request<B>) -> Arc<Self> {
+        let request = RequestLine {
+            method: request.method().clone(),
+            path: request.uri().path_and_query().cloned(),
+        };
+        Self::new(Some(runner), Some(request), Phase::Open)
+    }
+
+    /// A queue that waits for a response to end, of a request that is not known.
+    pub(crate) fn of_response(runner: Runner) -> Arc<Self> {
+        Self::new(Some(runner), None, Phase::Open)
     }
 
     /// A queue with no response to wait for.
     pub(crate) fn of_no_request(runner: Runner) -> Arc<Self> {
-        Self::new(Some(runner), Phase::Idle)
+        Self::new(Some(runner), None, Phase::Idle)
     }
 
-    fn new(runner: Option<Runner>, phase: Phase) -> Arc<Self> {
+    fn new(runner: Option<Runner>, request: Option<RequestLine>, phase: Phase) -> Arc<Self> {
         Arc::new(Self {
             runner,
+            request,
             arrived: Instant::now(),
             outcome: OnceLock::new(),
             state: Mutex::new(State {
                 phase,
                 tasks: TaskList::default(),
+                currents: Currents::default(),
+                place: None,
+                stopped: false,
+                closed: false,
             }),
         })
     }
@@ -87,29 +132,90 @@ impl Queue {
         self.outcome.get()
     }
 
-    pub(crate) fn add(self: &Arc<Self>, mut task: Task, location: &'static Location<'static>) {
+    /// Adds a task, which a refusal gives back.
+    pub(crate) fn add(
+        self: &Arc<Self>,
+        mut task: Task,
+        location: &'static Location<'static>,
+    ) -> Result<TaskId, AddTaskError> {
         task.set_added(location);
-        let mut queue = Arc::clone(self);
-        loop {
-            let mut state = lock(&queue.state);
-            match &state.phase {
-                Phase::Merged(target) => {
-                    let target = Arc::clone(target);
-                    drop(state);
-                    queue = target;
-                }
-                Phase::Idle => {
-                    queue.count_added(&mut task);
-                    state.phase = Phase::Running;
-                    drop(state);
-                    return Batch::new(queue, task).start();
-                }
-                Phase::Open | Phase::Running => {
-                    queue.count_added(&mut task);
-                    state.tasks.push(task);
-                    return;
+        self.add_here(task)
+    }
+
+    fn add_here(self: &Arc<Self>, mut task: Task) -> Result<TaskId, AddTaskError> {
+        let mut state = lock(&self.state);
+        if let Phase::Merged(target) = &state.phase {
+            let target = Arc::clone(target);
+            drop(state);
+            return target.add_here(task);
+        }
+        match self.count_in(&mut state) {
+            Ok(id) => task.set_id(id),
+            Err(refusal) => return Err(refusal.of(task)),
+        }
+        let id = task.id();
+        if let Some(batch) = self.enqueue(&mut state, task) {
+            drop(state);
+            batch.start();
+        }
+        Ok(id)
+    }
+
+    /// Adds a task. One that is refused ends rejected.
+    pub(crate) fn add_or_reject(
+        self: &Arc<Self>,
+        task: Task,
+        location: &'static Location<'static>,
+    ) {
+        if let Err(refused) = self.add(task, location) {
+            self.root().reject(refused.into_task());
+        }
+    }
+
+    /// Counts a task in, and has the queue registered; or refuses it.
+    fn count_in(self: &Arc<Self>, state: &mut State) -> Result<TaskId, Refusal> {
+        let Some(runner) = &self.runner else {
+            return Ok(TaskId::NONE); // until a merge
+        };
+        if state.closed {
+            return Err(Refusal::Closed);
+        }
+        runner.take_pending_place()?;
+        if state.place.is_none() {
+            let by = Arc::as_ptr(self) as usize / size_of::<Self>();
+            match runner.registry().enter(self, by) {
+                Ok(place) => state.place = Some(place),
+                Err(Closed) => {
+                    runner.give_back_pending_place();
+                    return Err(Refusal::Closed);
                 }
             }
+        }
+        Ok(runner.count_added())
+    }
+
+    /// Puts a task behind the others. Where nothing else would start it, a batch for the caller to start comes back.
+    fn enqueue(self: &Arc<Self>, state: &mut State, task: Task) -> Option<Batch> {
+        state.tasks.push(task);
+        if !matches!(state.phase, Phase::Idle) {
+            return None;
+        }
+        let turn = state.next_turn()?;
+        Some(if self.runs_concurrently() {
+            Batch::of_one(Arc::clone(self), turn)
+        } else {
+            state.phase = Phase::Running;
+            Batch::new(Arc::clone(self), turn)
+        })
+    }
+
+    /// Ends a task that was refused.
+    fn reject(&self, mut task: Task) {
+        if let Some(runner) = &self.runner {
+            task.set_id(runner.count_added());
+            let current = Current::new(task.label());
+            let _ = contain_drop(task);
+            self.report(&current, &TaskEnd::Rejected, Instant::now());
         }
     }
 
@@ -122,34 +228,143 @@ impl Queue {
         }
         // Set under the lock: whoever finds the phase past `Open` finds the outcome too.
         let _ = self.outcome.set(outcome(elapsed));
-        let first = state.tasks.pop();
-        state.phase = if first.is_some() {
-            Phase::Running
+        if self.runs_concurrently() {
+            state.phase = Phase::Idle;
+            let mut batches = Vec::with_capacity(state.tasks.len());
+            while let Some(turn) = state.next_turn() {
+                batches.push(Batch::of_one(Arc::clone(&self), turn));
+            }
+            drop(state);
+            batches.into_iter().for_each(Batch::start);
+        } else if let Some(turn) = state.next_turn() {
+            state.phase = Phase::Running;
+            drop(state);
+            Batch::new(self, turn).start();
         } else {
-            Phase::Idle
-        };
-        drop(state);
-        if let Some(task) = first {
-            Batch::new(self, task).start();
+            state.phase = Phase::Idle;
         }
     }
 
-    /// The batch's next task. `None` ends the batch.
-    pub(crate) fn next(&self) -> Option<Task> {
+    /// The batch's task has ended, or never was; `failed` where it did not do what it was to do. On to the next.
+    pub(crate) fn advance(&self, key: Key, failed: bool) -> Advance {
         let mut state = lock(&self.state);
-        let next = state.tasks.pop();
+        state.stopped |= failed && self.stops_on_failure();
+        let ended = state.currents.take(key);
+        let next = state.next_turn();
         if next.is_none() {
             state.phase = Phase::Idle;
         }
-        next
+        self.leave_if_empty(state);
+        Advance { ended, next }
+    }
+
+    /// A task that is a batch of its own, or is run by hand, has ended: `Some` is for the caller to report.
+    pub(crate) fn ended(&self, key: Key, failed: bool) -> Option<Current> {
+        let mut state = lock(&self.state);
+        state.stopped |= failed && self.stops_on_failure();
+        let ended = state.currents.take(key);
+        self.leave_if_empty(state);
+        ended
+    }
+
+    /// The task begins to run; false where somebody has ended it.
+    pub(crate) fn begin(&self, key: Key, now: Instant) -> bool {
+        let mut state = lock(&self.state);
+        let Some(current) = state.currents.get_mut(key) else {
+            return false;
+        };
+        current.begun = Some(now);
+        if let Some(runner) = &self.runner {
+            runner.task_begun(); // under the lock: whoever ends the task finds it counted
+        }
+        true
+    }
+
+    /// The task is pending, and `waker` wakes who polls it; false where somebody has ended it.
+    pub(crate) fn park(&self, key: Key, waker: &Waker) -> bool {
+        let mut state = lock(&self.state);
+        let Some(current) = state.currents.get_mut(key) else {
+            return false;
+        };
+        match &mut current.waker {
+            Some(old) => old.clone_from(waker),
+            None => current.waker = Some(waker.clone()),
+        }
+        true
+    }
+
+    /// The name of a task that has not ended.
+    pub(crate) fn name_of(&self, key: Key) -> Option<Cow<'static, str>> {
+        let mut state = lock(&self.state);
+        let current = state.currents.get_mut(key)?;
+        Some(current.label.name.clone())
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        lock(&self.state).stopped
     }
 
     /// Takes a task out of a queue whose response has not ended, for whoever runs it by hand. Afterwards only a batch may.
-    pub(crate) fn take(&self) -> Option<Task> {
+    pub(crate) fn take(&self) -> Option<Turn> {
         let mut state = lock(&self.state);
         match state.phase {
-            Phase::Open => state.tasks.pop(),
+            Phase::Open => state.next_turn(),
             Phase::Running | Phase::Idle | Phase::Merged(_) => None,
+        }
+    }
+
+    /// Ends everything that is in the queue aborted, and takes no more. Gives a row for each.
+    pub(crate) fn abort(self: &Arc<Self>) -> Vec<TaskInfo> {
+        let mut state = lock(&self.state);
+        state.closed = true;
+        let (mut tasks, currents) = (mem::take(&mut state.tasks), state.currents.take_all());
+        self.leave_if_empty(state);
+        let mut rows = Vec::new();
+        for current in currents {
+            rows.push(self.abort_one(current));
+        }
+        while let Some(task) = tasks.pop() {
+            let current = Current::new(task.label());
+            let _ = contain_drop(task);
+            rows.push(self.abort_one(current));
+        }
+        rows
+    }
+
+    /// Reports a task, which the caller has taken out of the queue, as aborted, and wakes who polls it.
+    fn abort_one(&self, current: Current) -> TaskInfo {
+        let now = Instant::now();
+        let row = current.info(self.request.as_ref(), now);
+        self.report(&current, &TaskEnd::Aborted, now);
+        if let Some(waker) = current.waker {
+            waker.wake();
+        }
+        row
+    }
+
+    /// Rows for the tasks that are in the queue now.
+    pub(crate) fn infos(&self, now: Instant) -> Vec<TaskInfo> {
+        let (state, request) = (lock(&self.state), self.request.as_ref());
+        let currents = state
+            .currents
+            .iter()
+            .map(|current| current.info(request, now));
+        let waiting = state.tasks.labels().into_iter();
+        currents
+            .chain(waiting.map(|label| info(&label, None, request, now)))
+            .collect()
+    }
+
+    /// Tells the runner how a task ended, which the caller has taken out of the queue.
+    pub(crate) fn report(&self, current: &Current, end: &TaskEnd, now: Instant) {
+        if let Some(runner) = &self.runner {
+            runner.task_ended(&Report {
+                label: &current.label,
+                end,
+                begun: current.begun,
+                ended: now,
+                response: self.outcome(),
+            });
         }
     }
 
@@ -157,8 +372,7 @@ impl Queue {
     ///
     /// Does nothing if `from` is this queue, or is part of it or of another already.
     pub(crate) fn merge(self: &Arc<Self>, from: &Arc<Self>) {
-        let into = self.root();
-        let from = from.root();
+        let (into, from) = (self.root(), from.root());
         if Arc::ptr_eq(&into, &from) || from.runner.is_some() {
             return;
         }
@@ -182,19 +396,20 @@ impl Queue {
         from_state.phase = Phase::Merged(Arc::clone(&into));
         let mut moving = mem::take(&mut from_state.tasks);
         drop(from_state);
-        let mut first = None;
+        let (mut refused, mut batches) = (Vec::new(), Vec::new());
         while let Some(mut task) = moving.pop() {
-            into.count_added(&mut task);
-            if matches!(into_state.phase, Phase::Idle) {
-                into_state.phase = Phase::Running;
-                first = Some(task);
-            } else {
-                into_state.tasks.push(task);
+            match into.count_in(&mut into_state) {
+                Ok(id) => {
+                    task.set_id(id);
+                    batches.extend(into.enqueue(&mut into_state, task));
+                }
+                Err(_) => refused.push(task),
             }
         }
         drop(into_state);
-        if let Some(task) = first {
-            Batch::new(into, task).start();
+        batches.into_iter().for_each(Batch::start);
+        for task in refused {
+            into.reject(task);
         }
     }
 
@@ -220,10 +435,37 @@ impl Queue {
         queue
     }
 
-    fn count_added(&self, task: &mut Task) {
-        if let Some(runner) = &self.runner {
-            task.set_id(runner.count_added());
+    /// Leaves the registry when there is nothing left to name. The registry's handle may be the last but the caller's: it is
+    /// dropped behind the lock.
+    fn leave_if_empty(&self, mut state: MutexGuard<'_, State>) {
+        if !state.tasks.is_empty() || !state.currents.is_empty() {
+            return;
         }
+        let handle = match (state.place.take(), &self.runner) {
+            (Some(place), Some(runner)) => runner.registry().leave(place),
+            _ => None,
+        };
+        drop(state);
+        drop(handle);
+    }
+
+    fn runs_concurrently(&self) -> bool {
+        let order = self.runner.as_ref().map(Runner::order);
+        order == Some(Order::Concurrent)
+    }
+
+    fn stops_on_failure(&self) -> bool {
+        let on_failure = self.runner.as_ref().map(Runner::on_failure);
+        on_failure == Some(OnFailure::Stop)
+    }
+}
+
+impl State {
+    /// The next task's turn has come: it is current from now on.
+    fn next_turn(&mut self) -> Option<Turn> {
+        let task = self.tasks.pop()?;
+        let key = self.currents.insert(Current::new(task.label()));
+        Some(Turn { task, key })
     }
 }
 

@@ -1,16 +1,91 @@
-//! [`Report`]: what is told of a task that has ended.
+//! [`TaskReport`]: what is told of a task that has ended.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt, panic::Location, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::{ResponseOutcome, TaskEnd, task::Label};
+use crate::{ResponseOutcome, TaskEnd, TaskId, info::TaskKind, task::Label};
+
+/// A task that has ended, for [`RunnerBuilder::on_task_end`](crate::RunnerBuilder::on_task_end).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use tower_background_tasks::{Runner, Task, TaskEnd};
+///
+/// let runner = Runner::builder()
+///     .on_task_end(|report| match report.end() {
+///         TaskEnd::Completed => println!("{} took {:?}", report.name(), report.ran()),
+///         end => eprintln!("{}, added at {}: {end}", report.name(), report.location()),
+///     })
+///     .build();
+/// runner.add_task(Task::new(async { Err::<(), _>("no mail server") }).named("mail"));
+/// runner.idle().await;
+/// # }
+/// ```
+pub struct TaskReport<'a> {
+    report: &'a Report<'a>,
+}
+
+impl<'a> TaskReport<'a> {
+    pub(crate) fn new(report: &'a Report<'a>) -> Self {
+        Self { report }
+    }
+
+    /// The task's number within the runner.
+    pub fn id(&self) -> TaskId {
+        self.report.label.id
+    }
+
+    /// The task's name.
+    pub fn name(&self) -> &str {
+        &self.report.label.name
+    }
+
+    /// Where in the source the task was added.
+    pub fn location(&self) -> &'static Location<'static> {
+        self.report.label.location
+    }
+
+    /// Whether the task was async or blocking.
+    pub fn kind(&self) -> TaskKind {
+        self.report.label.kind()
+    }
+
+    /// How it ended.
+    pub fn end(&self) -> &TaskEnd {
+        self.report.end
+    }
+
+    /// From when it was added until it began, or ended without.
+    pub fn waited(&self) -> Duration {
+        self.report.waited()
+    }
+
+    /// From when it began until it ended; zero if it never began.
+    pub fn ran(&self) -> Duration {
+        self.report.ran()
+    }
+
+    /// How its response ended; `None` for a task of no request, and one that ended before its response.
+    pub fn response(&self) -> Option<&ResponseOutcome> {
+        self.report.response
+    }
+}
+
+impl fmt::Debug for TaskReport<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskReport")
+            .field("id", &self.id())
+            .field("name", &self.name())
+            .field("end", &self.end())
+            .field("waited", &self.waited())
+            .field("ran", &self.ran())
+            .finish_non_exhaustive()
+    }
+}
 
 /// Everything known of a task at its end.
-#[cfg_attr(
-    not(feature = "tracing"),
-    expect(dead_code, reason = "the log is its only reader")
-)]
 pub(crate) struct Report<'a> {
     pub(crate) label: &'a Label,
     pub(crate) end: &'a TaskEnd,
@@ -21,42 +96,49 @@ pub(crate) struct Report<'a> {
 }
 
 impl Report<'_> {
+    fn waited(&self) -> Duration {
+        let begun = self.begun.unwrap_or(self.ended);
+        begun.duration_since(self.label.added)
+    }
+
+    fn ran(&self) -> Duration {
+        let begun = self.begun.unwrap_or(self.ended);
+        self.ended.duration_since(begun)
+    }
+
     /// Logs the end, so that a failure is never silent: without any set-up it is in the log under the task's name.
+    #[cfg(feature = "tracing")]
     pub(crate) fn log(&self) {
-        #[cfg(feature = "tracing")]
-        {
-            let begun = self.begun.unwrap_or(self.ended);
-            let waited = begun.duration_since(self.label.added);
-            let ran = self.ended.duration_since(begun);
-            macro_rules! log {
-                ($level:ident) => {
-                    tracing::$level!(
-                        target: "tower_background_tasks",
-                        { task.id = %self.label.id,
+        macro_rules! log {
+            ($level:ident) => {
+                tracing::$level!(
+                    target: "tower_background_tasks",
+                    {
+                        task.id = %self.label.id,
                         task.name = %self.label.name,
-                        task.kind = if self.label.blocking { "blocking" } else { "async" },
+                        task.kind = self.label.kind().as_str(),
                         task.location = %self.label.location,
                         response.end = self.response.map(|response| tracing::field::debug(response.end)),
                         response.status = self.response.and_then(|response| response.status).map(|status| status.as_u16()),
-                        ?waited,
-                        ?ran },
-                        "background task {}",
-                        self.end,
-                    )
-                };
+                        waited = ?self.waited(),
+                        ran = ?self.ran(),
+                    },
+                    "background task {}",
+                    self.end,
+                )
+            };
+        }
+        match self.end {
+            TaskEnd::Completed => log!(debug),
+            TaskEnd::Panicked(_) => log!(error),
+            TaskEnd::Skipped if self.response.is_some_and(ResponseOutcome::is_responded) => {
+                log!(debug)
             }
-            match self.end {
-                TaskEnd::Completed => log!(debug),
-                TaskEnd::Panicked(_) => log!(error),
-                TaskEnd::Skipped if self.response.is_some_and(ResponseOutcome::is_responded) => {
-                    log!(debug)
-                }
-                TaskEnd::Failed(_)
-                | TaskEnd::TimedOut
-                | TaskEnd::Skipped
-                | TaskEnd::Rejected
-                | TaskEnd::Aborted => log!(warn),
-            }
+            TaskEnd::Failed(_)
+            | TaskEnd::TimedOut
+            | TaskEnd::Skipped
+            | TaskEnd::Rejected
+            | TaskEnd::Aborted => log!(warn),
         }
     }
 }

@@ -1,19 +1,25 @@
 //! [`Runner`]: where tasks run. The only room that touches the runtime.
 
-use std::{fmt, panic::Location, sync::Arc};
+use std::{cmp::Reverse, fmt, panic::Location, sync::Arc, time::Duration};
 
 use http::{Method, Response};
 use http_body::Body;
-use tokio::{runtime::Handle, sync::Notify};
+use tokio::{runtime::Handle, sync::Notify, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    BackgroundTasks, BackgroundTasksLayer, IntoTask, ResponseBody, Stats, Task, TaskId, TaskOutput,
+    AddTaskError, BackgroundTasks, BackgroundTasksLayer, IntoTask, OnFailure, Order, ResponseBody,
+    ResponseOutcome, RunnerBuilder, Stats, Task, TaskEnd, TaskId, TaskInfo, TaskOutput, TaskReport,
+    add_error::Refusal,
+    admission::Admission,
+    builder::Settings,
     contain::contain,
     outcome::EndWatch,
     queue::Queue,
+    registry::Registry,
     report::Report,
     stats::Counters,
-    sync::{AtomicUsize, OnceLock, Ordering},
+    sync::{AtomicUsize, Mutex, OnceLock, Ordering, lock},
 };
 
 /// Runs tasks off the connections, and counts what becomes of each. Clones are the same runner.
@@ -38,28 +44,66 @@ use crate::{
 /// assert_eq!(runner.stats().completed, 1);
 /// # }
 /// ```
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Runner {
     shared: Arc<Shared>,
 }
 
-#[derive(Default)]
 struct Shared {
+    settings: Settings,
     runtime: OnceLock<Handle>,
     counters: Counters,
-    /// Told whenever a batch ends while someone waits in [`Runner::idle`].
+    /// `None` without limits.
+    admission: Option<Admission>,
+    /// How many tasks wait; kept where `max_pending` limits them.
+    pending: AtomicUsize,
+    registry: Registry,
+    /// Cancelled when a shutdown begins.
+    closing: CancellationToken,
+    /// What shutdowns have aborted.
+    unfinished: Mutex<Vec<TaskInfo>>,
+    /// Told whenever there is nothing left to wait for, while someone waits.
     quiet: Notify,
-    /// How many wait for `quiet`, so that without any a batch's end costs one read.
+    /// How many wait for `quiet`, so that without any the end of a task or batch costs one read.
     ///
-    /// A waiter registers here before it looks at the counters; a batch's end is counted before it looks here. Both in one
-    /// total order: one of the two sees the other.
+    /// A waiter registers here before it looks at the counters; an end is counted before it looks here. Both in one total
+    /// order: one of the two sees the other.
     waiting_for_quiet: AtomicUsize,
 }
 
 impl Runner {
     /// A runner without limits.
     pub fn new() -> Self {
-        Self::default()
+        Self::builder().build()
+    }
+
+    /// A runner with limits, timeouts, an observer: see [`RunnerBuilder`].
+    pub fn builder() -> RunnerBuilder {
+        RunnerBuilder::default()
+    }
+
+    pub(crate) fn with_settings(mut settings: Settings) -> Self {
+        let runtime = OnceLock::new();
+        if let Some(handle) = settings.runtime.take() {
+            let _ = runtime.set(handle);
+        }
+        let limited = settings.max_running.or(settings.max_blocking).is_some();
+        let admission =
+            limited.then(|| Admission::new(settings.max_running, settings.max_blocking));
+        Self {
+            shared: Arc::new(Shared {
+                settings,
+                runtime,
+                admission,
+                counters: Counters::default(),
+                pending: AtomicUsize::new(0),
+                registry: Registry::default(),
+                closing: CancellationToken::new(),
+                unfinished: Mutex::default(),
+                quiet: Notify::new(),
+                waiting_for_quiet: AtomicUsize::new(0),
+            }),
+        }
     }
 
     /// The layer that gives each request its [`BackgroundTasks`], run by this runner.
@@ -99,7 +143,7 @@ impl Runner {
         tasks: BackgroundTasks,
     ) -> Response<ResponseBody<B>> {
         self.remember_runtime();
-        let queue = Queue::of_request(self.clone());
+        let queue = Queue::of_response(self.clone());
         queue.merge(tasks.queue());
         drop(tasks);
         ResponseBody::watched(response, EndWatch::new(queue, &Method::GET))
@@ -145,7 +189,29 @@ impl Runner {
 
     fn add(&self, task: Task, location: &'static Location<'static>) {
         self.remember_runtime();
-        Queue::of_no_request(self.clone()).add(task, location);
+        Queue::of_no_request(self.clone()).add_or_reject(task, location);
+    }
+
+    /// Adds a task of no request, or gives it back where the runner does not take it.
+    ///
+    /// # Errors
+    ///
+    /// This returns an error when too many tasks wait ([`RunnerBuilder::max_pending`]), and when the runner has shut down.
+    #[track_caller]
+    pub fn try_add_task(&self, task: impl IntoTask) -> Result<TaskId, AddTaskError> {
+        self.remember_runtime();
+        Queue::of_no_request(self.clone()).add(task.into_task(), Location::caller())
+    }
+
+    /// What runs and what waits now, those added first in front: what a shutdown would wait for.
+    ///
+    /// This looks at each queue for a moment, one after the other. The runner keeps track of them all the time, so that it costs
+    /// nothing until it is called; a call costs time and memory for each task there is.
+    pub fn tasks(&self) -> Vec<TaskInfo> {
+        let now = Instant::now();
+        let queues = self.shared.registry.queues();
+        let tasks = queues.iter().flat_map(|queue| queue.infos(now));
+        by_age(tasks.collect())
     }
 
     /// Waits until every task whose response has ended is done: in a test, that everything a request promised has happened.
@@ -168,13 +234,28 @@ impl Runner {
     ///
     /// Dropping this stops the waiting and nothing else.
     pub async fn idle(&self) {
+        self.until(Counters::is_quiet).await;
+    }
+
+    /// Waits until the counters are as wanted, which only an end can bring about.
+    async fn until(&self, wanted: fn(&Counters) -> bool) {
         let _waiting = Waiting::new(&self.shared.waiting_for_quiet);
         loop {
             let quiet = self.shared.quiet.notified();
-            if self.shared.counters.is_quiet() {
+            if wanted(&self.shared.counters) {
                 return;
             }
             quiet.await;
+        }
+    }
+
+    fn tell_if_quiet(&self) {
+        let shared = &self.shared;
+        if shared.waiting_for_quiet.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        if shared.counters.is_quiet() || shared.counters.is_balanced() {
+            shared.quiet.notify_waiters();
         }
     }
 
@@ -202,12 +283,91 @@ impl Runner {
 
     pub(crate) fn task_begun(&self) {
         self.shared.counters.task_begun();
+        self.give_back_pending_place();
     }
 
     pub(crate) fn task_ended(&self, report: &Report<'_>) {
+        // An observer is code of the user's, and so is a subscriber of the log.
+        let _ = contain(|| self.observe(report));
+        if report.begun.is_none() {
+            self.shared.counters.task_begun();
+            if !matches!(report.end, TaskEnd::Rejected) {
+                self.give_back_pending_place();
+            }
+        }
         self.shared.counters.task_ended(report.end);
-        // A subscriber is code of the user's as well.
-        let _ = contain(|| report.log());
+        self.tell_if_quiet();
+    }
+
+    fn observe(&self, report: &Report<'_>) {
+        #[cfg(feature = "tracing")]
+        report.log();
+        if let Some(observer) = &self.shared.settings.on_task_end {
+            observer(&TaskReport::new(report));
+        }
+    }
+
+    /// Takes one of the `max_pending` places.
+    pub(crate) fn take_pending_place(&self) -> Result<(), Refusal> {
+        let Some(limit) = self.shared.settings.max_pending else {
+            return Ok(());
+        };
+        let one_more = |pending| (pending < limit).then_some(pending + 1);
+        let pending = &self.shared.pending;
+        match pending.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Refusal::Full),
+        }
+    }
+
+    pub(crate) fn give_back_pending_place(&self) {
+        if self.shared.settings.max_pending.is_some() {
+            self.shared.pending.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    pub(crate) fn order(&self) -> Order {
+        self.shared.settings.order
+    }
+
+    pub(crate) fn on_failure(&self) -> OnFailure {
+        self.shared.settings.on_failure
+    }
+
+    pub(crate) fn task_timeout(&self) -> Option<Duration> {
+        self.shared.settings.task_timeout
+    }
+
+    pub(crate) fn run_if(&self) -> Option<&(dyn Fn(&ResponseOutcome) -> bool + Send + Sync)> {
+        self.shared.settings.run_if.as_deref()
+    }
+
+    pub(crate) fn admission(&self) -> Option<&Admission> {
+        self.shared.admission.as_ref()
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.shared.registry
+    }
+
+    pub(crate) fn closing(&self) -> &CancellationToken {
+        &self.shared.closing
+    }
+
+    pub(crate) fn is_drained(&self) -> bool {
+        self.shared.counters.is_balanced()
+    }
+
+    /// Waits until every task that was added has ended.
+    pub(crate) async fn drained(&self) {
+        self.until(Counters::is_balanced).await;
+    }
+
+    /// Keeps the rows of what was aborted, and gives back all of them.
+    pub(crate) fn note_unfinished(&self, rows: Vec<TaskInfo>) -> Vec<TaskInfo> {
+        let mut unfinished = lock(&self.shared.unfinished);
+        unfinished.extend(rows);
+        by_age(unfinished.clone())
     }
 
     pub(crate) fn batch_begun(&self) {
@@ -215,11 +375,20 @@ impl Runner {
     }
 
     pub(crate) fn batch_ended(&self) {
-        let shared = &self.shared;
-        shared.counters.batch_ended();
-        if shared.waiting_for_quiet.load(Ordering::SeqCst) > 0 && shared.counters.is_quiet() {
-            shared.quiet.notify_waiters();
-        }
+        self.shared.counters.batch_ended();
+        self.tell_if_quiet();
+    }
+}
+
+/// Those added first in front.
+fn by_age(mut tasks: Vec<TaskInfo>) -> Vec<TaskInfo> {
+    tasks.sort_by_key(|task| Reverse(task.age));
+    tasks
+}
+
+impl Default for Runner {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

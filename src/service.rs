@@ -58,7 +58,7 @@ where
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         self.runner.remember_runtime();
-        let queue = Queue::of_request(self.runner.clone());
+        let queue = Queue::of_request(self.runner.clone(), &request);
         let watch = EndWatch::new(Arc::clone(&queue), request.method());
         request
             .extensions_mut()

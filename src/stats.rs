@@ -89,6 +89,16 @@ impl Counters {
         ended == self.batches_begun.load(Ordering::SeqCst)
     }
 
+    /// True when there was a moment during this call at which every task that was added had ended.
+    pub(crate) fn is_balanced(&self) -> bool {
+        let ended: u64 = self
+            .ended
+            .iter()
+            .map(|end| end.load(Ordering::SeqCst))
+            .sum();
+        ended == self.added.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn stats(&self) -> Stats {
         let [
             completed,
@@ -111,8 +121,8 @@ impl Counters {
             skipped,
             rejected,
             aborted,
-            pending: added - begun,
-            running: begun - ended,
+            pending: added.saturating_sub(begun),
+            running: begun.saturating_sub(ended),
         }
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::{
     ResponseOutcome, TaskContext, TaskId, TaskOutput, TaskResult,
+    info::TaskKind,
     work::{Async, AsyncWithContext, Blocking, BlockingWithContext, Work},
 };
 
@@ -76,16 +77,22 @@ pub(crate) type RunIf = Box<dyn FnOnce(&ResponseOutcome) -> bool + Send>;
 
 /// Who a task is; it outlives the task's work.
 #[derive(Clone, Debug)]
-#[cfg_attr(
-    not(feature = "tracing"),
-    expect(dead_code, reason = "the log is its only reader")
-)]
 pub(crate) struct Label {
     pub(crate) id: TaskId,
     pub(crate) name: Cow<'static, str>,
     pub(crate) location: &'static Location<'static>,
     pub(crate) added: Instant,
     pub(crate) blocking: bool,
+}
+
+impl Label {
+    pub(crate) fn kind(&self) -> TaskKind {
+        if self.blocking {
+            TaskKind::Blocking
+        } else {
+            TaskKind::Async
+        }
+    }
 }
 
 impl Task {
@@ -256,6 +263,10 @@ impl Task {
         header.added = Some(Instant::now());
     }
 
+    pub(crate) fn id(&self) -> TaskId {
+        self.header().id
+    }
+
     pub(crate) fn set_id(&mut self, id: TaskId) {
         self.header_mut().id = id;
     }
@@ -283,14 +294,7 @@ impl Task {
     }
 
     pub(crate) fn label(&self) -> Label {
-        let header = self.header();
-        Label {
-            id: header.id,
-            name: self.name(),
-            location: header.location,
-            added: header.added.unwrap_or_else(Instant::now),
-            blocking: self.is_blocking(),
-        }
+        self.node.label()
     }
 
     pub(crate) fn poll(
@@ -325,6 +329,16 @@ impl Node<dyn Work> {
         extras
             .and_then(|extras| extras.name.clone())
             .unwrap_or_else(|| Cow::Borrowed(without_closures(self.work.type_name())))
+    }
+
+    pub(crate) fn label(&self) -> Label {
+        Label {
+            id: self.header.id,
+            name: self.name(),
+            location: self.header.location,
+            added: self.header.added.unwrap_or_else(Instant::now),
+            blocking: self.work.is_blocking(),
+        }
     }
 }
 

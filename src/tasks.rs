@@ -1,11 +1,18 @@
 //! [`BackgroundTasks`]: the handle that handlers hold.
 
-use std::{future::poll_fn, panic::Location, sync::Arc};
+use std::{
+    future::poll_fn,
+    panic::Location,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
 use http::Extensions;
+use tokio::time::Instant;
 
 use crate::{
-    IntoTask, MissingLayer, Task, TaskEnd, TaskOutput, execution::Execution, queue::Queue,
+    AddTaskError, IntoTask, MissingLayer, Task, TaskEnd, TaskId, TaskOutput, execution::Execution,
+    queue::Queue,
 };
 
 /// One request's tasks: what is added here runs after the response has ended.
@@ -87,7 +94,7 @@ impl BackgroundTasks {
 
     /// Adds a task: a future, or a [`Task`].
     ///
-    /// Never fails and never blocks. Nothing of the task runs before the response has ended.
+    /// Never fails and never blocks: where the runner refuses it, the task ends [`Rejected`](TaskEnd::Rejected). Nothing of the task runs before the response has ended.
     ///
     /// ```
     /// # use tower_background_tasks::{BackgroundTasks, Task};
@@ -100,7 +107,32 @@ impl BackgroundTasks {
     /// ```
     #[track_caller]
     pub fn add_task(&self, task: impl IntoTask) {
-        self.queue.add(task.into_task(), Location::caller());
+        self.queue
+            .add_or_reject(task.into_task(), Location::caller());
+    }
+
+    /// Adds a task, or gives it back where the runner does not take it, so that the handler can answer 503.
+    ///
+    /// A stand-alone queue takes every task. What the runner refuses when a response takes the queue ends
+    /// [`Rejected`](TaskEnd::Rejected).
+    ///
+    /// ```
+    /// use axum::http::StatusCode;
+    /// use tower_background_tasks::{AddTaskError, BackgroundTasks};
+    ///
+    /// async fn export(tasks: BackgroundTasks) -> Result<StatusCode, AddTaskError> {
+    ///     tasks.try_add_task(async { println!("exporting") })?; // as a response the error is a 503
+    ///     Ok(StatusCode::ACCEPTED)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// This returns an error when too many tasks wait ([`RunnerBuilder::max_pending`](crate::RunnerBuilder::max_pending)), and
+    /// when the runner has shut down. The task is in it, and counts as never added.
+    #[track_caller]
+    pub fn try_add_task(&self, task: impl IntoTask) -> Result<TaskId, AddTaskError> {
+        self.queue.add(task.into_task(), Location::caller())
     }
 
     /// Adds sync code, which runs on Tokio's blocking pool: for files, databases with a blocking driver, long computation.
@@ -118,7 +150,8 @@ impl BackgroundTasks {
         F: FnOnce() -> R + Send + 'static,
         R: TaskOutput + 'static,
     {
-        self.queue.add(Task::blocking(f), Location::caller());
+        self.queue
+            .add_or_reject(Task::blocking(f), Location::caller());
     }
 
     /// How many tasks wait in this queue.
@@ -178,16 +211,45 @@ impl BackgroundTasks {
     pub async fn run(&self) -> Vec<TaskEnd> {
         let queue = self.queue.root();
         let mut ends = Vec::new();
-        while let Some(task) = queue.take() {
-            let mut execution = Execution::new(Arc::clone(&queue), task);
+        while let Some(turn) = queue.take() {
+            let mut execution = Execution::new(Arc::clone(&queue), turn);
             execution.isolate_blocking();
-            ends.push(poll_fn(|cx| execution.poll(cx)).await);
+            let mut by_hand = ByHand(Some(execution), &queue);
+            ends.push(poll_fn(|cx| by_hand.poll(cx)).await);
         }
         ends
     }
 
     pub(crate) fn queue(&self) -> &Arc<Queue> {
         &self.queue
+    }
+}
+
+/// A task that is run by hand, until it has ended. Dropped before, it ends aborted.
+struct ByHand<'a>(Option<Execution>, &'a Queue);
+
+impl ByHand<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<TaskEnd> {
+        let end = match &mut self.0 {
+            Some(execution) => ready!(execution.poll(cx)),
+            None => TaskEnd::Aborted,
+        };
+        self.report(&end);
+        Poll::Ready(end)
+    }
+
+    fn report(&mut self, end: &TaskEnd) {
+        if let Some(execution) = self.0.take() {
+            if let Some(current) = self.1.ended(execution.key(), end.is_failure()) {
+                self.1.report(&current, end, Instant::now());
+            }
+        }
+    }
+}
+
+impl Drop for ByHand<'_> {
+    fn drop(&mut self) {
+        self.report(&TaskEnd::Aborted);
     }
 }
 

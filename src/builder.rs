@@ -1,0 +1,202 @@
+//! [`RunnerBuilder`].
+
+use std::{fmt, time::Duration};
+
+use tokio::runtime::Handle;
+
+use crate::{ResponseOutcome, Runner, TaskReport};
+
+/// Sets up a [`Runner`]. Without any setting it is [`Runner::new`]: no limits.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_background_tasks::{OnFailure, Runner};
+///
+/// let runner = Runner::builder()
+///     .max_running(256)
+///     .max_blocking(16)
+///     .max_pending(10_000)
+///     .task_timeout(Duration::from_secs(60))
+///     .on_failure(OnFailure::Continue)
+///     .on_task_end(|report| println!("{}: {}", report.name(), report.end()))
+///     .build();
+/// ```
+#[derive(Debug, Default)]
+#[must_use = "a builder does nothing unless it is built"]
+pub struct RunnerBuilder {
+    pub(crate) settings: Settings,
+}
+
+/// In which order the tasks of one request run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Order {
+    /// One after another, in the order added.
+    #[default]
+    Sequential,
+    /// Side by side. They start in the order added, as far as the runner's limits allow.
+    Concurrent,
+}
+
+/// What becomes of a request's other tasks when one fails: gives back an error, panics or times out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OnFailure {
+    /// They run.
+    #[default]
+    Continue,
+    /// Those that have not begun end [`Skipped`](crate::TaskEnd::Skipped), and so do those added later: FastAPI's way.
+    Stop,
+}
+
+type RunIf = Box<dyn Fn(&ResponseOutcome) -> bool + Send + Sync>;
+type OnTaskEnd = Box<dyn Fn(&TaskReport<'_>) + Send + Sync>;
+
+#[derive(Default)]
+pub(crate) struct Settings {
+    pub(crate) order: Order,
+    pub(crate) on_failure: OnFailure,
+    pub(crate) max_running: Option<usize>,
+    pub(crate) max_blocking: Option<usize>,
+    pub(crate) max_pending: Option<usize>,
+    pub(crate) task_timeout: Option<Duration>,
+    pub(crate) run_if: Option<RunIf>,
+    pub(crate) on_task_end: Option<OnTaskEnd>,
+    pub(crate) runtime: Option<Handle>,
+}
+
+impl RunnerBuilder {
+    /// In which order the tasks of one request run; [`Order::Sequential`] by default. Those of different requests always run
+    /// side by side.
+    pub fn order(mut self, order: Order) -> Self {
+        self.settings.order = order;
+        self
+    }
+
+    /// What becomes of a request's other tasks when one fails; by default they run.
+    pub fn on_failure(mut self, on_failure: OnFailure) -> Self {
+        self.settings.on_failure = on_failure;
+        self
+    }
+
+    /// How many tasks run at once, async and blocking, over all requests; no limit by default.
+    ///
+    /// The rest wait, first come, first served; a waiting task costs its memory, and no thread. A request's tasks take a place
+    /// each when their turn comes. A task that waits for another task's work can wait for ever under any limit.
+    ///
+    /// # Panics
+    ///
+    /// If `limit` is zero.
+    pub fn max_running(mut self, limit: usize) -> Self {
+        self.settings.max_running = Some(positive("max_running", limit));
+        self
+    }
+
+    /// How many blocking tasks run at once, over all requests; no limit by default but Tokio's pool of 512 threads.
+    ///
+    /// A limit keeps one endpoint's sync tasks from taking the whole pool, which files, DNS look-ups and others' blocking code
+    /// share. A blocking task counts against [`max_running`](Self::max_running) too. One that has timed out cannot be stopped,
+    /// and counts until it returns.
+    ///
+    /// # Panics
+    ///
+    /// If `limit` is zero.
+    pub fn max_blocking(mut self, limit: usize) -> Self {
+        self.settings.max_blocking = Some(positive("max_blocking", limit));
+        self
+    }
+
+    /// How many tasks may wait (added and not yet begun), over all requests; no limit by default.
+    ///
+    /// Past it, [`try_add_task`](crate::BackgroundTasks::try_add_task) gives the task back, so that the handler can answer
+    /// 503, and [`add_task`](crate::BackgroundTasks::add_task) ends it [`Rejected`](crate::TaskEnd::Rejected).
+    ///
+    /// # Panics
+    ///
+    /// If `limit` is zero.
+    pub fn max_pending(mut self, limit: usize) -> Self {
+        self.settings.max_pending = Some(positive("max_pending", limit));
+        self
+    }
+
+    /// The timeout of each task without one of its own ([`Task::timeout`](crate::Task::timeout)); none by default.
+    ///
+    /// With it, each blocking task goes to the blocking pool by itself; without, those of one request that follow one another
+    /// share a hop.
+    ///
+    /// # Panics
+    ///
+    /// If `timeout` is zero.
+    pub fn task_timeout(mut self, timeout: Duration) -> Self {
+        assert!(
+            !timeout.is_zero(),
+            "`task_timeout` must not be zero: no task could run"
+        );
+        self.settings.task_timeout = Some(timeout);
+        self
+    }
+
+    /// Whether a task without a condition of its own ([`Task::run_if`](crate::Task::run_if)) runs; by default it does when
+    /// there was a response ([`ResponseOutcome::is_responded`]).
+    ///
+    /// A panic in it ends the task [`Panicked`](crate::TaskEnd::Panicked).
+    ///
+    /// ```
+    /// use tower_background_tasks::{ResponseOutcome, Runner};
+    ///
+    /// let runner = Runner::builder().run_if(ResponseOutcome::is_success).build();
+    /// ```
+    pub fn run_if(
+        mut self,
+        condition: impl Fn(&ResponseOutcome) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.run_if = Some(Box::new(condition));
+        self
+    }
+
+    /// The runtime that tasks run on; by default, that of the first request.
+    pub fn runtime(mut self, runtime: Handle) -> Self {
+        self.settings.runtime = Some(runtime);
+        self
+    }
+
+    /// Called once for each task that ends, however it ends. A panic in it is contained.
+    ///
+    /// It is called on the thread where the task ended, which goes on when it returns: so it should be quick, and must not
+    /// block. For a task that is refused that is the thread that added it; for one that is lost with its runtime, the
+    /// thread that dropped it.
+    pub fn on_task_end(
+        mut self,
+        observer: impl Fn(&TaskReport<'_>) + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.on_task_end = Some(Box::new(observer));
+        self
+    }
+
+    /// Makes the runner.
+    pub fn build(self) -> Runner {
+        Runner::with_settings(self.settings)
+    }
+}
+
+#[track_caller]
+fn positive(setting: &str, limit: usize) -> usize {
+    assert!(
+        limit > 0,
+        "`{setting}` must not be zero: no task could run; leave it out for no limit"
+    );
+    limit
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("order", &self.order)
+            .field("on_failure", &self.on_failure)
+            .field("max_running", &self.max_running)
+            .field("max_blocking", &self.max_blocking)
+            .field("max_pending", &self.max_pending)
+            .field("task_timeout", &self.task_timeout)
+            .finish_non_exhaustive()
+    }
+}

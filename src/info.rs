@@ -1,0 +1,146 @@
+//! [`TaskInfo`]: a task that has not ended, as [`Runner::tasks`](crate::Runner::tasks) and
+//! [`ShutdownReport`](crate::ShutdownReport) show it.
+
+use std::{borrow::Cow, fmt, panic::Location, time::Duration};
+
+use http::{Method, uri::PathAndQuery};
+
+use crate::TaskId;
+
+/// A task that waits or runs: a snapshot.
+///
+/// Its [`Display`](fmt::Display) is one line for a log: `welcome-mail: running for 3.2s, for POST /signup, added at
+/// src/signup.rs:17:11`.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use tower_background_tasks::{Runner, Task, TaskState};
+///
+/// let runner = Runner::new();
+/// runner.add_task(Task::new(std::future::pending::<()>()).named("stuck"));
+/// tokio::task::yield_now().await;
+/// tokio::task::yield_now().await;
+/// let tasks = runner.tasks();
+/// assert_eq!((tasks[0].name(), tasks[0].state()), ("stuck", TaskState::Running));
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct TaskInfo {
+    pub(crate) id: TaskId,
+    pub(crate) name: Cow<'static, str>,
+    pub(crate) location: &'static Location<'static>,
+    pub(crate) kind: TaskKind,
+    pub(crate) age: Duration,
+    /// `None` while it waits.
+    pub(crate) running_for: Option<Duration>,
+    pub(crate) request: Option<RequestLine>,
+}
+
+/// Where a task runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TaskKind {
+    /// On the async runtime.
+    Async,
+    /// On the blocking pool.
+    Blocking,
+}
+
+/// What a task that has not ended does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TaskState {
+    /// It waits: for its response to end, for its turn within its request, or for a place under the runner's limits.
+    Waiting,
+    /// It runs.
+    Running,
+}
+
+/// The request that a queue is of.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestLine {
+    pub(crate) method: Method,
+    /// `None` for a request in authority form (CONNECT).
+    pub(crate) path: Option<PathAndQuery>,
+}
+
+impl TaskInfo {
+    /// Its number within the runner.
+    pub fn id(&self) -> TaskId {
+        self.id
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where in the source it was added.
+    pub fn location(&self) -> &'static Location<'static> {
+        self.location
+    }
+
+    /// Whether it is async or blocking.
+    pub fn kind(&self) -> TaskKind {
+        self.kind
+    }
+
+    /// Whether it waits or runs.
+    pub fn state(&self) -> TaskState {
+        match self.running_for {
+            Some(_) => TaskState::Running,
+            None => TaskState::Waiting,
+        }
+    }
+
+    /// The time since it was added.
+    pub fn age(&self) -> Duration {
+        self.age
+    }
+
+    /// The time since it started to run, or `None` while it waits.
+    pub fn running_for(&self) -> Option<Duration> {
+        self.running_for
+    }
+
+    /// The method of its request, or `None` for a task of no request.
+    pub fn method(&self) -> Option<&Method> {
+        self.request.as_ref().map(|request| &request.method)
+    }
+
+    /// The path of its request, without the query, or `None` for a task of no request.
+    pub fn path(&self) -> Option<&str> {
+        let path = self.request.as_ref()?.path.as_ref()?;
+        Some(path.path())
+    }
+}
+
+impl fmt::Display for TaskInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.running_for {
+            Some(time) => write!(f, "{}: running for {time:.1?}", self.name)?,
+            None => write!(f, "{}: waiting for {:.1?}", self.name, self.age)?,
+        }
+        if let Some(method) = self.method() {
+            write!(f, ", for {method} {}", self.path().unwrap_or_default())?;
+        }
+        write!(f, ", added at {}", self.location)
+    }
+}
+
+impl TaskKind {
+    /// `async` or `blocking`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Async => "async",
+            Self::Blocking => "blocking",
+        }
+    }
+}
+
+impl fmt::Display for TaskKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,86 @@
+//! [`Registry`]: the queues that hold tasks which have not ended, so that they can be named, and aborted at shutdown.
+//!
+//! 1. A queue is here from its first task until it has none, and it enters and leaves with its own lock held. So the order is
+//!    queue, then registry; who looks through the registry takes what it holds out first, and locks the queues afterwards.
+//! 2. Once closed, it lets no queue in. Closing takes each shard's lock, so whoever was let in before is seen by the one who
+//!    closed it.
+
+use std::sync::Arc;
+
+use crate::{
+    queue::Queue,
+    sync::{Mutex, lock},
+};
+
+/// So many locks, that threads rarely meet at one.
+const SHARDS: usize = 8;
+
+pub(crate) struct Registry {
+    shards: [Mutex<Shard>; SHARDS],
+}
+
+#[derive(Default)]
+struct Shard {
+    closed: bool,
+    queues: Vec<Option<Arc<Queue>>>,
+    free: Vec<usize>,
+}
+
+/// A queue's place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    shard: usize,
+    index: usize,
+}
+
+/// The registry is closed.
+#[derive(Debug)]
+pub(crate) struct Closed;
+
+impl Registry {
+    /// `by` tells which shard to use: something that differs between threads or requests.
+    pub(crate) fn enter(&self, queue: &Arc<Queue>, by: usize) -> Result<Place, Closed> {
+        let shard = by % SHARDS;
+        let mut entries = lock(&self.shards[shard]);
+        if entries.closed {
+            return Err(Closed);
+        }
+        let index = entries.free.pop().unwrap_or_else(|| {
+            entries.queues.push(None);
+            entries.queues.len() - 1
+        });
+        entries.queues[index] = Some(Arc::clone(queue));
+        Ok(Place { shard, index })
+    }
+
+    /// Gives back the registry's handle, for the caller to drop when it holds no lock.
+    pub(crate) fn leave(&self, place: Place) -> Option<Arc<Queue>> {
+        let mut entries = lock(&self.shards[place.shard]);
+        entries.free.push(place.index);
+        entries.queues[place.index].take()
+    }
+
+    /// All queues that are here now.
+    pub(crate) fn queues(&self) -> Vec<Arc<Queue>> {
+        let mut queues = Vec::new();
+        for shard in &self.shards {
+            queues.extend(lock(shard).queues.iter().flatten().cloned());
+        }
+        queues
+    }
+
+    /// Lets no further queue in.
+    pub(crate) fn close(&self) {
+        for shard in &self.shards {
+            lock(shard).closed = true;
+        }
+    }
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self {
+            shards: std::array::from_fn(|_| Mutex::new(Shard::default())),
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! [`Runner::shutdown`] and its [`ShutdownReport`].
+
+use std::{
+    fmt,
+    future::poll_fn,
+    pin::pin,
+    sync::mpsc::{RecvTimeoutError, channel},
+    task::Poll,
+    thread,
+    time::Duration,
+};
+
+use tokio::sync::oneshot;
+
+use crate::{Runner, TaskInfo, admission::Admission, contain::contain, queue::Queue};
+
+/// What [`Runner::shutdown`] had to leave.
+///
+/// Its [`Display`](fmt::Display) has a line for each unfinished task.
+#[derive(Clone, Debug, Default)]
+#[must_use = "it names the tasks that were not finished"]
+pub struct ShutdownReport {
+    unfinished: Vec<TaskInfo>,
+}
+
+impl ShutdownReport {
+    /// True when every task had ended in time.
+    pub fn is_clean(&self) -> bool {
+        self.unfinished.is_empty()
+    }
+
+    /// The tasks that were aborted, those added first in front.
+    pub fn unfinished(&self) -> &[TaskInfo] {
+        &self.unfinished
+    }
+}
+
+impl fmt::Display for ShutdownReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_clean() {
+            return f.write_str("all background tasks ended");
+        }
+        write!(f, "{} background tasks aborted:", self.unfinished.len())?;
+        for task in &self.unfinished {
+            write!(f, "\n  {task}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Runner {
+    /// Waits until every task has ended, and after `grace` aborts and names what is left. Then the runner takes no more.
+    ///
+    /// For a server: first its own graceful shutdown, then this, so that no request comes in whose tasks would be refused.
+    ///
+    /// 1. Running tasks are told ([`TaskContext::shutting_down`](crate::TaskContext::shutting_down)).
+    /// 2. What requests in flight and running tasks add is still taken. A task whose response has not ended counts, and is
+    ///    waited for.
+    /// 3. When all is done, or after `grace`, the runner closes: what is added from now on is refused.
+    /// 4. What is left ends [`Aborted`](crate::TaskEnd::Aborted), and is in the report. An async task is dropped at its next
+    ///    await point. A blocking task that runs cannot be stopped: it is reported, and its thread goes on.
+    ///
+    /// # More than one call
+    ///
+    /// Calls may overlap: each waits for its own `grace`, the first that is over aborts what is left, and all then return the
+    /// same report. A later call returns it again, at once. A task that calls this waits for itself as well: it is aborted,
+    /// and named, after `grace`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping this stops the waiting. Tasks stay told, nothing is aborted, and the runner goes on; call it again to finish.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use std::time::Duration;
+    /// use tower_background_tasks::{Runner, Task};
+    ///
+    /// let runner = Runner::new();
+    /// runner.add_task(async {});
+    /// runner.add_task(Task::new(std::future::pending::<()>()).named("stuck"));
+    /// let report = runner.shutdown(Duration::from_millis(10)).await;
+    /// assert!(!report.is_clean());
+    /// assert_eq!(report.unfinished()[0].name(), "stuck");
+    /// # }
+    /// ```
+    pub async fn shutdown(&self, grace: Duration) -> ShutdownReport {
+        self.closing().cancel();
+        let mut grace = pin!(elapse(grace));
+        loop {
+            let mut drained = pin!(self.drained());
+            let in_time = poll_fn(|cx| match drained.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(true),
+                Poll::Pending => grace.as_mut().poll(cx).map(|()| false),
+            });
+            let in_time = in_time.await;
+            self.registry().close();
+            // Closed or not: what came in between is waited for.
+            if !in_time || self.is_drained() {
+                break;
+            }
+        }
+        ShutdownReport {
+            unfinished: self.abort_all(),
+        }
+    }
+
+    /// Aborts what is left, and gives a row for each task that any call of this has aborted.
+    fn abort_all(&self) -> Vec<TaskInfo> {
+        let queues = self.registry().queues();
+        let rows = queues.iter().flat_map(Queue::abort).collect();
+        // Only now, so that no batch comes to wait for a place behind this; what it waited with is aborted.
+        drop(self.admission().map(Admission::take_waiting));
+        self.note_unfinished(rows)
+    }
+}
+
+/// Waits, on the runtime's timer where there is one, or else on a thread.
+async fn elapse(time: Duration) {
+    match contain(|| Box::pin(tokio::time::sleep(time))) {
+        Ok(sleep) => sleep.await,
+        Err(_) => elapse_on_a_thread(time).await,
+    }
+}
+
+async fn elapse_on_a_thread(time: Duration) {
+    let (is_over, over) = oneshot::channel::<()>();
+    // Dropped with this future, which ends the thread.
+    let (_waiting, waits) = channel::<()>();
+    let spawned = thread::Builder::new().spawn(move || {
+        if waits.recv_timeout(time) == Err(RecvTimeoutError::Timeout) {
+            let _ = is_over.send(());
+        }
+    });
+    if spawned.is_ok() {
+        let _ = over.await;
+    }
+}
