@@ -13,7 +13,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
-    server::conn::auto,
+    server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
 use tokio::net::TcpListener;
@@ -42,23 +42,27 @@ async fn main() -> Result<(), BoxError> {
     let service = TowerToHyperService::new(runner.layer().layer(service_fn(handle)));
 
     let address = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".into());
-    let listener = TcpListener::bind(&address).await?;
+    let listener = TcpListener::bind(&address)
+        .await
+        .map_err(|error| format!("cannot listen on {address}: {error}; set ADDR to another"))?;
     let address = listener.local_addr()?;
     println!("Listening on http://{address}; Ctrl-C stops it. Try:");
     println!("  curl http://{address}/");
 
+    let server = auto::Builder::new(TokioExecutor::new());
+    let connections = GracefulShutdown::new();
     let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
-        let stream = tokio::select! {
-            accepted = listener.accept() => accepted?.0,
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
             _ = &mut stop => break,
         };
-        let service = service.clone();
-        tokio::spawn(async move {
-            let server = auto::Builder::new(TokioExecutor::new());
-            let _ = server.serve_connection(TokioIo::new(stream), service).await;
-        });
+        // A connection that could not be accepted is no reason to stop.
+        let Ok((stream, _)) = accepted else { continue };
+        let connection = server.serve_connection(TokioIo::new(stream), service.clone());
+        tokio::spawn(connections.watch(connection.into_owned()));
     }
+    connections.shutdown().await; // first the requests, then their tasks
     runner.idle().await;
     Ok(())
 }

@@ -39,7 +39,9 @@ async fn main() -> Result<(), BoxError> {
         .with_state(runner.clone());
 
     let address = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".into());
-    let listener = TcpListener::bind(&address).await?;
+    let listener = TcpListener::bind(&address)
+        .await
+        .map_err(|error| format!("cannot listen on {address}: {error}; set ADDR to another"))?;
     let address = listener.local_addr()?;
     println!("Listening on http://{address}; Ctrl-C stops it. Try:");
     println!("  curl http://{address}/");

@@ -11,14 +11,14 @@ use crate::{BackgroundTasksService, Runner};
 ///
 /// # Where it belongs in a stack
 ///
-/// Outermost: with axum, the last `.layer(…)` of the router. What stands inside of it is seen, what stands outside is not:
+/// Outermost: with axum, the last `.layer(…)` of the router, behind all routes (those added after it have no queue). What stands inside of it is seen, what stands outside is not:
 ///
 /// | | inside of this layer | outside of this layer |
 /// |---|---|---|
 /// | compression, or whatever else buffers the body | the end is that of the compressed body, as the server takes it | the end is that of the plain body, which is earlier: a task may start while compressed bytes still wait; `body_bytes` counts plain bytes |
 /// | a timeout | the service's error: [`ServiceFailed`](crate::ResponseEnd::ServiceFailed), or the response that a layer makes of it | [`Cancelled`](crate::ResponseEnd::Cancelled): the layer's future is dropped |
 /// | a layer that catches panics | its 500 is the response | [`Panicked`](crate::ResponseEnd::Panicked) |
-/// | a layer that answers by itself (authentication, rate limits, CORS) | its answer is seen, and tasks that ran before it are kept | its answer has no queue, and needs none |
+/// | a layer that answers by itself (authentication, rate limits, CORS) | its answer is seen, and tasks added before it are kept | its answer has no queue, and needs none |
 /// | middleware that adds tasks | finds the queue | gets [`MissingLayer`](crate::MissingLayer) |
 ///
 /// Of two such layers around one another each has its own queue and its own [`Runner`]: the handler sees the inner one, what

@@ -72,12 +72,12 @@ pub enum ResponseEnd {
     Completed,
     /// The body was dropped before its end: the client left, or the server gave up.
     Aborted,
-    /// The body gave an error.
+    /// The body gave an error, or ended short of the response's `Content-Length` (or its own exact size hint).
     BodyFailed,
     /// The inner service returned an error, so there was no response.
     ServiceFailed,
-    /// The request was dropped before there was a response: the client left while the handler ran, or a timeout outside the
-    /// layer struck.
+    /// The request was dropped before there was a response: the client left while the handler ran (and the server noticed), or
+    /// a timeout outside the layer struck.
     Cancelled,
     /// A panic in the handler or the body.
     Panicked,
@@ -153,7 +153,7 @@ impl EndWatch {
         self.owed = if self.no_content.holds(status) || body.is_end_stream() {
             Owed::Nothing
         } else {
-            // hyper cuts the body to the header's length, whatever the body says.
+            // The header before the hint: hyper's HTTP/1 cuts the body to it, whatever the body says.
             content_length(headers)
                 .or_else(|| body.size_hint().exact())
                 .map_or(Owed::Unknown, Owed::Bytes)
@@ -175,9 +175,12 @@ impl EndWatch {
         }
     }
 
-    /// The body gave `None`.
+    /// The body gave `None`. Short of its declared length that is a failure: the server cannot but break off the response.
     pub(crate) fn body_ended(&mut self) {
-        self.end(ResponseEnd::Completed);
+        self.end(match self.owed {
+            Owed::Bytes(length) if self.body_bytes < length => ResponseEnd::BodyFailed,
+            _ => ResponseEnd::Completed,
+        });
     }
 
     /// The body gave an error.

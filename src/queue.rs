@@ -223,6 +223,7 @@ impl Queue {
     pub(crate) fn end(self: Arc<Self>, outcome: impl FnOnce(Duration) -> ResponseOutcome) {
         let elapsed = self.arrived.elapsed();
         let mut state = lock(&self.state);
+        debug_assert!(matches!(state.phase, Phase::Open), "an end is told once");
         if !matches!(state.phase, Phase::Open) {
             return;
         }
@@ -314,26 +315,25 @@ impl Queue {
     }
 
     /// Ends everything that is in the queue aborted, and takes no more. Gives a row for each.
-    pub(crate) fn abort(self: &Arc<Self>) -> Vec<TaskInfo> {
+    pub(crate) fn abort(&self, now: Instant) -> Vec<TaskInfo> {
         let mut state = lock(&self.state);
         state.closed = true;
         let (mut tasks, currents) = (mem::take(&mut state.tasks), state.currents.take_all());
         self.leave_if_empty(state);
         let mut rows = Vec::new();
         for current in currents {
-            rows.push(self.abort_one(current));
+            rows.push(self.abort_one(current, now));
         }
         while let Some(task) = tasks.pop() {
             let current = Current::new(task.label());
             let _ = contain_drop(task);
-            rows.push(self.abort_one(current));
+            rows.push(self.abort_one(current, now));
         }
         rows
     }
 
     /// Reports a task, which the caller has taken out of the queue, as aborted, and wakes who polls it.
-    fn abort_one(&self, current: Current) -> TaskInfo {
-        let now = Instant::now();
+    fn abort_one(&self, current: Current, now: Instant) -> TaskInfo {
         let row = current.info(self.request.as_ref(), now);
         self.report(&current, &TaskEnd::Aborted, now);
         if let Some(waker) = current.waker {

@@ -10,9 +10,9 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
-use crate::{Runner, TaskInfo, admission::Admission, contain::contain, queue::Queue};
+use crate::{Runner, TaskInfo, admission::Admission, contain::contain};
 
 /// What [`Runner::shutdown`] had to leave.
 ///
@@ -108,7 +108,8 @@ impl Runner {
     /// Aborts what is left, and gives a row for each task that any call of this has aborted.
     fn abort_all(&self) -> Vec<TaskInfo> {
         let queues = self.registry().queues();
-        let rows = queues.iter().flat_map(Queue::abort).collect();
+        let now = Instant::now();
+        let rows = queues.iter().flat_map(|queue| queue.abort(now)).collect();
         // Only now, so that no batch comes to wait for a place behind this; what it waited with is aborted.
         drop(self.admission().map(Admission::take_waiting));
         self.note_unfinished(rows)

@@ -143,6 +143,17 @@ async fn the_content_length_reached_completes_and_one_byte_less_does_not() {
 }
 
 #[tokio::test]
+async fn none_short_of_the_declared_length_is_a_failure_of_the_body() {
+    let head = ok().header("content-length", "6");
+    let outcome = outcome_of(get("/"), head, ScriptedBody::new([DATA]), 2).await;
+    assert_eq!(outcome.end, ResponseEnd::BodyFailed);
+    let mut body = ScriptedBody::new([DATA]);
+    body.size_hint = SizeHint::with_exact(6);
+    let outcome = outcome_of(get("/"), ok(), body, 2).await;
+    assert_eq!(outcome.end, ResponseEnd::BodyFailed);
+}
+
+#[tokio::test]
 async fn the_exact_size_reached_completes() {
     for (size, end) in [(5, ResponseEnd::Completed), (6, ResponseEnd::Aborted)] {
         let mut body = ScriptedBody::new([DATA, DATA]);

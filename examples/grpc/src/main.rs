@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --package grpc              # the server
-//! cargo run --package grpc -- call      # a client, in a second terminal
+//! cargo run --package grpc -- call      # a client, in a second terminal; ADDR says where
 //! ```
 
 use std::env;
@@ -29,12 +29,12 @@ fn audit(request: Request<()>) -> Result<Request<()>, Status> {
 async fn serve(address: &str) -> Result<(), BoxError> {
     let runner = Runner::new();
     let (_reporter, health) = tonic_health::server::health_reporter();
-    let listener = TcpListener::bind(address).await?;
-    println!(
-        "Listening on http://{}; Ctrl-C stops it. Try:",
-        listener.local_addr()?
-    );
-    println!("  cargo run --package grpc -- call");
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| format!("cannot listen on {address}: {error}; set ADDR to another"))?;
+    let address = listener.local_addr()?;
+    println!("Listening on http://{address}; Ctrl-C stops it. Try, in a second terminal:");
+    println!("  ADDR={address} cargo run --package grpc -- call");
 
     Server::builder()
         .layer(runner.layer())

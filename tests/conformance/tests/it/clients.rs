@@ -15,6 +15,8 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
+use tower_background_tasks::ResponseEnd;
+
 use crate::{
     rows::{Client, Row, Version},
     servers::Server,
@@ -60,7 +62,7 @@ impl Visit<'_> {
         match self.row.client {
             Client::Reads => {
                 connection.send(&request(true)).await;
-                connection.read_to_close().await;
+                self.check_seen(&connection.read_to_close().await);
             }
             Client::Sends { waits_for_100 } => {
                 let text = request(true);
@@ -70,7 +72,7 @@ impl Visit<'_> {
                     connection.read_until("HTTP/1.1 100 Continue\r\n\r\n").await;
                 }
                 connection.send(body).await;
-                connection.read_to_close().await;
+                self.check_seen(&connection.read_to_close().await);
             }
             Client::KeepsAlive(requests) => {
                 for number in 1..=requests {
@@ -110,6 +112,23 @@ impl Visit<'_> {
         }
     }
 
+    /// A client that was answered whole must have seen what the row says, the status first.
+    fn check_seen(&self, text: &str) {
+        let Row {
+            end,
+            status,
+            seen,
+            name,
+            ..
+        } = self.row;
+        if let (ResponseEnd::Completed, Some(status)) = (end, status) {
+            assert!(
+                text.contains(&status.to_string()) && text.contains(seen),
+                "{name}: {text}"
+            );
+        }
+    }
+
     fn http1_request(&self, last: bool) -> String {
         let Row {
             method,
@@ -143,7 +162,8 @@ impl Visit<'_> {
         let mut connection = Http2::connect(self.server.address).await;
         match self.row.client {
             Client::Reads | Client::Sends { .. } => {
-                read(connection.send(self.http2_request()).await).await;
+                let response = connection.send(self.http2_request()).await;
+                self.check_seen(&read(response).await);
             }
             Client::KeepsAlive(requests) => {
                 for _ in 0..requests {
@@ -206,6 +226,9 @@ impl Visit<'_> {
                 self.server.shut_down();
                 open_gate();
                 read_until(&mut body, "the rest").await;
+                soon(body.collect()).await.unwrap();
+                connection.closed_by_the_server().await;
+                return None;
             }
             Client::Upgrades => unreachable!("not over HTTP/2"),
         }
@@ -286,6 +309,11 @@ impl Http2 {
         soon(response)
     }
 
+    /// Waits until the connection is closed, as it is after a GOAWAY when the last stream has ended.
+    async fn closed_by_the_server(mut self) {
+        soon(&mut self.connection).await.unwrap().unwrap();
+    }
+
     /// Closes the socket under whatever is open.
     async fn close(self) {
         self.connection.abort();
@@ -293,11 +321,19 @@ impl Http2 {
     }
 }
 
-/// Reads to the end or the first error.
-async fn read(response: hyper::Result<Response<Incoming>>) {
-    if let Ok(response) = response {
-        let _ = soon(response.into_body().collect()).await;
+/// Reads to the end or the first error, and gives what came as text. (A client takes data in an answer to HEAD for an error.)
+async fn read(response: hyper::Result<Response<Incoming>>) -> String {
+    let Ok(response) = response else {
+        return String::new();
+    };
+    let mut text = format!("{}\n", response.status());
+    if let Ok(body) = soon(response.into_body().collect()).await {
+        for (name, value) in body.trailers().into_iter().flatten() {
+            text += &format!("{name}: {}\n", value.to_str().unwrap());
+        }
+        text += &String::from_utf8_lossy(&body.to_bytes());
     }
+    text
 }
 
 async fn read_until(body: &mut Incoming, text: &str) {

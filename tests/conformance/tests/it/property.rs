@@ -154,6 +154,7 @@ enum Happened {
     Polled,
     /// The consumer dropped the body.
     Dropped,
+    Began(usize),
     Ran(usize),
 }
 
@@ -251,32 +252,35 @@ where
 
 /// What the response's end must be, by the script alone.
 fn expected_end(script: &Script, seen: &[Seen]) -> ResponseEnd {
-    // The first error or `None` is the end; without one, the drop decides.
-    let ending = seen
-        .iter()
-        .find(|one| matches!(one, Seen::None | Seen::Error));
-    match ending {
-        Some(Seen::Error) => return ResponseEnd::BodyFailed,
-        Some(_) => return ResponseEnd::Completed,
-        None => {}
-    }
+    let seen = until_the_end(seen);
+    let declared = script.content_length.or(script.size_hint);
     let no_content = script.method == Method::HEAD || matches!(script.status, 204 | 304);
+    let nothing_owed = no_content || says_it_ended(script, seen);
+    // The first error or `None` is the end; without one, the drop decides.
+    match seen.last() {
+        Some(Seen::Error) => ResponseEnd::BodyFailed,
+        Some(Seen::None)
+            if !nothing_owed && declared.is_some_and(|length| bytes(seen) < length) =>
+        {
+            ResponseEnd::BodyFailed
+        }
+        Some(Seen::None) => ResponseEnd::Completed,
+        _ if nothing_owed || declared.is_some_and(|length| bytes(seen) >= length) => {
+            ResponseEnd::Completed
+        }
+        _ => ResponseEnd::Aborted,
+    }
+}
+
+/// Trailers went by, or `is_end_stream` was true before the first poll or behind a frame.
+fn says_it_ended(script: &Script, seen: &[Seen]) -> bool {
     let says_so_after = |polls: usize| script.end_stream.unwrap_or(polls >= script.events.len());
-    let said_so = says_so_after(0)
+    says_so_after(0)
         || seen.iter().enumerate().any(|(poll, one)| match one {
             Seen::Data(_) => says_so_after(poll + 1),
             Seen::Trailers => true,
             _ => false,
-        });
-    let reached = script
-        .content_length
-        .or(script.size_hint)
-        .is_some_and(|length| bytes(seen) >= length);
-    if no_content || said_so || reached {
-        ResponseEnd::Completed
-    } else {
-        ResponseEnd::Aborted
-    }
+        })
 }
 
 fn bytes(seen: &[Seen]) -> u64 {
@@ -317,6 +321,8 @@ fn play(script: &Script) -> Play {
     let task = |number: usize| {
         let (log, outcomes) = (log.clone(), outcomes.clone());
         Task::with_context(move |cx| async move {
+            log.write(Happened::Began(number));
+            tokio::task::yield_now().await;
             log.write(Happened::Ran(number));
             outcomes
                 .lock()
@@ -356,7 +362,7 @@ fn play(script: &Script) -> Play {
                 .iter()
                 .filter(|before| **before == poll);
             add(&tasks, now.count());
-            for _ in 0..20 {
+            for _ in 0..60 {
                 tokio::task::yield_now().await;
             }
         })
@@ -443,7 +449,20 @@ proptest! {
             })
             .collect();
         let end = end_in(&play);
-        prop_assert!(ran.iter().all(|(at, _)| *at > end), "early: {:?}", play.log);
+        for (at, number) in &ran {
+            prop_assert!(*at > end, "early: {:?}", play.log);
+            let before = play.log[..*at].iter().rev().find(|happened| {
+                matches!(happened, Happened::Began(_) | Happened::Ran(_))
+            });
+            prop_assert_eq!(before, Some(&Happened::Began(*number)), "overlap: {:?}", play.log);
+        }
+        // At an end that the body tells, tasks run at once, not when it is dropped.
+        let dropped = play.log.iter().position(|happened| *happened == Happened::Dropped).unwrap();
+        let in_the_handler = script.moments.in_the_handler + script.moments.attached;
+        if end < dropped {
+            let ran_by_then = ran.iter().filter(|(at, _)| *at < dropped).count();
+            prop_assert!(ran_by_then >= in_the_handler, "late: {:?}", play.log);
+        }
 
         let (nested, numbers): (Vec<usize>, Vec<usize>) =
             ran.iter().map(|(_, number)| *number).partition(|number| *number == NESTED);

@@ -6,7 +6,10 @@ use std::{
     io,
     path::PathBuf,
     pin::Pin,
-    sync::{Arc, LazyLock},
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -19,7 +22,7 @@ use axum::{
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use http::{HeaderMap, Request, StatusCode};
-use http_body::Frame;
+use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, StreamBody};
 use tokio::sync::Notify;
 use tower::{Layer, ServiceExt, timeout::TimeoutLayer, util::BoxCloneSyncService};
@@ -113,6 +116,8 @@ pub(crate) struct Row {
     pub(crate) end: ResponseEnd,
     pub(crate) status: Option<u16>,
     pub(crate) gone: Gone,
+    /// What a client that reads to the end must have seen: in the head, the body or the trailers.
+    pub(crate) seen: &'static str,
 }
 
 impl Row {
@@ -149,6 +154,11 @@ impl Row {
         self
     }
 
+    fn client_sees(mut self, seen: &'static str) -> Self {
+        self.seen = seen;
+        self
+    }
+
     fn ends(mut self, end: ResponseEnd, status: impl Into<Option<u16>>, gone: Gone) -> Self {
         (self.end, self.status, self.gone) = (end, status.into(), gone);
         self
@@ -169,6 +179,7 @@ fn row(name: &'static str, handler: fn(Request<Body>) -> Reply) -> Row {
         end: Completed,
         status: Some(200),
         gone: Exactly(5),
+        seen: "",
     }
 }
 
@@ -193,6 +204,25 @@ fn trailers() -> Result<Frame<Bytes>, BoxError> {
 
 fn streamed<const N: usize>(frames: [Result<Frame<Bytes>, BoxError>; N]) -> Body {
     Body::new(StreamBody::new(stream::iter(frames)))
+}
+
+/// A body that knows its size, and not that it has ended.
+struct Hinted(Body, u64);
+
+impl http_body::Body for Hinted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.0).poll_frame(cx)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.1)
+    }
 }
 
 fn endless(chunk: &'static [u8]) -> Body {
@@ -340,7 +370,7 @@ fn serve_dir(request: Request<Body>) -> Reply {
 pub(crate) fn rows() -> Vec<Row> {
     const HTTP1: &[Version] = &[Http10, Http11];
     vec![
-        row("full", hello),
+        row("full", hello).client_sees("hello"),
         row("empty", |_| reply(())).ends(Completed, 200, Exactly(0)),
         row("empty, but does not know it", |_| reply(streamed([]))).ends(
             Completed,
@@ -383,19 +413,30 @@ pub(crate) fn rows() -> Vec<Row> {
         )
         .request("HEAD", "/")
         .versions(&[Http2]),
-        row("stream", hello_streamed),
+        row("stream", hello_streamed)
+            .versions(&[Http10, Http2])
+            .client_sees("hello"),
+        row("chunked stream", hello_streamed)
+            .versions(&[Http11])
+            .client_sees("2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"),
+        row("exact size hint alone", |_| {
+            reply(Body::new(Hinted(streamed([data("he"), data("llo")]), 5)))
+        })
+        .client_sees("hello"),
         row("stream with Content-Length", |_| {
             reply((
                 [("content-length", "5")],
                 streamed([data("he"), data("llo")]),
             ))
-        }),
+        })
+        .client_sees("hello"),
         row("stream that ends before its Content-Length", |_| {
             reply((
                 [("content-length", "9")],
                 streamed([data("he"), data("llo")]),
             ))
-        }),
+        })
+        .ends(BodyFailed, 200, Exactly(5)),
         row("stream that goes on behind its Content-Length", |_| {
             reply((
                 [("content-length", "2")],
@@ -409,11 +450,24 @@ pub(crate) fn rows() -> Vec<Row> {
                 [("trailer", "x-sum")],
                 streamed([data("hello"), trailers()]),
             ))
-        }),
+        })
+        .headers(&[("te", "trailers")])
+        .versions(&[Http11, Http2])
+        .client_sees("x-sum: 5"),
+        row("trailers that the client did not ask for", |_| {
+            reply((
+                [("trailer", "x-sum")],
+                streamed([data("hello"), trailers()]),
+            ))
+        })
+        .client_sees("hello"),
         row("trailers alone", |_| {
             reply(([("trailer", "x-sum")], streamed([trailers()])))
         })
-        .ends(Completed, 200, Exactly(0)),
+        .headers(&[("te", "trailers")])
+        .versions(&[Http11, Http2])
+        .ends(Completed, 200, Exactly(0))
+        .client_sees("x-sum: 5"),
         row("body error", |_| {
             reply(streamed([data("hello"), Err("the disk is gone".into())]))
         })
@@ -489,6 +543,18 @@ pub(crate) fn rows() -> Vec<Row> {
         .versions(&[Http11])
         .client(Client::LeavesAfter("101 Switching Protocols"))
         .ends(Completed, 101, Exactly(0)),
+        row("upgrade whose body does not know its end", |_| {
+            let head = [("connection", "upgrade"), ("upgrade", "echo")];
+            reply((StatusCode::SWITCHING_PROTOCOLS, head, streamed([])))
+        })
+        .versions(&[Http11])
+        .client(Client::LeavesAfter("101 Switching Protocols"))
+        .ends(Completed, 101, Exactly(0)),
+        row("CONNECT", |_| reply(streamed([])))
+            .request("CONNECT", "here:443")
+            .versions(&[Http11])
+            .client(Client::LeavesAfter("200 OK"))
+            .ends(Completed, 200, Exactly(0)),
         row("WebSocket", websocket)
             .versions(&[Http11])
             .client(Client::Upgrades)
@@ -529,7 +595,8 @@ pub(crate) fn rows() -> Vec<Row> {
         row("handler panics", panics).ends(Panicked, None, Exactly(0)),
         row("handler panics, caught inside", panics)
             .stack(Stack::CatchPanicInside)
-            .ends(Completed, 500, Exactly(16)),
+            .ends(Completed, 500, Exactly(16))
+            .client_sees("Service panicked"),
         row("handler panics, caught outside", panics)
             .stack(Stack::CatchPanicOutside)
             .ends(Panicked, None, Exactly(0)),
@@ -619,6 +686,52 @@ where
         .map_response(|response| response.map(Body::new))
         .map_err(|error| io::Error::other(error.into()));
     BoxCloneSyncService::new(service)
+}
+
+/// The handler's body, which tells when it has ended or is dropped.
+pub(crate) struct Telling {
+    inner: Body,
+    is_alive: Arc<AtomicBool>,
+}
+
+impl Telling {
+    pub(crate) fn new(inner: Body, is_alive: &Arc<AtomicBool>) -> Self {
+        is_alive.store(true, Ordering::SeqCst);
+        Self {
+            inner,
+            is_alive: Arc::clone(is_alive),
+        }
+    }
+}
+
+impl http_body::Body for Telling {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        if let Poll::Ready(None | Some(Err(_))) = polled {
+            self.is_alive.store(false, Ordering::SeqCst);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.is_alive.store(false, Ordering::SeqCst);
+    }
 }
 
 /// A body that treats the one inside badly, as `how` says.

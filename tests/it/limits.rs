@@ -1,0 +1,334 @@
+//! How many tasks run and wait, and that no limit can deadlock.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+    mpsc,
+};
+
+use axum::{Router, body::Body, routing::get};
+use http::{Request, StatusCode};
+use tokio::sync::Notify;
+use tower::ServiceExt;
+use tower_background_tasks::{
+    AddTaskError, BackgroundTasks, Order, Runner, RunnerBuilder, Task, TaskState,
+};
+
+use crate::support::{Log, full, read_all, soon};
+
+/// Counts how many are inside at once.
+#[derive(Clone, Default)]
+struct Gauge(Arc<(AtomicUsize, AtomicUsize)>);
+
+impl Gauge {
+    fn enter(&self) {
+        let inside = self.0.0.fetch_add(1, Ordering::SeqCst) + 1;
+        self.0.1.fetch_max(inside, Ordering::SeqCst);
+    }
+
+    fn leave(&self) {
+        self.0.0.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn most(&self) -> usize {
+        self.0.1.load(Ordering::SeqCst)
+    }
+
+    async fn visit(self) {
+        self.enter();
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+        self.leave();
+    }
+
+    fn visit_blocking(&self) {
+        self.enter();
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        self.leave();
+    }
+}
+
+/// Adds tasks as `how` says, as a request of their own or of none.
+fn add(runner: &Runner, requests: usize, how: impl Fn(&BackgroundTasks)) {
+    for _ in 0..requests {
+        let tasks = BackgroundTasks::new();
+        how(&tasks);
+        drop(runner.attach(full("hello"), tasks));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_than_max_running_tasks_run_at_once_and_all_run() {
+    for order in [Order::Sequential, Order::Concurrent] {
+        let runner = Runner::builder().max_running(3).order(order).build();
+        let gauge = Gauge::default();
+        add(&runner, 20, |tasks| {
+            for number in 0..10 {
+                let gauge = gauge.clone();
+                match number % 3 {
+                    0 => tasks.add_blocking_task(move || gauge.visit_blocking()),
+                    _ => tasks.add_task(gauge.visit()),
+                }
+            }
+        });
+        for _ in 0..50 {
+            runner.add_task(gauge.clone().visit());
+        }
+        soon(runner.idle()).await;
+        assert_eq!(gauge.most(), 3);
+        assert_eq!(runner.stats().completed, 250);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_than_max_blocking_tasks_block_at_once_and_async_ones_pass_them() {
+    let runner = Runner::builder().max_blocking(2).build();
+    let gauge = Gauge::default();
+    add(&runner, 20, |tasks| {
+        for _ in 0..5 {
+            let gauge = gauge.clone();
+            tasks.add_blocking_task(move || gauge.visit_blocking());
+        }
+    });
+    let log = Log::default();
+    runner.add_task(log.task("passes"));
+    soon(async {
+        while log.lines().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(runner.stats().pending > 0);
+    soon(runner.idle()).await;
+    assert_eq!(gauge.most(), 2);
+    assert_eq!(runner.stats().completed, 101);
+}
+
+#[tokio::test]
+async fn whoever_waits_is_served_in_the_order_of_coming() {
+    let runner = Runner::builder().max_running(1).build();
+    let (log, gate) = (Log::default(), Arc::new(Notify::new()));
+    let opened = gate.clone();
+    runner.add_task(async move { opened.notified().await });
+    for number in 0..100 {
+        let log = log.clone();
+        match number % 2 {
+            0 => runner.add_task(log.task(number.to_string())),
+            _ => runner.add_blocking_task(move || log.write(number.to_string())),
+        }
+    }
+    assert_eq!(runner.stats().pending, 101);
+    gate.notify_one();
+    soon(runner.idle()).await;
+    let expected: Vec<_> = (0..100).map(|number| number.to_string()).collect();
+    assert_eq!(log.lines(), expected);
+}
+
+#[tokio::test]
+async fn a_requests_next_task_goes_behind_those_of_other_requests_that_wait() {
+    let runner = Runner::builder().max_running(1).build();
+    let log = Log::default();
+    for request in ["a", "b"] {
+        let log = log.clone();
+        add(&runner, 1, move |tasks| {
+            tasks.add_task(log.task(format!("{request}1")));
+            tasks.add_task(log.task(format!("{request}2")));
+        });
+    }
+    soon(runner.idle()).await;
+    assert_eq!(log.lines(), ["a1", "b1", "a2", "b2"]);
+}
+
+#[tokio::test]
+async fn tasks_that_add_tasks_while_the_runner_is_full_do_not_deadlock() {
+    let runner = Runner::builder().max_running(1).max_blocking(1).build();
+    add(&runner, 10, |tasks| {
+        let again = tasks.clone();
+        tasks.add_blocking_task(move || {
+            let deeper = again.clone();
+            again.add_task(async move { deeper.add_blocking_task(|| ()) });
+        });
+    });
+    let inner = runner.clone();
+    runner.add_task(async move {
+        for _ in 0..10 {
+            inner.add_task(async {});
+            inner.add_blocking_task(|| ());
+        }
+    });
+    soon(runner.idle()).await;
+    assert_eq!(runner.stats().completed, 30 + 21);
+}
+
+#[tokio::test]
+async fn a_timed_out_blocking_task_keeps_its_place_until_it_returns() {
+    let runner = Runner::builder()
+        .max_blocking(1)
+        .task_timeout(std::time::Duration::from_millis(5))
+        .build();
+    let (release, gate) = mpsc::channel::<()>();
+    let (log, returned) = (Log::default(), Log::default());
+    let task_log = returned.clone();
+    runner.add_blocking_task(move || {
+        let _ = gate.recv();
+        task_log.write("returned");
+    });
+    soon(async {
+        while runner.stats().timed_out == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let (next_log, seen) = (log.clone(), returned.clone());
+    runner.add_task(Task::blocking(move || {
+        next_log.write(format!("{:?}", seen.lines()))
+    }));
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(log.lines().is_empty(), "it has no place yet");
+    assert_eq!(runner.tasks()[0].state(), TaskState::Waiting);
+    drop(release);
+    soon(runner.idle()).await;
+    assert_eq!(log.lines(), [r#"["returned"]"#]);
+}
+
+#[tokio::test]
+async fn past_max_pending_a_task_is_given_back_or_ends_rejected() {
+    let runner = Runner::builder().max_pending(2).build();
+    let log = Log::default();
+    let tasks = BackgroundTasks::new();
+    let response = runner.attach(full("hello"), tasks.clone());
+    assert!(tasks.try_add_task(log.task("1")).is_ok());
+    tasks.add_task(log.task("2"));
+    let refused = tasks.try_add_task(log.task("given back")).unwrap_err();
+    assert!(refused.to_string().contains("`max_pending`"));
+    let AddTaskError::Full(given_back) = refused else {
+        panic!("{refused}")
+    };
+    tasks.add_task(log.task("rejected"));
+    runner.add_task(log.task("rejected too"));
+    let stats = runner.stats();
+    assert_eq!((stats.added, stats.pending, stats.rejected), (4, 2, 2));
+    drop(response);
+    soon(runner.idle()).await;
+    tasks.try_add_task(given_back).unwrap();
+    soon(runner.idle()).await;
+    assert_eq!(log.lines(), ["1", "2", "given back"]);
+    let stats = runner.stats();
+    assert_eq!((stats.added, stats.completed, stats.rejected), (5, 3, 2));
+}
+
+#[tokio::test]
+async fn tasks_past_max_pending_are_rejected_when_a_response_takes_their_queue() {
+    let runner = Runner::builder().max_pending(2).build();
+    let log = Log::default();
+    let tasks = BackgroundTasks::new();
+    for number in 0..5 {
+        tasks.try_add_task(log.task(number.to_string())).unwrap();
+    }
+    drop(runner.attach(full("hello"), tasks));
+    soon(runner.idle()).await;
+    assert_eq!(log.lines(), ["0", "1"]);
+    let stats = runner.stats();
+    assert_eq!((stats.added, stats.completed, stats.rejected), (5, 2, 3));
+}
+
+#[tokio::test]
+async fn a_running_task_gives_its_pending_place_back() {
+    let runner = Runner::builder().max_pending(1).build();
+    let gate = Arc::new(Notify::new());
+    let opened = gate.clone();
+    runner.add_task(async move { opened.notified().await });
+    soon(async {
+        while runner.stats().running == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(runner.try_add_task(async {}).is_ok());
+    gate.notify_one();
+    soon(runner.idle()).await;
+    assert_eq!(runner.stats().completed, 2);
+}
+
+#[tokio::test]
+async fn a_handler_that_tries_to_add_answers_503_when_the_runner_is_full() {
+    let runner = Runner::builder().max_pending(1).build();
+    let app = Router::new()
+        .route(
+            "/",
+            get(async |tasks: BackgroundTasks| {
+                tasks.try_add_task(async {})?;
+                tasks.try_add_task(async {})?;
+                Ok::<_, AddTaskError>("accepted")
+            }),
+        )
+        .layer(runner.layer());
+    let request = Request::get("/").body(Body::empty()).unwrap();
+    let response = app.oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    read_all(response).await;
+    soon(runner.idle()).await;
+    assert_eq!(runner.stats().completed, 1);
+}
+
+#[test]
+fn a_hundred_thousand_that_wait_for_a_place_end_aborted_when_the_runtime_goes_away() {
+    let runner = Runner::builder().max_running(1).build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        runner.add_task(std::future::pending::<()>());
+        for _ in 0..100_000 {
+            runner.add_task(async {});
+        }
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+        assert_eq!(runner.stats().running, 1);
+    });
+    drop(runtime);
+    let stats = runner.stats();
+    assert_eq!((stats.added, stats.aborted), (100_001, 100_001));
+}
+
+#[test]
+fn a_zero_limit_panics_with_a_text_that_says_which() {
+    let check = |name: &str, set: fn(RunnerBuilder) -> RunnerBuilder| {
+        let panic = std::panic::catch_unwind(|| set(Runner::builder())).unwrap_err();
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text
+            .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+            .unwrap();
+        assert!(text.contains(name), "{text}");
+    };
+    check("`max_running`", |builder| builder.max_running(0));
+    check("`max_blocking`", |builder| builder.max_blocking(0));
+    check("`max_pending`", |builder| builder.max_pending(0));
+    check("`task_timeout`", |builder| {
+        builder.task_timeout(std::time::Duration::ZERO)
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_tasks_of_one_request_run_side_by_side_and_late_ones_too() {
+    let runner = Runner::builder().order(Order::Concurrent).build();
+    let (sender, receiver) = mpsc::channel();
+    let receiver = Arc::new(Mutex::new(receiver));
+    let tasks = BackgroundTasks::new();
+    // The first waits for the second.
+    let first = receiver.clone();
+    tasks.add_blocking_task(move || first.lock().unwrap().recv());
+    tasks.add_task(async move { sender.send(()) });
+    drop(runner.attach(full("hello"), tasks.clone()));
+    soon(runner.idle()).await;
+    assert_eq!(runner.stats().completed, 2);
+    let gate = Arc::new(Notify::new());
+    let opened = gate.clone();
+    tasks.add_task(async move { opened.notified().await });
+    tasks.add_task(async move { gate.notify_one() });
+    soon(runner.idle()).await;
+    assert_eq!(runner.stats().completed, 4);
+}

@@ -1,0 +1,378 @@
+//! Shutdown: told, drained, aborted, named, closed.
+
+use std::{future::pending, sync::mpsc, time::Duration};
+
+use futures_util::FutureExt;
+use tokio::time::{Instant, sleep};
+use tower_background_tasks::{
+    AddTaskError, BackgroundTasks, Order, Runner, Task, TaskKind, TaskState,
+};
+
+use crate::support::{Log, full, get, respond, soon};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn it_waits_for_all_and_is_clean_as_soon_as_they_are_done() {
+    let runner = Runner::new();
+    runner.add_task(async { sleep(3 * SECOND).await });
+    let begun = Instant::now();
+    let report = runner.shutdown(10 * SECOND).await;
+    assert!(report.is_clean());
+    assert_eq!(report.to_string(), "all background tasks ended");
+    assert_eq!(begun.elapsed().as_secs(), 3);
+    assert_eq!(runner.stats().completed, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_waits_for_tasks_whose_response_has_not_ended() {
+    let runner = Runner::new();
+    let log = Log::default();
+    let response = respond(&runner, get("/"), |tasks| {
+        tasks.add_task(log.task("ran"));
+        full("hello")
+    })
+    .await;
+    tokio::spawn(async move {
+        sleep(2 * SECOND).await;
+        drop(response);
+    });
+    assert!(runner.shutdown(10 * SECOND).await.is_clean());
+    assert_eq!(log.lines(), ["ran"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_grace_it_aborts_what_is_left_and_names_it() {
+    for order in [Order::Sequential, Order::Concurrent] {
+        let runner = Runner::builder().order(order).build();
+        let log = Log::default();
+        let response = respond(&runner, get("/orders/7?full=1"), |tasks| {
+            tasks.add_task(Task::new(pending::<()>()).named("stuck"));
+            tasks.add_task(Task::new(log.task("by order")).named("behind"));
+            full("hello")
+        })
+        .await;
+        drop(response);
+        let open = respond(&runner, get("/open"), |tasks| {
+            tasks.add_task(Task::blocking(|| panic!("must not run")).named("open"));
+            full("hello")
+        })
+        .await;
+        sleep(SECOND).await;
+        runner.add_task(Task::new(pending::<()>()).named("of no request"));
+        let report = runner.shutdown(2 * SECOND).await;
+        assert!(!report.is_clean());
+        let rows: Vec<_> = report
+            .unfinished()
+            .iter()
+            .map(|task| {
+                let request = task
+                    .method()
+                    .map(|method| format!("{method} {:?}", task.path()));
+                (
+                    task.name(),
+                    task.state(),
+                    task.kind(),
+                    task.age().as_secs(),
+                    request,
+                )
+            })
+            .collect();
+        let orders = Some(r#"GET Some("/orders/7")"#.to_owned());
+        let open_request = Some(r#"GET Some("/open")"#.to_owned());
+        let mut expected = vec![
+            (
+                "stuck",
+                TaskState::Running,
+                TaskKind::Async,
+                3,
+                orders.clone(),
+            ),
+            ("behind", TaskState::Waiting, TaskKind::Async, 3, orders),
+            (
+                "open",
+                TaskState::Waiting,
+                TaskKind::Blocking,
+                3,
+                open_request,
+            ),
+            (
+                "of no request",
+                TaskState::Running,
+                TaskKind::Async,
+                2,
+                None,
+            ),
+        ];
+        if order == Order::Concurrent {
+            expected.remove(1);
+        }
+        assert_eq!(rows.len(), expected.len());
+        assert!(expected.iter().all(|row| rows.contains(row)), "{rows:?}");
+        assert_eq!(rows.last(), expected.last());
+        assert!(report.to_string().contains(
+            "stuck: running for 3.0s, for GET /orders/7, added at tests/it/shutdown.rs:"
+        ));
+        let stats = runner.stats();
+        assert_eq!(stats.aborted, expected.len() as u64);
+        assert_eq!(stats.added, stats.aborted + stats.completed);
+        assert_eq!((stats.pending, stats.running), (0, 0));
+        drop(open);
+        runner.idle().await;
+        assert_eq!(runner.stats(), stats);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn running_tasks_are_told_and_have_the_grace_to_end() {
+    let runner = Runner::new();
+    let log = Log::default();
+    for number in 0..2 {
+        let log = log.clone();
+        runner.add_task(Task::with_context(move |cx| async move {
+            assert!(!cx.is_shutting_down());
+            cx.shutting_down().await;
+            assert!(cx.is_shutting_down());
+            sleep(SECOND).await;
+            log.write(number.to_string());
+        }));
+    }
+    sleep(SECOND).await;
+    assert!(runner.shutdown(2 * SECOND).await.is_clean());
+    assert_eq!(log.lines().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_running_tasks_and_requests_in_flight_add_during_the_grace_runs() {
+    let runner = Runner::new();
+    let log = Log::default();
+    let (inner, nested) = (runner.clone(), log.clone());
+    let tasks = BackgroundTasks::new();
+    let (again, own) = (tasks.clone(), log.clone());
+    tasks.add_task(Task::with_context(|cx| async move {
+        cx.shutting_down().await;
+        again.add_task(own.task("own queue"));
+        inner.add_task(nested.task("of no request"));
+    }));
+    drop(runner.attach(full("hello"), tasks));
+    let in_flight = BackgroundTasks::new();
+    let response = runner.attach(full("hello"), in_flight.clone());
+    in_flight.add_task(log.task("in flight"));
+    let late = log.clone();
+    tokio::spawn(async move {
+        sleep(SECOND).await;
+        in_flight.add_task(late.task("in flight, during the grace"));
+        drop(response);
+    });
+    assert!(runner.shutdown(5 * SECOND).await.is_clean());
+    let mut lines = log.lines();
+    lines.sort();
+    assert_eq!(
+        lines,
+        [
+            "in flight",
+            "in flight, during the grace",
+            "of no request",
+            "own queue"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn afterwards_everything_is_refused_and_counted() {
+    let runner = Runner::new();
+    let idle_tasks = BackgroundTasks::new();
+    drop(runner.attach(full("hello"), idle_tasks.clone()));
+    let open_tasks = BackgroundTasks::new();
+    let open = runner.attach(full("hello"), open_tasks.clone());
+    assert!(runner.shutdown(SECOND).await.is_clean());
+    for tasks in [idle_tasks, open_tasks] {
+        let refused = tasks.try_add_task(async {}).unwrap_err();
+        assert!(matches!(refused, AddTaskError::Closed(_)));
+        assert!(
+            refused
+                .to_string()
+                .contains("stop the server before the runner")
+        );
+        tasks.add_task(async { panic!("must not run") });
+    }
+    assert!(runner.try_add_task(async {}).is_err());
+    runner.add_blocking_task(|| panic!("must not run"));
+    let tasks = BackgroundTasks::new();
+    tasks.add_task(async { panic!("must not run") });
+    drop(runner.attach(full("hello"), tasks));
+    drop(open);
+    let stats = runner.stats();
+    assert_eq!((stats.added, stats.rejected), (4, 4));
+    soon(runner.idle()).await;
+}
+
+#[tokio::test]
+async fn a_blocking_task_that_runs_is_named_and_reported_once_and_its_thread_goes_on() {
+    let runner = Runner::new();
+    let (release, gate) = mpsc::channel::<()>();
+    let (started, has_started) = mpsc::channel();
+    let log = Log::default();
+    let task_log = log.clone();
+    let tasks = BackgroundTasks::new();
+    tasks.add_task(
+        Task::blocking(move || {
+            started.send(()).unwrap();
+            let _ = gate.recv();
+            task_log.write("returned");
+        })
+        .named("stuck"),
+    );
+    tasks.add_blocking_task(|| panic!("must not run"));
+    drop(runner.attach(full("hello"), tasks));
+    tokio::task::spawn_blocking(move || has_started.recv().unwrap())
+        .await
+        .unwrap();
+    let report = soon(runner.shutdown(Duration::from_millis(1))).await;
+    assert_eq!(report.unfinished().len(), 2);
+    assert_eq!(report.unfinished()[0].name(), "stuck");
+    assert_eq!(report.unfinished()[0].kind(), TaskKind::Blocking);
+    assert_eq!(runner.stats().aborted, 2);
+    drop(release);
+    soon(runner.idle()).await;
+    assert_eq!(log.lines(), ["returned"]);
+    let stats = runner.stats();
+    assert_eq!((stats.added, stats.aborted, stats.completed), (2, 2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_that_wait_for_a_place_are_aborted_and_dropped() {
+    let runner = Runner::builder().max_running(1).max_blocking(1).build();
+    let held = std::sync::Arc::new(());
+    for _ in 0..10 {
+        let captured = held.clone();
+        runner.add_task(async move {
+            pending::<()>().await;
+            drop(captured);
+        });
+        let captured = held.clone();
+        runner.add_blocking_task(move || drop(captured));
+    }
+    let report = runner.shutdown(SECOND).await;
+    let running = report
+        .unfinished()
+        .iter()
+        .filter(|task| task.running_for().is_some());
+    assert_eq!((report.unfinished().len(), running.count()), (20, 1));
+    runner.idle().await;
+    assert_eq!(std::sync::Arc::strong_count(&held), 1);
+    assert_eq!(runner.stats().aborted, 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_call_returns_the_same_report_at_once() {
+    let runner = Runner::new();
+    runner.add_task(Task::new(pending::<()>()).named("stuck"));
+    let first = runner.shutdown(SECOND).await;
+    let begun = Instant::now();
+    let second = runner.shutdown(100 * SECOND).await;
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert_eq!(first.unfinished()[0].name(), "stuck");
+    assert_eq!(second.unfinished()[0].id(), first.unfinished()[0].id());
+    assert_eq!(second.unfinished().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_concurrent_calls_the_shortest_grace_ends_both_and_both_tell_the_same() {
+    let runner = Runner::new();
+    runner.add_task(Task::new(pending::<()>()).named("stuck"));
+    let begun = Instant::now();
+    let (one, other) = tokio::join!(runner.shutdown(50 * SECOND), runner.shutdown(SECOND));
+    assert_eq!(begun.elapsed().as_secs(), 1);
+    assert_eq!((one.unfinished().len(), other.unfinished().len()), (1, 1));
+    assert_eq!(runner.stats().aborted, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_call_tells_the_tasks_and_aborts_nothing() {
+    let runner = Runner::new();
+    let log = Log::default();
+    let told = log.clone();
+    runner.add_task(Task::with_context(|cx| async move {
+        cx.shutting_down().await;
+        told.write("told");
+        sleep(10 * SECOND).await;
+        told.write("done");
+    }));
+    assert!(
+        tokio::time::timeout(SECOND, runner.shutdown(5 * SECOND))
+            .await
+            .is_err()
+    );
+    sleep(10 * SECOND).await;
+    assert_eq!(log.lines(), ["told", "done"]);
+    runner.try_add_task(log.task("still taken")).unwrap();
+    assert!(runner.shutdown(SECOND).await.is_clean());
+    assert_eq!(log.lines().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_shuts_its_own_runner_down_is_aborted_and_named_after_the_grace() {
+    let runner = Runner::new();
+    let log = Log::default();
+    let (inner, task_log) = (runner.clone(), log.clone());
+    runner.add_task(
+        Task::new(async move {
+            let report = inner.shutdown(SECOND).await;
+            task_log.write(report.unfinished()[0].name());
+            tokio::task::yield_now().await;
+            task_log.write("must not get here");
+        })
+        .named("suicidal"),
+    );
+    runner.idle().await;
+    assert_eq!(log.lines(), ["suicidal"]);
+    assert_eq!(runner.stats().aborted, 1);
+}
+
+#[test]
+fn it_needs_neither_a_runtime_nor_a_timer() {
+    let runner = Runner::new();
+    assert!(
+        runner
+            .shutdown(Duration::MAX)
+            .now_or_never()
+            .unwrap()
+            .is_clean()
+    );
+    let runner = Runner::new();
+    let tasks = BackgroundTasks::new();
+    let response = runner.attach(full("hello"), tasks.clone());
+    tasks.add_task(async {});
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let report = runtime.block_on(runner.shutdown(Duration::from_millis(5)));
+    assert_eq!(report.unfinished().len(), 1);
+    drop(response);
+    assert_eq!(runner.stats().aborted, 1);
+}
+
+#[tokio::test]
+async fn an_abort_contains_panicking_destructors() {
+    struct PanicsWhenDropped;
+    impl Drop for PanicsWhenDropped {
+        fn drop(&mut self) {
+            panic!("on purpose: a destructor");
+        }
+    }
+    let runner = Runner::new();
+    let tasks = BackgroundTasks::new();
+    for _ in 0..3 {
+        let captured = PanicsWhenDropped;
+        tasks.add_task(async move {
+            pending::<()>().await;
+            drop(captured);
+        });
+    }
+    drop(runner.attach(full("hello"), tasks));
+    let report = soon(runner.shutdown(Duration::from_millis(1))).await;
+    assert_eq!(report.unfinished().len(), 3);
+    soon(runner.idle()).await;
+    assert_eq!(runner.stats().aborted, 3);
+}
