@@ -5,7 +5,7 @@
 //! curl http://127.0.0.1:3000/
 //! ```
 
-use std::{convert::Infallible, env};
+use std::{convert::Infallible, env, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -63,6 +63,6 @@ async fn main() -> Result<(), BoxError> {
         tokio::spawn(connections.watch(connection.into_owned()));
     }
     connections.shutdown().await; // first the requests, then their tasks
-    runner.idle().await;
+    println!("{}", runner.shutdown(Duration::from_secs(10)).await);
     Ok(())
 }

@@ -5,7 +5,7 @@
 //! curl http://127.0.0.1:3000/
 //! ```
 
-use std::env;
+use std::{env, time::Duration};
 
 use axum::{
     Router,
@@ -50,6 +50,6 @@ async fn main() -> Result<(), BoxError> {
     axum::serve(listener, app)
         .with_graceful_shutdown(stop)
         .await?;
-    runner.idle().await;
+    println!("{}", runner.shutdown(Duration::from_secs(10)).await);
     Ok(())
 }

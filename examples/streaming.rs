@@ -73,6 +73,6 @@ async fn main() -> Result<(), BoxError> {
     axum::serve(listener, app)
         .with_graceful_shutdown(stop)
         .await?;
-    runner.idle().await;
+    println!("{}", runner.shutdown(Duration::from_secs(10)).await);
     Ok(())
 }

@@ -62,7 +62,14 @@ impl Batch {
         }
     }
 
+    /// In a model: runs the batch here and now.
+    #[cfg(all(test, background_tasks_loom))]
+    pub(crate) fn launch(self) {
+        crate::models::run(self.drive());
+    }
+
     /// Hands the batch to the runtime. Where there is none, or it is shutting down, its tasks end aborted.
+    #[cfg(not(all(test, background_tasks_loom)))]
     pub(crate) fn launch(self) {
         let Some(runtime) = self.queue.runner().and_then(Runner::runtime) else {
             return;

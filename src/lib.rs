@@ -1,5 +1,13 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(
+    all(test, background_tasks_loom),
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "the models run no threads of Tokio's"
+    )
+)]
 
 mod add_error;
 mod admission;
@@ -20,6 +28,8 @@ mod info;
 mod layer;
 mod list;
 mod missing_layer;
+#[cfg(all(test, background_tasks_loom))]
+mod models;
 mod outcome;
 mod output;
 mod queue;
@@ -33,6 +43,10 @@ mod sync;
 mod task;
 mod tasks;
 mod work;
+
+#[cfg(any(doc, doctest))]
+#[doc = include_str!("../docs/testing.md")]
+pub mod testing {}
 
 pub use self::{
     add_error::AddTaskError,

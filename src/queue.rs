@@ -223,7 +223,6 @@ impl Queue {
     pub(crate) fn end(self: Arc<Self>, outcome: impl FnOnce(Duration) -> ResponseOutcome) {
         let elapsed = self.arrived.elapsed();
         let mut state = lock(&self.state);
-        debug_assert!(matches!(state.phase, Phase::Open), "an end is told once");
         if !matches!(state.phase, Phase::Open) {
             return;
         }
@@ -376,10 +375,11 @@ impl Queue {
         if Arc::ptr_eq(&into, &from) || from.runner.is_some() {
             return;
         }
-        // Both at once, so that a task added to `from` meanwhile cannot overtake those that move; by address, so that two
-        // merges of the same pair cannot wait for each other.
+        // Both at once, so that a task added to `from` meanwhile cannot overtake those that move; by age (and address), so that
+        // two merges of the same pair cannot wait for each other.
+        let age = |queue: &Arc<Self>| (queue.arrived, Arc::as_ptr(queue));
         let (mut into_state, mut from_state);
-        if Arc::as_ptr(&into) < Arc::as_ptr(&from) {
+        if age(&into) < age(&from) {
             into_state = lock(&into.state);
             from_state = lock(&from.state);
         } else {

@@ -19,7 +19,7 @@ use crate::{
     registry::Registry,
     report::Report,
     stats::Counters,
-    sync::{AtomicUsize, Mutex, OnceLock, Ordering, lock},
+    sync::{AtomicUsize, Mutex, OnceLock, Ordering, fence_in_models, lock},
 };
 
 /// Runs tasks off the connections, and counts what becomes of each. Clones are the same runner.
@@ -242,6 +242,7 @@ impl Runner {
         let _waiting = Waiting::new(&self.shared.waiting_for_quiet);
         loop {
             let quiet = self.shared.quiet.notified();
+            fence_in_models();
             if wanted(&self.shared.counters) {
                 return;
             }
@@ -251,6 +252,7 @@ impl Runner {
 
     fn tell_if_quiet(&self) {
         let shared = &self.shared;
+        fence_in_models();
         if shared.waiting_for_quiet.load(Ordering::SeqCst) == 0 {
             return;
         }

@@ -106,7 +106,7 @@ impl Runner {
     }
 
     /// Aborts what is left, and gives a row for each task that any call of this has aborted.
-    fn abort_all(&self) -> Vec<TaskInfo> {
+    pub(crate) fn abort_all(&self) -> Vec<TaskInfo> {
         let queues = self.registry().queues();
         let now = Instant::now();
         let rows = queues.iter().flat_map(|queue| queue.abort(now)).collect();

@@ -1,12 +1,31 @@
-//! The only door to locks and atomics, so that a model checker can take their place.
+//! The only door to locks and atomics, so that loom can take their place: `RUSTFLAGS="--cfg background_tasks_loom" cargo test
+//! --lib models`.
 
+pub(crate) use std::sync::OnceLock;
+
+#[cfg(not(all(test, background_tasks_loom)))]
 pub(crate) use std::sync::{
-    Mutex, MutexGuard, OnceLock, PoisonError,
+    Mutex, MutexGuard,
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
+
+#[cfg(all(test, background_tasks_loom))]
+pub(crate) use loom::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+
+/// Between counting what one did and looking whether somebody waits for it, and the other way round. Sequentially consistent
+/// read-modify-writes order the two by themselves; loom takes them for acquire-release, and wants a fence to see it.
+pub(crate) fn fence_in_models() {
+    #[cfg(all(test, background_tasks_loom))]
+    loom::sync::atomic::fence(Ordering::SeqCst);
+}
 
 /// Locks whatever a panic elsewhere left behind: no state guarded here is left half-written, as no user code runs under a
 /// lock.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

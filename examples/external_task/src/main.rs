@@ -73,11 +73,8 @@ async fn main() -> Result<(), BoxError> {
     axum::serve(listener, app)
         .with_graceful_shutdown(ctrl_c())
         .await?;
-    println!("Finishing what was promised; Ctrl-C again leaves it …");
-    tokio::select! {
-        () = runner.idle() => {}
-        () = ctrl_c() => {}
-    }
+    println!("Finishing what was promised …");
+    println!("{}", runner.shutdown(Duration::from_secs(30)).await);
     println!("{:?}", runner.stats());
     Ok(())
 }

@@ -5,7 +5,7 @@
 //! cargo run --package grpc -- call      # a client, in a second terminal; ADDR says where
 //! ```
 
-use std::env;
+use std::{env, time::Duration};
 
 use tokio::net::TcpListener;
 use tonic::{
@@ -44,7 +44,7 @@ async fn serve(address: &str) -> Result<(), BoxError> {
             drop(tokio::signal::ctrl_c().await);
         })
         .await?;
-    runner.idle().await;
+    println!("{}", runner.shutdown(Duration::from_secs(10)).await);
     Ok(())
 }
 

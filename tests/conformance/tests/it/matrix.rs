@@ -242,7 +242,7 @@ impl Case<'_> {
 }
 
 /// Panics that are part of a row do not fill the terminal.
-fn silence_panics_on_purpose() {
+pub(crate) fn silence_panics_on_purpose() {
     let report = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
         let text = panic.payload().downcast_ref::<&str>();

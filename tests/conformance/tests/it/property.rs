@@ -36,8 +36,8 @@ enum Event {
 /// What the consumer does with the body.
 #[derive(Clone, Copy, Debug)]
 enum Consumer {
-    /// Polls until `None` or an error, and so many times again.
-    ToTheEnd { again: usize },
+    /// Polls until `None` or an error, and so many times again. Then drops it, at once or when tasks have had their turn.
+    ToTheEnd { again: usize, at_once: bool },
     /// Polls so many times, and drops it.
     Stops { polls: usize },
     /// Polls so many times, and drops it on a thread of its own.
@@ -82,7 +82,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 
 fn consumer() -> impl Strategy<Value = Consumer> {
     prop_oneof![
-        (0..3_usize).prop_map(|again| Consumer::ToTheEnd { again }),
+        (0..3_usize, any::<bool>())
+            .prop_map(|(again, at_once)| Consumer::ToTheEnd { again, at_once }),
         (0..10_usize).prop_map(|polls| Consumer::Stops { polls }),
         (0..10_usize).prop_map(|polls| Consumer::StopsOnAThread { polls }),
     ]
@@ -228,7 +229,7 @@ where
     let mut cx = Context::from_waker(Waker::noop());
     let (mut seen, mut ended, mut polls) = (Vec::new(), 0, 0);
     let go_on = |polls, ended| match consumer {
-        Consumer::ToTheEnd { again } => ended <= again,
+        Consumer::ToTheEnd { again, .. } => ended <= again,
         Consumer::Stops { polls: limit } | Consumer::StopsOnAThread { polls: limit } => {
             polls < limit
         }
@@ -241,7 +242,9 @@ where
         seen.push(one);
         polls += 1;
     }
-    before_poll(polls).await;
+    if !matches!(consumer, Consumer::ToTheEnd { at_once: true, .. }) {
+        before_poll(polls).await;
+    }
     log.write(Happened::Dropped);
     match consumer {
         Consumer::StopsOnAThread { .. } => std::thread::spawn(|| drop(body)).join().unwrap(),
@@ -459,7 +462,7 @@ proptest! {
         // At an end that the body tells, tasks run at once, not when it is dropped.
         let dropped = play.log.iter().position(|happened| *happened == Happened::Dropped).unwrap();
         let in_the_handler = script.moments.in_the_handler + script.moments.attached;
-        if end < dropped {
+        if end < dropped && !matches!(script.consumer, Consumer::ToTheEnd { at_once: true, .. }) {
             let ran_by_then = ran.iter().filter(|(at, _)| *at < dropped).count();
             prop_assert!(ran_by_then >= in_the_handler, "late: {:?}", play.log);
         }

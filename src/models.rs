@@ -1,0 +1,243 @@
+//! loom's models of what races: each checks all interleavings (with up to three preemptions) of the real queue, registry,
+//! admission and counters. Batches run on the thread that starts them.
+
+use std::{
+    panic::Location,
+    pin::pin,
+    sync::{
+        Arc, Mutex as StdMutex,
+        atomic::{AtomicUsize as StdAtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Waker},
+    time::Duration,
+};
+
+use loom::{
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+    thread,
+};
+
+use crate::{ResponseEnd, ResponseOutcome, Runner, Task, queue::Queue};
+
+/// Runs a batch here and now.
+pub(crate) fn run(future: impl Future<Output = ()>) {
+    let mut future = pin!(future);
+    while future
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()))
+        .is_pending()
+    {}
+}
+
+/// Checks `model` in all interleavings, and prints how many there were.
+fn check(name: &str, model: impl Fn() + Send + Sync + 'static) {
+    let executions = Arc::new(StdAtomicUsize::new(0));
+    let count = Arc::clone(&executions);
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(move || {
+        count.fetch_add(1, Relaxed);
+        model();
+    });
+    println!("loom: {name}: {} executions", executions.load(Relaxed));
+}
+
+/// What the tasks of a model did.
+#[derive(Clone)]
+struct Witness {
+    inside: Arc<AtomicUsize>,
+    ran: Arc<StdMutex<Vec<usize>>>,
+}
+
+impl Witness {
+    fn new() -> Self {
+        Self {
+            inside: Arc::new(AtomicUsize::new(0)),
+            ran: Arc::default(),
+        }
+    }
+
+    /// A task that checks that it runs alone, and notes that it ran.
+    fn task(&self, number: usize) -> Task {
+        let witness = self.clone();
+        Task::new(async move {
+            assert_eq!(witness.inside.fetch_add(1, SeqCst), 0, "two at once");
+            witness.ran.lock().unwrap().push(number);
+            witness.inside.fetch_sub(1, SeqCst);
+        })
+    }
+
+    fn ran(&self) -> Vec<usize> {
+        self.ran.lock().unwrap().clone()
+    }
+}
+
+fn outcome(elapsed: Duration) -> ResponseOutcome {
+    ResponseOutcome {
+        end: ResponseEnd::Completed,
+        status: Some(http::StatusCode::OK),
+        body_bytes: 0,
+        elapsed,
+    }
+}
+
+fn add(queue: &Arc<Queue>, task: Task) {
+    queue.add_or_reject(task, Location::caller());
+}
+
+fn assert_balanced(runner: &Runner) {
+    let stats = runner.stats();
+    let ended = stats.completed + stats.rejected + stats.aborted;
+    assert_eq!(stats.added, ended);
+    assert_eq!((stats.pending, stats.running), (0, 0));
+    assert!(runner.tasks().is_empty());
+}
+
+#[test]
+fn adding_against_the_end_of_the_response() {
+    check("add against end", || {
+        let (runner, witness) = (Runner::new(), Witness::new());
+        let queue = Queue::of_response(runner.clone());
+        add(&queue, witness.task(0));
+        let (ended, adding) = (Arc::clone(&queue), witness.clone());
+        let end = thread::spawn(move || ended.end(outcome));
+        add(&queue, adding.task(1));
+        end.join().unwrap();
+        assert_eq!(witness.ran(), [0, 1]);
+        assert_balanced(&runner);
+    });
+}
+
+#[test]
+fn adding_against_the_last_tasks_end() {
+    check("add against the last task's end", || {
+        let (runner, witness) = (Runner::new(), Witness::new());
+        let queue = Queue::of_no_request(runner.clone());
+        let (other, task) = (Arc::clone(&queue), witness.task(1));
+        let adder = thread::spawn(move || add(&other, task));
+        add(&queue, witness.task(0));
+        adder.join().unwrap();
+        let mut ran = witness.ran();
+        ran.sort_unstable();
+        assert_eq!(ran, [0, 1]);
+        assert_balanced(&runner);
+    });
+}
+
+#[test]
+fn adding_against_shutdown() {
+    check("add against shutdown", || {
+        let (runner, witness) = (Runner::new(), Witness::new());
+        let queue = Queue::of_response(runner.clone());
+        let (other, first, second) = (Arc::clone(&queue), witness.task(0), witness.task(1));
+        let adder = thread::spawn(move || {
+            add(&other, first);
+            add(&other, second);
+        });
+        runner.registry().close();
+        let rows = runner.abort_all();
+        adder.join().unwrap();
+        // What came in before is aborted and named; what came later, refused.
+        let stats = runner.stats();
+        assert_eq!((stats.added, stats.aborted), (2, rows.len() as u64));
+        assert!(witness.ran().is_empty());
+        assert_balanced(&runner);
+        queue.end(outcome);
+        assert_balanced(&runner);
+    });
+}
+
+#[test]
+fn two_ends_at_once() {
+    check("two ends at once", || {
+        let (runner, witness) = (Runner::new(), Witness::new());
+        let queue = Queue::of_response(runner.clone());
+        add(&queue, witness.task(0));
+        let other = Arc::clone(&queue);
+        let end = thread::spawn(move || other.end(outcome));
+        queue.end(outcome);
+        end.join().unwrap();
+        assert_eq!(witness.ran(), [0]);
+        assert_balanced(&runner);
+    });
+}
+
+#[test]
+fn merging_against_adding() {
+    check("merge against add", || {
+        let (runner, witness) = (Runner::new(), Witness::new());
+        let (queue, alone) = (Queue::of_response(runner.clone()), Queue::stand_alone());
+        add(&alone, witness.task(0));
+        let (other, task) = (Arc::clone(&alone), witness.task(1));
+        let adder = thread::spawn(move || add(&other, task));
+        queue.merge(&alone);
+        queue.end(outcome);
+        adder.join().unwrap();
+        assert_eq!(witness.ran(), [0, 1]);
+        assert_balanced(&runner);
+    });
+}
+
+#[test]
+fn two_merges_of_the_same_pair() {
+    check("two merges of the same pair", || {
+        let (one, other) = (Queue::stand_alone(), Queue::stand_alone());
+        add(&one, Task::new(async {}));
+        add(&other, Task::new(async {}));
+        let (left, right) = (Arc::clone(&one), Arc::clone(&other));
+        let merger = thread::spawn(move || left.merge(&right));
+        other.merge(&one);
+        merger.join().unwrap();
+        assert_eq!((one.len(), other.len()), (2, 2));
+    });
+}
+
+#[test]
+fn no_more_than_the_limit_run_and_nobody_is_left_waiting() {
+    check("admission", || {
+        let (runner, witness) = (Runner::builder().max_running(1).build(), Witness::new());
+        let (other, task) = (Queue::of_no_request(runner.clone()), witness.task(1));
+        let adder = thread::spawn(move || add(&other, task));
+        add(&Queue::of_no_request(runner.clone()), witness.task(0));
+        adder.join().unwrap();
+        let mut ran = witness.ran();
+        ran.sort_unstable();
+        assert_eq!(ran, [0, 1]);
+        assert_balanced(&runner);
+    });
+}
+
+#[test]
+fn no_more_than_the_limit_wait() {
+    check("max_pending", || {
+        let (runner, witness) = (Runner::builder().max_pending(1).build(), Witness::new());
+        let queue = Queue::of_response(runner.clone());
+        // Of another request, so that the two may run side by side.
+        let (other, task) = (Queue::of_response(runner.clone()), Witness::new().task(1));
+        let adder = thread::spawn(move || {
+            add(&other, task);
+            other.end(outcome);
+        });
+        add(&queue, witness.task(0));
+        queue.end(outcome);
+        adder.join().unwrap();
+        let stats = runner.stats();
+        assert!(stats.completed >= 1 && stats.completed + stats.rejected == 2);
+        assert_balanced(&runner);
+    });
+}
+
+#[test]
+fn whoever_waits_for_idle_is_woken() {
+    check("idle", || {
+        let (runner, witness) = (Runner::new(), Witness::new());
+        let queue = Queue::of_response(runner.clone());
+        add(&queue, witness.task(0));
+        let ender = thread::spawn(move || queue.end(outcome));
+        loom::future::block_on(runner.drained());
+        loom::future::block_on(runner.idle());
+        assert_eq!(witness.ran(), [0]);
+        ender.join().unwrap();
+        assert_balanced(&runner);
+    });
+}

@@ -1,0 +1,129 @@
+//! Books that balance whatever happens: clients leaving at random, tasks failing in every way, limits hit, shutdown in the middle.
+//!
+//! `CHAOS_SEED=7 CHAOS_REQUESTS=100000 cargo test --package conformance chaos -- --nocapture` plays another run.
+
+use std::{
+    collections::HashMap,
+    env,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use tokio::net::TcpListener;
+use tower_background_tasks::{Runner, Stats, TaskEnd, TaskId};
+
+use crate::{
+    clients::soon,
+    load::{client, router},
+    matrix::silence_panics_on_purpose,
+};
+
+const CLIENTS: usize = 32;
+
+pub(crate) fn number_from_env(name: &str, default: u64) -> u64 {
+    match env::var(name) {
+        Ok(number) => number
+            .parse()
+            .unwrap_or_else(|_| panic!("{name} is a number")),
+        Err(_) => default,
+    }
+}
+
+/// What the observer was told: how often of each task.
+type Told = Arc<Mutex<HashMap<TaskId, usize>>>;
+
+fn runner(told: &Told) -> Runner {
+    let told = told.clone();
+    Runner::builder()
+        .max_running(16)
+        .max_blocking(4)
+        .max_pending(400)
+        .on_task_end(move |report| {
+            *told.lock().unwrap().entry(report.id()).or_default() += 1;
+            if matches!(report.end(), TaskEnd::Skipped) {
+                panic!("on purpose: an observer");
+            }
+        })
+        .build()
+}
+
+fn ended(stats: Stats) -> u64 {
+    let Stats {
+        completed,
+        failed,
+        panicked,
+        timed_out,
+        skipped,
+        rejected,
+        aborted,
+        ..
+    } = stats;
+    completed + failed + panicked + timed_out + skipped + rejected + aborted
+}
+
+async fn play(seed: u64, requests: usize) {
+    let told = Told::default();
+    let runner = runner(&told);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = router().layer(runner.layer());
+    let serving = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+
+    let clients = (0..CLIENTS as u64).map(|number| {
+        let seed = seed.wrapping_mul(1_000_003).wrapping_add(number);
+        tokio::spawn(client(address, seed, requests / CLIENTS))
+    });
+    let clients = tokio::spawn(join_all(clients));
+    // In the middle: by then about three fifths of the tasks have been added.
+    let middle = requests as u64 * 6 / 5;
+    while runner.stats().added < middle && !clients.is_finished() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let before = runner.stats();
+    let report = runner.shutdown(Duration::from_millis(200)).await;
+    let left: usize = clients.await.unwrap().into_iter().map(Result::unwrap).sum();
+    serving.abort();
+    soon(runner.idle()).await;
+    // Connections whose client left may still be on their way to notice.
+    soon(async {
+        while runner.stats().pending > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+
+    let stats = runner.stats();
+    println!(
+        "chaos: seed {seed}, {requests} requests, {left} left early, shutdown at {} tasks with {} unfinished\n  {stats:?}",
+        before.added,
+        report.unfinished().len(),
+    );
+    assert_eq!(stats.added, ended(stats));
+    assert_eq!((stats.pending, stats.running), (0, 0));
+    assert!(stats.aborted >= report.unfinished().len() as u64);
+    let told = told.lock().unwrap();
+    assert_eq!(
+        told.len() as u64,
+        stats.added,
+        "tasks that the observer was told of"
+    );
+    assert!(told.values().all(|times| *times == 1), "told twice");
+    for row in report.unfinished() {
+        assert!(told.contains_key(&row.id()), "{row}");
+    }
+    assert!(runner.tasks().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_books_balance_whatever_happens() {
+    silence_panics_on_purpose();
+    let requests = number_from_env("CHAOS_REQUESTS", 20_000) as usize;
+    let seeds = match env::var("CHAOS_SEED") {
+        Ok(_) => vec![number_from_env("CHAOS_SEED", 0)],
+        Err(_) => vec![1, 2, 3],
+    };
+    for seed in seeds {
+        play(seed, requests).await;
+    }
+}
