@@ -17,7 +17,7 @@ use crate::{
     Runner, TaskEnd,
     admission::Permit,
     contain::contain,
-    execution::{Execution, discard},
+    execution::{Execution, clear, discard},
     queue::{Advance, Queue, Turn},
 };
 
@@ -31,6 +31,9 @@ pub(crate) struct Batch {
     current: Option<Execution>,
     /// This is one task among others of its queue, which run beside it.
     alone: bool,
+    /// A recent time, for a task that begins in a runner that nobody observes: it saves a look at the clock for each. `None`
+    /// where time may have passed since.
+    clock: Option<Instant>,
 }
 
 impl Batch {
@@ -49,10 +52,17 @@ impl Batch {
             runner.batch_begun();
         }
         Self {
-            current: Some(Execution::new(Arc::clone(&queue), first)),
+            current: Some(Execution::new(first)),
             queue,
             alone,
+            clock: None,
         }
+    }
+
+    /// It is `now`.
+    pub(crate) fn at(mut self, now: Instant) -> Self {
+        self.clock = Some(now);
+        self
     }
 
     /// Sets the batch going when it is admitted, and returns at once: the caller is a connection, or a `Drop`.
@@ -71,13 +81,14 @@ impl Batch {
     /// Hands the batch to the runtime. Where there is none, or it is shutting down, its tasks end aborted.
     #[cfg(not(all(test, background_tasks_loom)))]
     pub(crate) fn launch(self) {
-        let Some(runtime) = self.queue.runner().and_then(Runner::runtime) else {
+        let queue = Arc::clone(&self.queue);
+        let Some(runtime) = queue.runner().and_then(Runner::runtime) else {
             return;
         };
         // Tokio panics when the system has no more threads to give.
         let _ = contain(|| {
             if self.wants_blocking_thread() {
-                self.launch_blocking(&runtime);
+                self.launch_blocking(runtime);
             } else {
                 runtime.spawn(self.drive());
             }
@@ -95,16 +106,16 @@ impl Batch {
     fn launch_blocking(mut self, runtime: &Handle) {
         runtime.spawn_blocking(move || {
             let hopped = Instant::now();
-            loop {
-                if let Some(execution) = &mut self.current {
-                    let end = execution.run_here();
-                    self.advance(end);
-                }
+            let mut now = hopped;
+            while let Some(execution) = &mut self.current {
+                let end = execution.run_here(&self.queue, now);
+                self.advance(end);
                 if self.has_ended() {
                     return;
                 }
                 let Some(batch) = self.admitted() else { return };
-                if !batch.wants_blocking_thread() || hopped.elapsed() > HOLDS_THREAD {
+                now = Instant::now();
+                if !batch.wants_blocking_thread() || now.duration_since(hopped) > HOLDS_THREAD {
                     return batch.launch();
                 }
                 self = batch;
@@ -113,16 +124,21 @@ impl Batch {
     }
 
     /// Gives the batch back when its task has a place under the runner's limits; otherwise it starts by itself, later.
-    fn admitted(self) -> Option<Self> {
-        let runner = self.queue.runner()?.clone();
-        match runner.admission() {
-            Some(admission) if !self.has_permit() => admission.admit(&runner, self),
-            _ => Some(self),
+    fn admitted(mut self) -> Option<Self> {
+        if !self.wants_permit() {
+            return Some(self);
         }
+        self.clock = None;
+        let runner = self.queue.runner()?.clone();
+        runner.admission()?.admit(&runner, self)
     }
 
-    fn has_permit(&self) -> bool {
-        self.current.as_ref().is_some_and(Execution::has_permit)
+    fn wants_permit(&self) -> bool {
+        let limited = self
+            .queue
+            .runner()
+            .is_some_and(|runner| runner.admission().is_some());
+        limited && !self.current.as_ref().is_some_and(Execution::has_permit)
     }
 
     pub(crate) fn set_permit(&mut self, permit: Permit) {
@@ -137,46 +153,56 @@ impl Batch {
 
     fn wants_blocking_thread(&self) -> bool {
         let current = self.current.as_ref();
-        current.is_some_and(Execution::wants_blocking_thread)
+        current.is_some_and(|execution| execution.wants_blocking_thread(&self.queue))
     }
 
     fn has_ended(&self) -> bool {
         self.current.is_none()
     }
 
-    /// The current task has ended: reports it, unless somebody has, and goes on to the next.
-    fn advance(&mut self, end: TaskEnd) {
-        let Some(execution) = self.current.take() else {
-            return discard(end);
+    fn poll_current(&mut self, cx: &mut Context<'_>) -> Poll<TaskEnd> {
+        let (queue, clock) = (&self.queue, &mut self.clock);
+        let Some(execution) = &mut self.current else {
+            return Poll::Ready(TaskEnd::Aborted);
         };
-        let Advance { ended, next } = self.take_next(execution, &end);
-        if let Some(current) = ended {
-            self.queue.report(&current, &end, Instant::now());
+        let now = || match queue.runner() {
+            Some(runner) if !runner.is_observed() => *clock.get_or_insert_with(Instant::now),
+            _ => Instant::now(),
+        };
+        let polled = execution.poll(queue, cx, now);
+        if polled.is_pending() {
+            self.clock = None;
         }
-        discard(end);
-        self.current = next.map(|turn| Execution::new(Arc::clone(&self.queue), turn));
-        if let (None, Some(runner)) = (&self.current, self.queue.runner()) {
-            runner.batch_ended();
-        }
+        polled
     }
 
-    fn take_next(&self, ended: Execution, end: &TaskEnd) -> Advance {
-        let (key, failed) = (ended.key(), end.is_failure());
-        drop(ended); // nothing of it is alive when the next task begins
-        if self.alone {
-            let ended = self.queue.ended(key, failed);
+    /// The current task has ended: reports it, unless somebody has, and goes on to the next.
+    fn advance(&mut self, end: TaskEnd) {
+        let Some(key) = self.current.as_ref().map(Execution::key) else {
+            return discard(end);
+        };
+        let end = clear(&mut self.current, end); // nothing of it is alive when the next task begins
+        let Advance { ended, next } = if self.alone {
+            let ended = self.queue.ended(key, end.is_failure());
             Advance { ended, next: None }
         } else {
-            self.queue.advance(key, failed)
+            self.queue.advance(key, end.is_failure())
+        };
+        if let Some(current) = ended {
+            self.queue.report(&current, &end);
+        }
+        discard(end);
+        self.current = next.map(Execution::new);
+        if let (None, Some(runner)) = (&self.current, self.queue.runner()) {
+            runner.batch_ended();
         }
     }
 }
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        while let Some(execution) = &mut self.current {
-            let end = execution.clear(TaskEnd::Aborted);
-            self.advance(end);
+        while !self.has_ended() {
+            self.advance(TaskEnd::Aborted);
         }
     }
 }
@@ -202,12 +228,12 @@ impl Future for Drive {
         }
         while let Some(batch) = &mut this.batch {
             let progress = ready!(coop::poll_proceed(cx));
-            if let Some(execution) = &mut batch.current {
-                let end = ready!(execution.poll(cx));
-                batch.advance(end);
-            }
+            let end = ready!(batch.poll_current(cx));
+            batch.advance(end);
             progress.made_progress();
-            this.batch = this.batch.take().and_then(Batch::for_this_worker);
+            if batch.has_ended() || batch.wants_permit() || batch.wants_blocking_thread() {
+                this.batch = this.batch.take().and_then(Batch::for_this_worker);
+            }
         }
         Poll::Ready(())
     }

@@ -38,7 +38,7 @@ pub(crate) fn info(
 ) -> TaskInfo {
     TaskInfo {
         id: label.id,
-        name: label.name.clone(),
+        name: label.name(),
         location: label.location,
         kind: label.kind(),
         age: now.duration_since(label.added),

@@ -3,6 +3,7 @@
 //! User code (the condition, the future or closure, their destructors) is called here, and always contained.
 
 use std::{
+    mem,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker, ready},
@@ -17,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    BoxError, Runner, Task, TaskContext, TaskEnd,
+    BoxError, ResponseOutcome, Runner, Task, TaskContext, TaskEnd,
     admission::Permit,
     contain::{contain, contain_drop},
     current::Key,
@@ -26,13 +27,9 @@ use crate::{
 
 /// A task whose turn has come.
 pub(crate) struct Execution {
-    queue: Arc<Queue>,
+    task: Task,
     key: Key,
-    /// `None` once the task has ended, or is on the blocking pool by itself.
-    task: Option<Task>,
     stage: Stage,
-    blocking: bool,
-    timeout: Option<Duration>,
     /// Sends a blocking task to the blocking pool by itself, even without a timeout.
     isolate_blocking: bool,
     /// The task's place under the runner's limits. `None` where there are no limits, and before it has one.
@@ -41,21 +38,18 @@ pub(crate) struct Execution {
 
 enum Stage {
     Waiting,
-    /// `Some` for a task with a timeout.
-    Running(Option<Pin<Box<Sleep>>>),
-    /// A blocking task with a timeout, on a thread that nobody waits for longer than that.
+    Running,
+    /// A task with a timeout.
+    Timed(Pin<Box<Sleep>>),
+    /// A blocking task with a timeout, on a thread that nobody waits for longer than that. `task` is a stand-in.
     OnItsOwn(Pin<Box<dyn Future<Output = TaskEnd> + Send>>),
 }
 
 impl Execution {
-    pub(crate) fn new(queue: Arc<Queue>, Turn { task, key }: Turn) -> Self {
-        let default_timeout = queue.runner().and_then(Runner::task_timeout);
+    pub(crate) fn new(turn: Turn) -> Self {
         Self {
-            queue,
-            key,
-            blocking: task.is_blocking(),
-            timeout: task.timeout_after().or(default_timeout),
-            task: Some(task),
+            task: turn.task,
+            key: turn.key,
             stage: Stage::Waiting,
             isolate_blocking: false,
             permit: None,
@@ -67,7 +61,7 @@ impl Execution {
     }
 
     pub(crate) fn is_blocking(&self) -> bool {
-        self.blocking
+        self.task.is_blocking()
     }
 
     pub(crate) fn has_permit(&self) -> bool {
@@ -79,8 +73,8 @@ impl Execution {
     }
 
     /// True for a task that is to be run by [`run_here`](Self::run_here), on the blocking pool.
-    pub(crate) fn wants_blocking_thread(&self) -> bool {
-        self.blocking && self.timeout.is_none() && matches!(self.stage, Stage::Waiting)
+    pub(crate) fn wants_blocking_thread(&self, queue: &Queue) -> bool {
+        self.task.is_blocking() && timeout_of(&self.task, queue).is_none()
     }
 
     /// Lets [`poll`](Self::poll) send a blocking task to the blocking pool, where there is one, and run it here where not.
@@ -88,53 +82,54 @@ impl Execution {
         self.isolate_blocking = true;
     }
 
-    /// Runs a blocking task on this thread.
-    pub(crate) fn run_here(&mut self) -> TaskEnd {
-        let end = match self.begin() {
-            Ok(()) => match self.poll_task(&mut Context::from_waker(Waker::noop())) {
+    /// Runs a blocking task on this thread. What comes back is not to be dropped but by [`discard`].
+    pub(crate) fn run_here(&mut self, queue: &Arc<Queue>, now: Instant) -> TaskEnd {
+        match self.begin(queue, now) {
+            Ok(()) => match self.poll_task(queue, &mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(end) => end,
                 Poll::Pending => TaskEnd::Aborted,
             },
             Err(end) => end,
-        };
-        self.clear(end)
+        }
     }
 
-    /// Runs the task on the current runtime. What comes back is not to be dropped but by [`discard`].
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<TaskEnd> {
+    /// Runs the task on the current runtime; `now` is when it begins, if it does. What comes back is not to be dropped but by
+    /// [`discard`].
+    pub(crate) fn poll(
+        &mut self,
+        queue: &Arc<Queue>,
+        cx: &mut Context<'_>,
+        now: impl FnOnce() -> Instant,
+    ) -> Poll<TaskEnd> {
         if let Stage::Waiting = self.stage {
-            if let Err(end) = self.begin() {
-                return Poll::Ready(self.clear(end));
+            if let Err(end) = self.begin(queue, now()) {
+                return Poll::Ready(end);
             }
         }
         let polled = match &mut self.stage {
             Stage::OnItsOwn(end) => end.as_mut().poll(cx),
-            Stage::Waiting | Stage::Running(_) => self.poll_until_deadline(cx),
+            Stage::Timed(_) => self.poll_until_deadline(queue, cx),
+            Stage::Waiting | Stage::Running => self.poll_task(queue, cx),
         };
-        match polled {
-            Poll::Pending if self.queue.park(self.key, cx.waker()) => Poll::Pending,
-            Poll::Pending => Poll::Ready(self.clear(TaskEnd::Aborted)),
-            Poll::Ready(end) => Poll::Ready(self.clear(end)),
+        if polled.is_pending() && !queue.park(self.key, cx.waker()) {
+            return Poll::Ready(TaskEnd::Aborted);
         }
+        polled
     }
 
-    fn poll_until_deadline(&mut self, cx: &mut Context<'_>) -> Poll<TaskEnd> {
-        if let Poll::Ready(end) = self.poll_task(cx) {
+    fn poll_until_deadline(&mut self, queue: &Arc<Queue>, cx: &mut Context<'_>) -> Poll<TaskEnd> {
+        if let Poll::Ready(end) = self.poll_task(queue, cx) {
             return Poll::Ready(end);
         }
-        if let Stage::Running(Some(deadline)) = &mut self.stage {
+        if let Stage::Timed(deadline) = &mut self.stage {
             // A task that uses up its turn at every poll must not keep its deadline from being looked at.
             ready!(pin!(coop::unconstrained(deadline.as_mut())).poll(cx));
-            return Poll::Ready(TaskEnd::TimedOut);
         }
-        Poll::Pending
+        Poll::Ready(TaskEnd::TimedOut)
     }
 
-    fn poll_task(&mut self, cx: &mut Context<'_>) -> Poll<TaskEnd> {
-        let Some(task) = &mut self.task else {
-            return Poll::Ready(TaskEnd::Aborted);
-        };
-        let (queue, key) = (&self.queue, self.key);
+    fn poll_task(&mut self, queue: &Arc<Queue>, cx: &mut Context<'_>) -> Poll<TaskEnd> {
+        let (task, key) = (&mut self.task, self.key);
         let context = || {
             let name = queue.name_of(key).unwrap_or_default();
             TaskContext::new(Arc::clone(queue), name)
@@ -148,73 +143,81 @@ impl Execution {
     }
 
     /// The task begins: `Err` is the end of one that does not run.
-    fn begin(&mut self) -> Result<(), TaskEnd> {
-        self.stage = Stage::Running(None);
-        if !self.queue.begin(self.key, Instant::now()) {
+    fn begin(&mut self, queue: &Arc<Queue>, now: Instant) -> Result<(), TaskEnd> {
+        self.stage = Stage::Running;
+        if !queue.begin(self.key, now) {
             return Err(TaskEnd::Aborted);
         }
-        let Some(task) = &mut self.task else {
-            return Err(TaskEnd::Aborted);
-        };
-        allowed(task, &self.queue)?;
-        if self.timeout.is_none() && !self.isolate_blocking {
+        if !self.isolate_blocking && self.is_plain(queue) {
             return Ok(());
         }
-        let has_runtime = Handle::try_current().is_ok();
-        if self.blocking {
-            if has_runtime {
-                let own = self.split_off();
-                self.stage = Stage::OnItsOwn(Box::pin(on_its_own(own, self.timeout)));
-            }
-        } else if let Some(timeout) = self.timeout {
-            if !has_runtime {
-                return Err(TaskEnd::Failed(NO_RUNTIME.into()));
-            }
-            let deadline =
-                contain(|| Box::pin(sleep(timeout))).map_err(|panic| no_timer(&panic))?;
-            self.stage = Stage::Running(Some(deadline));
+        allowed(&mut self.task, queue)?;
+        let timeout = timeout_of(&self.task, queue);
+        if timeout.is_some() || self.isolate_blocking {
+            self.stage = self.supervised(queue, timeout)?;
         }
         Ok(())
+    }
+
+    /// True for most tasks: there was a response, or there is none to wait for, and nothing is set that could keep the task from
+    /// running or cut it short.
+    fn is_plain(&self, queue: &Queue) -> bool {
+        self.task.is_plain()
+            && queue.runner().is_some_and(Runner::is_plain)
+            && queue.outcome().is_none_or(ResponseOutcome::is_responded)
+    }
+
+    /// How a task runs that has a timeout, or blocks where it may not.
+    fn supervised(
+        &mut self,
+        queue: &Arc<Queue>,
+        timeout: Option<Duration>,
+    ) -> Result<Stage, TaskEnd> {
+        let has_runtime = Handle::try_current().is_ok();
+        match timeout {
+            _ if self.is_blocking() && has_runtime => {
+                let own = self.split_off();
+                let end = on_its_own(Arc::clone(queue), own, timeout);
+                Ok(Stage::OnItsOwn(Box::pin(end)))
+            }
+            Some(_) if !self.is_blocking() && !has_runtime => {
+                Err(TaskEnd::Failed(NO_RUNTIME.into()))
+            }
+            Some(timeout) if !self.is_blocking() => {
+                let deadline = contain(|| Box::pin(sleep(timeout)));
+                Ok(Stage::Timed(deadline.map_err(|panic| no_timer(&panic))?))
+            }
+            _ => Ok(Stage::Running),
+        }
     }
 
     /// Takes the task out, for a thread that may outlive this. It keeps its place under the limits until it really returns.
     fn split_off(&mut self) -> Self {
         Self {
-            queue: Arc::clone(&self.queue),
+            task: mem::replace(&mut self.task, Task::new(async {})),
             key: self.key,
-            task: self.task.take(),
-            stage: Stage::Running(None),
+            stage: Stage::Running,
+            isolate_blocking: false,
             permit: self.permit.take(),
-            blocking: self.blocking,
-            timeout: self.timeout,
-            isolate_blocking: self.isolate_blocking,
         }
     }
-
-    /// Drops the task and gives back its place. A destructor that panics has the last word.
-    pub(crate) fn clear(&mut self, end: TaskEnd) -> TaskEnd {
-        let end = clear(self.task.take(), end);
-        self.stage = Stage::Running(None);
-        self.permit = None;
-        end
-    }
 }
 
-/// Only what is dropped before its end still has a task here.
-impl Drop for Execution {
-    fn drop(&mut self) {
-        discard(self.clear(TaskEnd::Aborted));
-    }
-}
-
-fn clear(task: Option<Task>, end: TaskEnd) -> TaskEnd {
-    match contain_drop(task) {
+/// Drops a task and gives back its place. A destructor that panics has the last word.
+pub(crate) fn clear(execution: &mut Option<Execution>, end: TaskEnd) -> TaskEnd {
+    match contain(|| *execution = None) {
         Ok(()) => end,
         Err(message) => {
             discard(end);
             TaskEnd::Panicked(message)
         }
     }
+}
+
+/// The task's own timeout, or the runner's.
+fn timeout_of(task: &Task, queue: &Queue) -> Option<Duration> {
+    task.timeout_after()
+        .or_else(|| queue.runner().and_then(Runner::task_timeout))
 }
 
 /// Drops an end that nobody reads: the error in it is user code, too.
@@ -224,7 +227,7 @@ pub(crate) fn discard(end: TaskEnd) {
 
 /// Whether the task runs: by its own condition, or the runner's, or by default when there was a response.
 fn allowed(task: &mut Task, queue: &Queue) -> Result<(), TaskEnd> {
-    if queue.is_stopped() {
+    if queue.stops_on_failure() && queue.is_stopped() {
         return Err(TaskEnd::Skipped);
     }
     let Some(response) = queue.outcome() else {
@@ -240,17 +243,23 @@ fn allowed(task: &mut Task, queue: &Queue) -> Result<(), TaskEnd> {
 }
 
 /// Runs a blocking task on the blocking pool and waits for it; with a timeout, no longer than that from its start.
-async fn on_its_own(mut execution: Execution, timeout: Option<Duration>) -> TaskEnd {
+async fn on_its_own(
+    queue: Arc<Queue>,
+    mut execution: Execution,
+    timeout: Option<Duration>,
+) -> TaskEnd {
     let (started, has_started) = oneshot::channel();
     let spawned = contain(|| {
         spawn_blocking(move || {
             if started.send(()).is_err() {
+                let _ = contain_drop(execution);
                 return TaskEnd::Aborted; // dropped while it waited for a thread: it was reported, and must not run
             }
-            match execution.poll_task(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(end) => execution.clear(end),
-                Poll::Pending => execution.clear(TaskEnd::Aborted),
-            }
+            let end = match execution.poll_task(&queue, &mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(end) => end,
+                Poll::Pending => TaskEnd::Aborted,
+            };
+            clear(&mut Some(execution), end)
         })
     });
     let Ok(thread) = spawned else {

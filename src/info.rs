@@ -95,11 +95,16 @@ impl TaskInfo {
     }
 
     /// The time since it was added.
+    ///
+    /// A runner without an observer and without a subscriber of the log saves looks at the clock: there it is the time since the
+    /// request arrived, for a task added before its response ended.
     pub fn age(&self) -> Duration {
         self.age
     }
 
     /// The time since it started to run, or `None` while it waits.
+    ///
+    /// Without observer and subscriber, that of tasks that ran before it without once being pending is counted in.
     pub fn running_for(&self) -> Option<Duration> {
         self.running_for
     }

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use tokio::time::Instant;
+
 use crate::{
     Task,
     contain::contain_drop,
@@ -50,8 +52,11 @@ impl TaskList {
     }
 
     /// The tasks' labels in the order added.
-    pub(crate) fn labels(&self) -> Vec<Label> {
-        self.in_order().iter().map(|link| link.label()).collect()
+    pub(crate) fn labels(&self, arrived: Instant) -> Vec<Label> {
+        self.in_order()
+            .iter()
+            .map(|link| link.label(arrived))
+            .collect()
     }
 
     fn in_order(&self) -> Vec<&Link> {

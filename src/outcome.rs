@@ -66,13 +66,13 @@ pub enum ResponseEnd {
     /// The server took the whole body.
     ///
     /// So it did where the body was dropped with nothing more owed: `is_end_stream` was true, trailers or as many bytes as
-    /// the response's `Content-Length` (or the body's exact size hint) had gone by, or the response has no content by
+    /// the body's exact size hint (or else the response's `Content-Length`) had gone by, or the response has no content by
     /// [RFC 9110, section 6.4.1](https://www.rfc-editor.org/rfc/rfc9110#section-6.4.1): an answer to HEAD, a success for
     /// CONNECT, status 1xx, 204 or 304.
     Completed,
     /// The body was dropped before its end: the client left, or the server gave up.
     Aborted,
-    /// The body gave an error, or ended short of the response's `Content-Length` (or its own exact size hint).
+    /// The body gave an error, or ended short of its own exact size hint (or else the response's `Content-Length`).
     BodyFailed,
     /// The inner service returned an error, so there was no response.
     ServiceFailed,
@@ -153,9 +153,9 @@ impl EndWatch {
         self.owed = if self.no_content.holds(status) || body.is_end_stream() {
             Owed::Nothing
         } else {
-            // The header before the hint: hyper's HTTP/1 cuts the body to it, whatever the body says.
-            content_length(headers)
-                .or_else(|| body.size_hint().exact())
+            // The hint first: most bodies have one, and looking a header up costs more.
+            let hint = body.size_hint().exact();
+            hint.or_else(|| content_length(headers))
                 .map_or(Owed::Unknown, Owed::Bytes)
         };
     }

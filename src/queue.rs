@@ -29,7 +29,7 @@ use crate::{
     list::TaskList,
     registry::{Closed, Place},
     report::{self, Report},
-    sync::{Mutex, MutexGuard, OnceLock, lock},
+    sync::{Mutex, MutexGuard, OnceLock, get_mut, lock},
 };
 
 pub(crate) struct Queue {
@@ -138,7 +138,8 @@ impl Queue {
         mut task: Task,
         location: &'static Location<'static>,
     ) -> Result<TaskId, AddTaskError> {
-        task.set_added(location);
+        let now = self.is_timed().then(Instant::now);
+        task.set_added(location, now);
         self.add_here(task)
     }
 
@@ -159,6 +160,13 @@ impl Queue {
             batch.start();
         }
         Ok(id)
+    }
+
+    /// Whether the moment at which a task is added counts. Before the end of the response, in a runner that nobody observes, the
+    /// request's arrival is good enough for [`TaskInfo::age`], and saves a look at the clock for each task.
+    fn is_timed(&self) -> bool {
+        let observed = self.runner.as_ref().is_none_or(Runner::is_observed);
+        observed || self.outcome.get().is_some()
     }
 
     /// Adds a task. One that is refused ends rejected.
@@ -200,7 +208,7 @@ impl Queue {
         if !matches!(state.phase, Phase::Idle) {
             return None;
         }
-        let turn = state.next_turn()?;
+        let turn = state.next_turn(self.arrived)?;
         Some(if self.runs_concurrently() {
             Batch::of_one(Arc::clone(self), turn)
         } else {
@@ -213,15 +221,19 @@ impl Queue {
     fn reject(&self, mut task: Task) {
         if let Some(runner) = &self.runner {
             task.set_id(runner.count_added());
-            let current = Current::new(task.label());
+            let current = Current::new(task.label(self.arrived));
             let _ = contain_drop(task);
-            self.report(&current, &TaskEnd::Rejected, Instant::now());
+            self.report(&current, &TaskEnd::Rejected);
         }
     }
 
     /// The response has ended: what is queued goes to the runner.
-    pub(crate) fn end(self: Arc<Self>, outcome: impl FnOnce(Duration) -> ResponseOutcome) {
-        let elapsed = self.arrived.elapsed();
+    pub(crate) fn end(mut self: Arc<Self>, outcome: impl FnOnce(Duration) -> ResponseOutcome) {
+        if Self::nobody_asks(&mut self) {
+            return;
+        }
+        let now = Instant::now();
+        let elapsed = now.duration_since(self.arrived);
         let mut state = lock(&self.state);
         if !matches!(state.phase, Phase::Open) {
             return;
@@ -231,30 +243,36 @@ impl Queue {
         if self.runs_concurrently() {
             state.phase = Phase::Idle;
             let mut batches = Vec::with_capacity(state.tasks.len());
-            while let Some(turn) = state.next_turn() {
-                batches.push(Batch::of_one(Arc::clone(&self), turn));
+            while let Some(turn) = state.next_turn(self.arrived) {
+                batches.push(Batch::of_one(Arc::clone(&self), turn).at(now));
             }
             drop(state);
             batches.into_iter().for_each(Batch::start);
-        } else if let Some(turn) = state.next_turn() {
+        } else if let Some(turn) = state.next_turn(self.arrived) {
             state.phase = Phase::Running;
             drop(state);
-            Batch::new(self, turn).start();
+            Batch::new(self, turn).at(now).start();
         } else {
             state.phase = Phase::Idle;
         }
     }
 
-    /// The batch's task has ended, or never was; `failed` where it did not do what it was to do. On to the next.
+    /// True for a queue without a task that nobody else holds: none can be added, and nobody can ask how the response went. For an
+    /// idle request it saves the clock and the lock.
+    fn nobody_asks(queue: &mut Arc<Self>) -> bool {
+        Arc::get_mut(queue).is_some_and(|queue| get_mut(&mut queue.state).tasks.is_empty())
+    }
+
+    /// The batch's task has ended; `failed` where it did not do what it was to do. On to the next.
     pub(crate) fn advance(&self, key: Key, failed: bool) -> Advance {
         let mut state = lock(&self.state);
         state.stopped |= failed && self.stops_on_failure();
         let ended = state.currents.take(key);
-        let next = state.next_turn();
+        let next = state.next_turn(self.arrived);
         if next.is_none() {
             state.phase = Phase::Idle;
+            self.leave_if_empty(state);
         }
-        self.leave_if_empty(state);
         Advance { ended, next }
     }
 
@@ -297,7 +315,7 @@ impl Queue {
     pub(crate) fn name_of(&self, key: Key) -> Option<Cow<'static, str>> {
         let mut state = lock(&self.state);
         let current = state.currents.get_mut(key)?;
-        Some(current.label.name.clone())
+        Some(current.label.name())
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -308,7 +326,7 @@ impl Queue {
     pub(crate) fn take(&self) -> Option<Turn> {
         let mut state = lock(&self.state);
         match state.phase {
-            Phase::Open => state.next_turn(),
+            Phase::Open => state.next_turn(self.arrived),
             Phase::Running | Phase::Idle | Phase::Merged(_) => None,
         }
     }
@@ -324,7 +342,7 @@ impl Queue {
             rows.push(self.abort_one(current, now));
         }
         while let Some(task) = tasks.pop() {
-            let current = Current::new(task.label());
+            let current = Current::new(task.label(self.arrived));
             let _ = contain_drop(task);
             rows.push(self.abort_one(current, now));
         }
@@ -334,7 +352,7 @@ impl Queue {
     /// Reports a task, which the caller has taken out of the queue, as aborted, and wakes who polls it.
     fn abort_one(&self, current: Current, now: Instant) -> TaskInfo {
         let row = current.info(self.request.as_ref(), now);
-        self.report(&current, &TaskEnd::Aborted, now);
+        self.report(&current, &TaskEnd::Aborted);
         if let Some(waker) = current.waker {
             waker.wake();
         }
@@ -348,20 +366,19 @@ impl Queue {
             .currents
             .iter()
             .map(|current| current.info(request, now));
-        let waiting = state.tasks.labels().into_iter();
+        let waiting = state.tasks.labels(self.arrived).into_iter();
         currents
             .chain(waiting.map(|label| info(&label, None, request, now)))
             .collect()
     }
 
     /// Tells the runner how a task ended, which the caller has taken out of the queue.
-    pub(crate) fn report(&self, current: &Current, end: &TaskEnd, now: Instant) {
+    pub(crate) fn report(&self, current: &Current, end: &TaskEnd) {
         if let Some(runner) = &self.runner {
             runner.task_ended(&Report {
                 label: &current.label,
                 end,
                 begun: current.begun,
-                ended: now,
                 response: self.outcome(),
             });
         }
@@ -454,7 +471,7 @@ impl Queue {
         order == Some(Order::Concurrent)
     }
 
-    fn stops_on_failure(&self) -> bool {
+    pub(crate) fn stops_on_failure(&self) -> bool {
         let on_failure = self.runner.as_ref().map(Runner::on_failure);
         on_failure == Some(OnFailure::Stop)
     }
@@ -462,9 +479,9 @@ impl Queue {
 
 impl State {
     /// The next task's turn has come: it is current from now on.
-    fn next_turn(&mut self) -> Option<Turn> {
+    fn next_turn(&mut self, arrived: Instant) -> Option<Turn> {
         let task = self.tasks.pop()?;
-        let key = self.currents.insert(Current::new(task.label()));
+        let key = self.currents.insert(Current::new(task.label(arrived)));
         Some(Turn { task, key })
     }
 }
@@ -472,7 +489,7 @@ impl State {
 /// Only a stand-alone queue can still hold tasks here: no response took it, and no runner ever knew of them.
 impl Drop for Queue {
     fn drop(&mut self) {
-        let tasks = mem::take(&mut lock(&self.state).tasks);
+        let tasks = &get_mut(&mut self.state).tasks;
         if !tasks.is_empty() {
             let _ = contain(|| report::never_attached(&tasks.names()));
         }

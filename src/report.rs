@@ -25,11 +25,13 @@ use crate::{ResponseOutcome, TaskEnd, TaskId, info::TaskKind, task::Label};
 /// ```
 pub struct TaskReport<'a> {
     report: &'a Report<'a>,
+    name: Cow<'static, str>,
 }
 
 impl<'a> TaskReport<'a> {
     pub(crate) fn new(report: &'a Report<'a>) -> Self {
-        Self { report }
+        let name = report.label.name();
+        Self { report, name }
     }
 
     /// The task's number within the runner.
@@ -39,7 +41,7 @@ impl<'a> TaskReport<'a> {
 
     /// The task's name.
     pub fn name(&self) -> &str {
-        &self.report.label.name
+        &self.name
     }
 
     /// Where in the source the task was added.
@@ -85,25 +87,41 @@ impl fmt::Debug for TaskReport<'_> {
     }
 }
 
+/// Whether a subscriber may want the event of this end.
+pub(crate) fn is_logged(end: &TaskEnd) -> bool {
+    #[cfg(feature = "tracing")]
+    {
+        let most = tracing::level_filters::LevelFilter::current();
+        match end {
+            TaskEnd::Completed => most >= tracing::Level::DEBUG,
+            _ => most >= tracing::Level::ERROR,
+        }
+    }
+    #[cfg(not(feature = "tracing"))]
+    {
+        let _ = end;
+        false
+    }
+}
+
 /// Everything known of a task at its end.
 pub(crate) struct Report<'a> {
     pub(crate) label: &'a Label,
     pub(crate) end: &'a TaskEnd,
     /// `None` where the task never got its turn.
     pub(crate) begun: Option<Instant>,
-    pub(crate) ended: Instant,
     pub(crate) response: Option<&'a ResponseOutcome>,
 }
 
 impl Report<'_> {
+    /// Made when the task has just ended, so that is now.
     fn waited(&self) -> Duration {
-        let begun = self.begun.unwrap_or(self.ended);
+        let begun = self.begun.unwrap_or_else(Instant::now);
         begun.duration_since(self.label.added)
     }
 
     fn ran(&self) -> Duration {
-        let begun = self.begun.unwrap_or(self.ended);
-        self.ended.duration_since(begun)
+        self.begun.map_or(Duration::ZERO, |begun| begun.elapsed())
     }
 
     /// Logs the end, so that a failure is never silent: without any set-up it is in the log under the task's name.
@@ -115,7 +133,7 @@ impl Report<'_> {
                     target: "tower_background_tasks",
                     {
                         task.id = %self.label.id,
-                        task.name = %self.label.name,
+                        task.name = %self.label.name(),
                         task.kind = self.label.kind().as_str(),
                         task.location = %self.label.location,
                         response.end = self.response.map(|response| tracing::field::debug(response.end)),

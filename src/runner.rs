@@ -17,7 +17,7 @@ use crate::{
     outcome::EndWatch,
     queue::Queue,
     registry::Registry,
-    report::Report,
+    report::{self, Report},
     stats::Counters,
     sync::{AtomicUsize, Mutex, OnceLock, Ordering, fence_in_models, lock},
 };
@@ -274,9 +274,9 @@ impl Runner {
         }
     }
 
-    pub(crate) fn runtime(&self) -> Option<Handle> {
+    pub(crate) fn runtime(&self) -> Option<&Handle> {
         self.remember_runtime();
-        self.shared.runtime.get().cloned()
+        self.shared.runtime.get()
     }
 
     pub(crate) fn count_added(&self) -> TaskId {
@@ -289,8 +289,10 @@ impl Runner {
     }
 
     pub(crate) fn task_ended(&self, report: &Report<'_>) {
-        // An observer is code of the user's, and so is a subscriber of the log.
-        let _ = contain(|| self.observe(report));
+        if self.sees(report.end) {
+            // An observer is code of the user's, and so is a subscriber of the log.
+            let _ = contain(|| self.observe(report));
+        }
         if report.begun.is_none() {
             self.shared.counters.task_begun();
             if !matches!(report.end, TaskEnd::Rejected) {
@@ -299,6 +301,16 @@ impl Runner {
         }
         self.shared.counters.task_ended(report.end);
         self.tell_if_quiet();
+    }
+
+    /// Whether anybody may see how long tasks waited and ran: an observer, or a subscriber of the log.
+    pub(crate) fn is_observed(&self) -> bool {
+        self.sees(&TaskEnd::Aborted)
+    }
+
+    /// Whether anybody sees this end.
+    fn sees(&self, end: &TaskEnd) -> bool {
+        self.shared.settings.on_task_end.is_some() || report::is_logged(end)
     }
 
     fn observe(&self, report: &Report<'_>) {
@@ -338,6 +350,14 @@ impl Runner {
 
     pub(crate) fn task_timeout(&self) -> Option<Duration> {
         self.shared.settings.task_timeout
+    }
+
+    /// True where no setting has a say in whether and how long a task runs: most tasks then have nothing to look at.
+    pub(crate) fn is_plain(&self) -> bool {
+        let settings = &self.shared.settings;
+        settings.run_if.is_none()
+            && settings.task_timeout.is_none()
+            && settings.on_failure == OnFailure::Continue
     }
 
     pub(crate) fn run_if(&self) -> Option<&(dyn Fn(&ResponseOutcome) -> bool + Send + Sync)> {

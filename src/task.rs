@@ -59,7 +59,7 @@ pin_project! {
 struct Header {
     id: TaskId,
     location: &'static Location<'static>,
-    /// `None` until the task is added.
+    /// `None` until the task is added, and where nobody asks.
     added: Option<Instant>,
     /// What few tasks have, in a box of its own, so that the many do not pay for it.
     extras: Option<Box<Extras>>,
@@ -79,13 +79,25 @@ pub(crate) type RunIf = Box<dyn FnOnce(&ResponseOutcome) -> bool + Send>;
 #[derive(Clone, Debug)]
 pub(crate) struct Label {
     pub(crate) id: TaskId,
-    pub(crate) name: Cow<'static, str>,
+    name: Name,
     pub(crate) location: &'static Location<'static>,
     pub(crate) added: Instant,
     pub(crate) blocking: bool,
 }
 
+/// A task's name, cut to size only when somebody reads it.
+#[derive(Clone, Debug)]
+enum Name {
+    Given(Cow<'static, str>),
+    /// The type name of the future or closure. That of an async fn's future is the function's with `::{{closure}}` behind it.
+    Type(&'static str),
+}
+
 impl Label {
+    pub(crate) fn name(&self) -> Cow<'static, str> {
+        self.name.to_cow()
+    }
+
     pub(crate) fn kind(&self) -> TaskKind {
         if self.blocking {
             TaskKind::Blocking
@@ -257,10 +269,10 @@ impl Task {
     }
 
     /// Notes where and when the task was added.
-    pub(crate) fn set_added(&mut self, location: &'static Location<'static>) {
+    pub(crate) fn set_added(&mut self, location: &'static Location<'static>, now: Option<Instant>) {
         let header = self.header_mut();
         header.location = location;
-        header.added = Some(Instant::now());
+        header.added = now;
     }
 
     pub(crate) fn id(&self) -> TaskId {
@@ -273,6 +285,11 @@ impl Task {
 
     pub(crate) fn is_blocking(&self) -> bool {
         self.node.work.is_blocking()
+    }
+
+    /// True for a task without a name, a timeout or a condition of its own.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.header().extras.is_none()
     }
 
     pub(crate) fn timeout_after(&self) -> Option<Duration> {
@@ -293,8 +310,9 @@ impl Task {
         self.node.name()
     }
 
-    pub(crate) fn label(&self) -> Label {
-        self.node.label()
+    /// `arrived` stands in where the moment of adding was not noted.
+    pub(crate) fn label(&self, arrived: Instant) -> Label {
+        self.node.label(arrived)
     }
 
     pub(crate) fn poll(
@@ -323,26 +341,39 @@ pub(crate) fn next(link: &Link) -> Option<&Link> {
     link.next.as_ref()
 }
 
+impl Name {
+    fn to_cow(&self) -> Cow<'static, str> {
+        match self {
+            Self::Given(name) => name.clone(),
+            Self::Type(name) => Cow::Borrowed(without_closures(name)),
+        }
+    }
+}
+
 impl Node<dyn Work> {
     pub(crate) fn name(&self) -> Cow<'static, str> {
-        let extras = self.header.extras.as_ref();
-        extras
-            .and_then(|extras| extras.name.clone())
-            .unwrap_or_else(|| Cow::Borrowed(without_closures(self.work.type_name())))
+        self.own_name().to_cow()
     }
 
-    pub(crate) fn label(&self) -> Label {
+    fn own_name(&self) -> Name {
+        let extras = self.header.extras.as_ref();
+        match extras.and_then(|extras| extras.name.clone()) {
+            Some(name) => Name::Given(name),
+            None => Name::Type(self.work.type_name()),
+        }
+    }
+
+    pub(crate) fn label(&self, arrived: Instant) -> Label {
         Label {
             id: self.header.id,
-            name: self.name(),
+            name: self.own_name(),
             location: self.header.location,
-            added: self.header.added.unwrap_or_else(Instant::now),
+            added: self.header.added.unwrap_or(arrived),
             blocking: self.work.is_blocking(),
         }
     }
 }
 
-/// The type name of an async fn's future is the function's with `::{{closure}}` behind it.
 fn without_closures(type_name: &'static str) -> &'static str {
     let mut name = type_name;
     while let Some(shorter) = name.strip_suffix("::{{closure}}") {

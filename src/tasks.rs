@@ -11,7 +11,8 @@ use http::Extensions;
 use tokio::time::Instant;
 
 use crate::{
-    AddTaskError, IntoTask, MissingLayer, Task, TaskEnd, TaskId, TaskOutput, execution::Execution,
+    AddTaskError, IntoTask, MissingLayer, Task, TaskEnd, TaskId, TaskOutput,
+    execution::{Execution, clear, discard},
     queue::Queue,
 };
 
@@ -212,7 +213,7 @@ impl BackgroundTasks {
         let queue = self.queue.root();
         let mut ends = Vec::new();
         while let Some(turn) = queue.take() {
-            let mut execution = Execution::new(Arc::clone(&queue), turn);
+            let mut execution = Execution::new(turn);
             execution.isolate_blocking();
             let mut by_hand = ByHand(Some(execution), &queue);
             ends.push(poll_fn(|cx| by_hand.poll(cx)).await);
@@ -226,30 +227,32 @@ impl BackgroundTasks {
 }
 
 /// A task that is run by hand, until it has ended. Dropped before, it ends aborted.
-struct ByHand<'a>(Option<Execution>, &'a Queue);
+struct ByHand<'a>(Option<Execution>, &'a Arc<Queue>);
 
 impl ByHand<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<TaskEnd> {
         let end = match &mut self.0 {
-            Some(execution) => ready!(execution.poll(cx)),
+            Some(execution) => ready!(execution.poll(self.1, cx, Instant::now)),
             None => TaskEnd::Aborted,
         };
-        self.report(&end);
-        Poll::Ready(end)
+        Poll::Ready(self.finish(end))
     }
 
-    fn report(&mut self, end: &TaskEnd) {
-        if let Some(execution) = self.0.take() {
-            if let Some(current) = self.1.ended(execution.key(), end.is_failure()) {
-                self.1.report(&current, end, Instant::now());
-            }
+    fn finish(&mut self, end: TaskEnd) -> TaskEnd {
+        let Some(key) = self.0.as_ref().map(Execution::key) else {
+            return end;
+        };
+        let end = clear(&mut self.0, end);
+        if let Some(current) = self.1.ended(key, end.is_failure()) {
+            self.1.report(&current, &end);
         }
+        end
     }
 }
 
 impl Drop for ByHand<'_> {
     fn drop(&mut self) {
-        self.report(&TaskEnd::Aborted);
+        discard(self.finish(TaskEnd::Aborted));
     }
 }
 

@@ -256,7 +256,7 @@ where
 /// What the response's end must be, by the script alone.
 fn expected_end(script: &Script, seen: &[Seen]) -> ResponseEnd {
     let seen = until_the_end(seen);
-    let declared = script.content_length.or(script.size_hint);
+    let declared = script.size_hint.or(script.content_length);
     let no_content = script.method == Method::HEAD || matches!(script.status, 204 | 304);
     let nothing_owed = no_content || says_it_ended(script, seen);
     // The first error or `None` is the end; without one, the drop decides.
