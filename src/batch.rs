@@ -181,7 +181,13 @@ impl Batch {
         let Some(key) = self.current.as_ref().map(Execution::key) else {
             return discard(end);
         };
-        let end = clear(&mut self.current, end); // nothing of it is alive when the next task begins
+        let span = self
+            .current
+            .as_mut()
+            .map(Execution::take_span)
+            .unwrap_or_default();
+        // Nothing of it is alive when the next task begins.
+        let end = span.in_scope(|| clear(&mut self.current, end));
         let Advance { ended, next } = if self.alone {
             let ended = self.queue.ended(key, end.is_failure());
             Advance { ended, next: None }
@@ -189,7 +195,7 @@ impl Batch {
             self.queue.advance(key, end.is_failure())
         };
         if let Some(current) = ended {
-            self.queue.report(&current, &end);
+            span.in_scope(|| self.queue.report(&current, &end));
         }
         discard(end);
         self.current = next.map(Execution::new);

@@ -38,6 +38,21 @@ pub enum Order {
     Concurrent,
 }
 
+/// How the span of a task relates to the span that was current when the task was added, which most often is the request's.
+#[cfg(feature = "tracing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SpanRelation {
+    /// It follows from it: the request's span closes with the request, and the two are linked.
+    #[default]
+    FollowsFrom,
+    /// It is its child: the request's span stays open until its tasks have ended.
+    Child,
+    /// None: it is a root.
+    None,
+}
+
 /// What becomes of a request's other tasks when one fails: gives back an error, panics or times out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -63,6 +78,10 @@ pub(crate) struct Settings {
     pub(crate) run_if: Option<RunIf>,
     pub(crate) on_task_end: Option<OnTaskEnd>,
     pub(crate) runtime: Option<Handle>,
+    #[cfg(feature = "tracing")]
+    pub(crate) span_relation: SpanRelation,
+    #[cfg(feature = "tracing")]
+    pub(crate) slow_poll: Option<Duration>,
 }
 
 impl RunnerBuilder {
@@ -170,6 +189,34 @@ impl RunnerBuilder {
         observer: impl Fn(&TaskReport<'_>) + Send + Sync + 'static,
     ) -> Self {
         self.settings.on_task_end = Some(Box::new(observer));
+        self
+    }
+
+    /// How the span `background_task` of each task relates to the span that was current when it was added.
+    #[cfg(feature = "tracing")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
+    pub fn span_relation(mut self, relation: SpanRelation) -> Self {
+        self.settings.span_relation = relation;
+        self
+    }
+
+    /// Warns, under its name, of an async task whose single poll holds its worker for `threshold` or longer; off by default.
+    ///
+    /// That is blocking code in an async task: it keeps the worker from everything else it has to do, connections included, and
+    /// belongs into [`add_blocking_task`](crate::BackgroundTasks::add_blocking_task). The warning comes when the poll returns;
+    /// until then [`Runner::tasks`] shows the task. It costs two looks at the clock a poll.
+    ///
+    /// # Panics
+    ///
+    /// If `threshold` is zero.
+    #[cfg(feature = "tracing")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
+    pub fn warn_slow_poll(mut self, threshold: Duration) -> Self {
+        assert!(
+            !threshold.is_zero(),
+            "`warn_slow_poll` must not be zero: every poll would be slow"
+        );
+        self.settings.slow_poll = Some(threshold);
         self
     }
 

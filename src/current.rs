@@ -5,7 +5,7 @@ use std::task::Waker;
 
 use tokio::time::Instant;
 
-use crate::{TaskInfo, info::RequestLine, task::Label};
+use crate::{TaskId, TaskInfo, info::RequestLine, task::Label};
 
 pub(crate) struct Current {
     pub(crate) label: Label,
@@ -51,7 +51,7 @@ pub(crate) fn info(
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Key {
     place: usize,
-    id: crate::TaskId,
+    id: TaskId,
 }
 
 /// The current tasks of one queue: one, unless its tasks run concurrently.
@@ -98,6 +98,18 @@ impl Currents {
         }
         self.free.push(key.place);
         self.others[key.place - 1].take()
+    }
+
+    /// Finds a task by its number, wherever it is.
+    pub(crate) fn find(&self, id: TaskId) -> Option<(Key, &Current)> {
+        let (place, current) = [&self.first]
+            .into_iter()
+            .chain(&self.others)
+            .enumerate()
+            .find_map(|(place, current)| {
+                Some((place, current.as_ref()?)).filter(|(_, current)| current.label.id == id)
+            })?;
+        Some((Key { place, id }, current))
     }
 
     pub(crate) fn take_all(&mut self) -> Self {

@@ -23,6 +23,8 @@ use crate::{
     contain::{contain, contain_drop},
     current::Key,
     queue::{Queue, Turn},
+    slow_poll::SlowPoll,
+    span::TaskSpan,
 };
 
 /// A task whose turn has come.
@@ -34,6 +36,8 @@ pub(crate) struct Execution {
     isolate_blocking: bool,
     /// The task's place under the runner's limits. `None` where there are no limits, and before it has one.
     permit: Option<Permit>,
+    /// Nothing until the task begins.
+    span: TaskSpan,
 }
 
 enum Stage {
@@ -53,7 +57,12 @@ impl Execution {
             stage: Stage::Waiting,
             isolate_blocking: false,
             permit: None,
+            span: TaskSpan::default(),
         }
+    }
+
+    pub(crate) fn take_span(&mut self) -> TaskSpan {
+        mem::take(&mut self.span)
     }
 
     pub(crate) fn key(&self) -> Key {
@@ -106,11 +115,13 @@ impl Execution {
                 return Poll::Ready(end);
             }
         }
+        let slow = SlowPoll::watch(queue.runner());
         let polled = match &mut self.stage {
             Stage::OnItsOwn(end) => end.as_mut().poll(cx),
             Stage::Timed(_) => self.poll_until_deadline(queue, cx),
             Stage::Waiting | Stage::Running => self.poll_task(queue, cx),
         };
+        slow.check(|| queue.label_of(self.key));
         if polled.is_pending() && !queue.park(self.key, cx.waker()) {
             return Poll::Ready(TaskEnd::Aborted);
         }
@@ -129,12 +140,13 @@ impl Execution {
     }
 
     fn poll_task(&mut self, queue: &Arc<Queue>, cx: &mut Context<'_>) -> Poll<TaskEnd> {
-        let (task, key) = (&mut self.task, self.key);
+        let (task, key, span) = (&mut self.task, self.key, &self.span);
         let context = || {
-            let name = queue.name_of(key).unwrap_or_default();
+            let label = queue.label_of(key);
+            let name = label.map(|label| label.name()).unwrap_or_default();
             TaskContext::new(Arc::clone(queue), name)
         };
-        match contain(|| task.poll(cx, &context)) {
+        match contain(|| span.in_scope(|| task.poll(cx, &context))) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(Ok(()))) => Poll::Ready(TaskEnd::Completed),
             Ok(Poll::Ready(Err(error))) => Poll::Ready(TaskEnd::Failed(error)),
@@ -148,6 +160,8 @@ impl Execution {
         if !queue.begin(self.key, now) {
             return Err(TaskEnd::Aborted);
         }
+        let added_in = self.task.take_added_in();
+        self.span = TaskSpan::open(|| queue.label_of(self.key), added_in, queue.runner());
         if !self.isolate_blocking && self.is_plain(queue) {
             return Ok(());
         }
@@ -199,6 +213,7 @@ impl Execution {
             stage: Stage::Running,
             isolate_blocking: false,
             permit: self.permit.take(),
+            span: self.span.clone(),
         }
     }
 }

@@ -44,7 +44,9 @@ where
         if let Some(watch) = this.watch {
             watch.before_poll();
         }
+        let entered = this.watch.as_mut().map(EndWatch::enter);
         let polled = this.inner.poll(cx);
+        drop(entered);
         if let Some(watch) = this.watch {
             watch.after_poll();
         }

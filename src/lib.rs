@@ -20,6 +20,7 @@ mod builder;
 mod contain;
 mod context;
 mod current;
+mod current_queue;
 mod end;
 mod execution;
 mod future;
@@ -27,6 +28,7 @@ mod id;
 mod info;
 mod layer;
 mod list;
+mod metrics;
 mod missing_layer;
 #[cfg(all(test, background_tasks_loom))]
 mod models;
@@ -38,6 +40,8 @@ mod report;
 mod runner;
 mod service;
 mod shutdown;
+mod slow_poll;
+mod span;
 mod stats;
 mod sync;
 mod task;
@@ -48,6 +52,9 @@ mod work;
 #[doc = include_str!("../docs/testing.md")]
 pub mod testing {}
 
+#[cfg(feature = "tracing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
+pub use self::builder::SpanRelation;
 pub use self::{
     add_error::AddTaskError,
     body::ResponseBody,

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use tokio::time::Instant;
 
 use crate::{
-    Task,
+    Task, TaskId,
     contain::contain_drop,
     task::{self, Label, Link},
 };
@@ -36,6 +36,19 @@ impl TaskList {
         let link = pop_head(&mut self.oldest)?;
         self.len -= 1;
         Some(Task::from_link(link))
+    }
+
+    /// Takes a task out of the middle. This goes through the whole list.
+    pub(crate) fn remove(&mut self, id: TaskId) -> Option<Task> {
+        let mut removed = None;
+        for _ in 0..self.len {
+            match self.pop() {
+                Some(task) if task.id() == id => removed = Some(task),
+                Some(task) => self.push(task),
+                None => {}
+            }
+        }
+        removed
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -15,7 +15,7 @@ use bytes::Buf;
 use http::{HeaderMap, Method, StatusCode, header::CONTENT_LENGTH};
 use http_body::{Body, Frame};
 
-use crate::queue::Queue;
+use crate::{current_queue::Entered, queue::Queue};
 
 /// How a response ended, for a task to ask: [`TaskContext::response`](crate::TaskContext::response),
 /// [`Task::run_if`](crate::Task::run_if).
@@ -135,6 +135,11 @@ impl EndWatch {
     /// `None` once the end has been told.
     pub(crate) fn queue(&self) -> Option<&Arc<Queue>> {
         self.queue.as_ref()
+    }
+
+    /// Makes the queue the thread's current one, while the service inside runs.
+    pub(crate) fn enter(&mut self) -> Entered<'_> {
+        Entered::new(&mut self.queue)
     }
 
     /// Goes before each poll of the inner future or body.

@@ -27,9 +27,11 @@ use crate::{
     current::{Current, Currents, Key, info},
     info::RequestLine,
     list::TaskList,
+    metrics,
     registry::{Closed, Place},
     report::{self, Report},
     sync::{Mutex, MutexGuard, OnceLock, get_mut, lock},
+    task::Label,
 };
 
 pub(crate) struct Queue {
@@ -154,9 +156,11 @@ impl Queue {
             Ok(id) => task.set_id(id),
             Err(refusal) => return Err(refusal.of(task)),
         }
-        let id = task.id();
-        if let Some(batch) = self.enqueue(&mut state, task) {
-            drop(state);
+        let (id, name) = (task.id(), self.metrics_name(&task));
+        let batch = self.enqueue(&mut state, task);
+        drop(state);
+        metrics::added(name);
+        if let Some(batch) = batch {
             batch.start();
         }
         Ok(id)
@@ -217,10 +221,17 @@ impl Queue {
         })
     }
 
+    /// For the metrics of the runner, if there is one.
+    fn metrics_name(&self, task: &Task) -> metrics::Name {
+        let runner = self.runner.as_ref();
+        runner.map_or(metrics::Name::NONE, |_| metrics::name_of(task))
+    }
+
     /// Ends a task that was refused.
     fn reject(&self, mut task: Task) {
         if let Some(runner) = &self.runner {
             task.set_id(runner.count_added());
+            metrics::added(metrics::name_of(&task));
             let current = Current::new(task.label(self.arrived));
             let _ = contain_drop(task);
             self.report(&current, &TaskEnd::Rejected);
@@ -294,6 +305,9 @@ impl Queue {
         current.begun = Some(now);
         if let Some(runner) = &self.runner {
             runner.task_begun(); // under the lock: whoever ends the task finds it counted
+            let name = metrics::name(&current.label);
+            drop(state);
+            metrics::begun(name);
         }
         true
     }
@@ -311,11 +325,11 @@ impl Queue {
         true
     }
 
-    /// The name of a task that has not ended.
-    pub(crate) fn name_of(&self, key: Key) -> Option<Cow<'static, str>> {
+    /// Who a task is that has not ended.
+    pub(crate) fn label_of(&self, key: Key) -> Option<Label> {
         let mut state = lock(&self.state);
         let current = state.currents.get_mut(key)?;
-        Some(current.label.name())
+        Some(current.label.clone())
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -357,6 +371,26 @@ impl Queue {
             waker.wake();
         }
         row
+    }
+
+    /// Ends a task aborted, if it is here: `Some(false)` for a blocking task that runs, which cannot be stopped.
+    pub(crate) fn cancel(&self, id: TaskId) -> Option<bool> {
+        let mut state = lock(&self.state);
+        if let Some((key, current)) = state.currents.find(id) {
+            if current.label.blocking && current.begun.is_some() {
+                return Some(false);
+            }
+            let current = state.currents.take(key)?;
+            self.leave_if_empty(state);
+            self.abort_one(current, Instant::now());
+            return Some(true);
+        }
+        let task = state.tasks.remove(id)?;
+        self.leave_if_empty(state);
+        let current = Current::new(task.label(self.arrived));
+        let _ = contain_drop(task);
+        self.abort_one(current, Instant::now());
+        Some(true)
     }
 
     /// Rows for the tasks that are in the queue now.
@@ -413,17 +447,19 @@ impl Queue {
         from_state.phase = Phase::Merged(Arc::clone(&into));
         let mut moving = mem::take(&mut from_state.tasks);
         drop(from_state);
-        let (mut refused, mut batches) = (Vec::new(), Vec::new());
+        let (mut refused, mut batches, mut names) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(mut task) = moving.pop() {
             match into.count_in(&mut into_state) {
                 Ok(id) => {
                     task.set_id(id);
+                    names.push(metrics::name_of(&task));
                     batches.extend(into.enqueue(&mut into_state, task));
                 }
                 Err(_) => refused.push(task),
             }
         }
         drop(into_state);
+        names.into_iter().for_each(metrics::added);
         batches.into_iter().for_each(Batch::start);
         for task in refused {
             into.reject(task);

@@ -115,12 +115,12 @@ pub(crate) struct Report<'a> {
 
 impl Report<'_> {
     /// Made when the task has just ended, so that is now.
-    fn waited(&self) -> Duration {
+    pub(crate) fn waited(&self) -> Duration {
         let begun = self.begun.unwrap_or_else(Instant::now);
         begun.duration_since(self.label.added)
     }
 
-    fn ran(&self) -> Duration {
+    pub(crate) fn ran(&self) -> Duration {
         self.begun.map_or(Duration::ZERO, |begun| begun.elapsed())
     }
 

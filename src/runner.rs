@@ -7,6 +7,8 @@ use http_body::Body;
 use tokio::{runtime::Handle, sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "tracing")]
+use crate::builder::SpanRelation;
 use crate::{
     AddTaskError, BackgroundTasks, BackgroundTasksLayer, IntoTask, OnFailure, Order, ResponseBody,
     ResponseOutcome, RunnerBuilder, Stats, Task, TaskEnd, TaskId, TaskInfo, TaskOutput, TaskReport,
@@ -14,6 +16,7 @@ use crate::{
     admission::Admission,
     builder::Settings,
     contain::contain,
+    metrics,
     outcome::EndWatch,
     queue::Queue,
     registry::Registry,
@@ -87,6 +90,7 @@ impl Runner {
         if let Some(handle) = settings.runtime.take() {
             let _ = runtime.set(handle);
         }
+        metrics::describe();
         let limited = settings.max_running.or(settings.max_blocking).is_some();
         let admission =
             limited.then(|| Admission::new(settings.max_running, settings.max_blocking));
@@ -266,6 +270,33 @@ impl Runner {
         self.shared.counters.stats()
     }
 
+    /// Ends a task [`Aborted`](TaskEnd::Aborted), whether it waits or runs; its siblings go on. An async task that runs is dropped
+    /// at its next await point.
+    ///
+    /// False when no such task is left, or it is a blocking one that runs, which cannot be stopped.
+    ///
+    /// This looks through the runner's tasks, as [`tasks`](Self::tasks) does.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// # use tower_background_tasks::Runner;
+    /// let runner = Runner::new();
+    /// let id = runner.try_add_task(std::future::pending::<()>()).unwrap();
+    /// assert!(runner.cancel(id));
+    /// assert!(!runner.cancel(id), "it has ended");
+    /// runner.idle().await;
+    /// assert_eq!(runner.stats().aborted, 1);
+    /// # }
+    /// ```
+    pub fn cancel(&self, id: TaskId) -> bool {
+        let queues = self.shared.registry.queues();
+        queues
+            .iter()
+            .find_map(|queue| queue.cancel(id))
+            .unwrap_or(false)
+    }
+
     pub(crate) fn remember_runtime(&self) {
         if self.shared.runtime.get().is_none() {
             if let Ok(current) = Handle::try_current() {
@@ -308,12 +339,25 @@ impl Runner {
         self.sees(&TaskEnd::Aborted)
     }
 
+    #[cfg(feature = "tracing")]
+    pub(crate) fn span_relation(&self) -> SpanRelation {
+        self.shared.settings.span_relation
+    }
+
+    #[cfg(feature = "tracing")]
+    pub(crate) fn slow_poll(&self) -> Option<Duration> {
+        self.shared.settings.slow_poll
+    }
+
     /// Whether anybody sees this end.
     fn sees(&self, end: &TaskEnd) -> bool {
-        self.shared.settings.on_task_end.is_some() || report::is_logged(end)
+        cfg!(feature = "metrics")
+            || self.shared.settings.on_task_end.is_some()
+            || report::is_logged(end)
     }
 
     fn observe(&self, report: &Report<'_>) {
+        metrics::ended(report);
         #[cfg(feature = "tracing")]
         report.log();
         if let Some(observer) = &self.shared.settings.on_task_end {

@@ -59,10 +59,13 @@ where
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         self.runner.remember_runtime();
         let queue = Queue::of_request(self.runner.clone(), &request);
-        let watch = EndWatch::new(Arc::clone(&queue), request.method());
+        let mut watch = EndWatch::new(Arc::clone(&queue), request.method());
         request
             .extensions_mut()
             .insert(BackgroundTasks::from(queue));
-        ResponseFuture::new(self.inner.call(request), watch)
+        let entered = watch.enter();
+        let inner = self.inner.call(request);
+        drop(entered);
+        ResponseFuture::new(inner, watch)
     }
 }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::{
     ResponseOutcome, TaskContext, TaskId, TaskOutput, TaskResult,
     info::TaskKind,
+    span::AddedIn,
     work::{Async, AsyncWithContext, Blocking, BlockingWithContext, Work},
 };
 
@@ -70,6 +71,7 @@ struct Extras {
     name: Option<Cow<'static, str>>,
     timeout: Option<Duration>,
     run_if: Option<RunIf>,
+    added_in: Option<AddedIn>,
 }
 
 /// A task's own condition.
@@ -273,6 +275,9 @@ impl Task {
         let header = self.header_mut();
         header.location = location;
         header.added = now;
+        if let Some(added_in) = AddedIn::current() {
+            self.extras().added_in = Some(added_in);
+        }
     }
 
     pub(crate) fn id(&self) -> TaskId {
@@ -287,7 +292,7 @@ impl Task {
         self.node.work.is_blocking()
     }
 
-    /// True for a task without a name, a timeout or a condition of its own.
+    /// True for a task without a name, a timeout or a condition of its own, added in no span.
     pub(crate) fn is_plain(&self) -> bool {
         self.header().extras.is_none()
     }
@@ -297,6 +302,11 @@ impl Task {
             .extras
             .as_ref()
             .and_then(|extras| extras.timeout)
+    }
+
+    pub(crate) fn take_added_in(&mut self) -> Option<AddedIn> {
+        let extras = self.header_mut().extras.as_mut();
+        extras.and_then(|extras| extras.added_in.take())
     }
 
     pub(crate) fn take_run_if(&mut self) -> Option<RunIf> {

@@ -11,7 +11,7 @@ use http::Extensions;
 use tokio::time::Instant;
 
 use crate::{
-    AddTaskError, IntoTask, MissingLayer, Task, TaskEnd, TaskId, TaskOutput,
+    AddTaskError, IntoTask, MissingLayer, Task, TaskEnd, TaskId, TaskOutput, current_queue,
     execution::{Execution, clear, discard},
     queue::Queue,
 };
@@ -91,6 +91,28 @@ impl BackgroundTasks {
     /// [`BackgroundTasksLayer`](crate::BackgroundTasksLayer).
     pub fn from_extensions(extensions: &Extensions) -> Result<Self, MissingLayer> {
         extensions.get().cloned().ok_or(MissingLayer::new())
+    }
+
+    /// The queue of the request whose handler runs here: in the handler, and in whatever it awaits, without passing the queue
+    /// through ten functions.
+    ///
+    /// `None` elsewhere: in what was spawned, in a response body, in a task, and where there is no
+    /// [`BackgroundTasksLayer`](crate::BackgroundTasksLayer). Of nested layers it is the inner one's.
+    ///
+    /// ```
+    /// use tower_background_tasks::BackgroundTasks;
+    ///
+    /// /// Called by handlers, ten functions deep.
+    /// async fn save_order() {
+    ///     if let Some(tasks) = BackgroundTasks::current() {
+    ///         tasks.add_task(async { println!("reindex") });
+    ///     }
+    /// }
+    /// # assert!(BackgroundTasks::current().is_none());
+    /// # drop(save_order());
+    /// ```
+    pub fn current() -> Option<Self> {
+        current_queue::current()
     }
 
     /// Adds a task: a future, or a [`Task`].

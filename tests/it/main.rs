@@ -2,6 +2,7 @@
 
 mod adding;
 mod attach;
+mod cancel;
 mod connection;
 mod ends;
 mod extract;

@@ -1,0 +1,35 @@
+//! The request whose handler runs on this thread: [`BackgroundTasks::current`].
+
+use std::{cell::RefCell, mem, sync::Arc};
+
+use crate::{BackgroundTasks, queue::Queue};
+
+thread_local! {
+    static CURRENT: RefCell<Option<Arc<Queue>>> = const { RefCell::new(None) };
+}
+
+/// While it lives, `queue` is the thread's current one, and what was current before is in its place.
+pub(crate) struct Entered<'a>(&'a mut Option<Arc<Queue>>);
+
+impl<'a> Entered<'a> {
+    pub(crate) fn new(queue: &'a mut Option<Arc<Queue>>) -> Self {
+        swap(queue);
+        Self(queue)
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        swap(self.0);
+    }
+}
+
+/// Changing places costs no reference count. In a thread that is ending there is no place any more, and nothing changes.
+fn swap(queue: &mut Option<Arc<Queue>>) {
+    let _ = CURRENT.try_with(|current| mem::swap(queue, &mut *current.borrow_mut()));
+}
+
+pub(crate) fn current() -> Option<BackgroundTasks> {
+    let queue = CURRENT.try_with(|current| current.borrow().clone());
+    queue.ok().flatten().map(BackgroundTasks::from)
+}

@@ -1,0 +1,160 @@
+//! Ending one task, and finding the queue without passing it on.
+
+use std::future::pending;
+
+use axum::{Router, body::Body, routing::get};
+use http::Request;
+use tower::{Layer, ServiceExt, service_fn};
+use tower_background_tasks::{BackgroundTasks, Order, Runner, Task, TaskId, TaskState};
+
+use crate::support::{Log, full, read_all, soon};
+
+/// The numbers of a queue's tasks, in order.
+fn ids(runner: &Runner) -> Vec<TaskId> {
+    runner
+        .tasks()
+        .iter()
+        .map(tower_background_tasks::TaskInfo::id)
+        .collect()
+}
+
+#[tokio::test]
+async fn a_waiting_task_is_cancelled_and_its_siblings_run_in_order() {
+    for order in [Order::Sequential, Order::Concurrent] {
+        let runner = Runner::builder().order(order).build();
+        let log = Log::default();
+        let tasks = BackgroundTasks::new();
+        let response = runner.attach(full("hello"), tasks.clone());
+        let mut added = Vec::new();
+        for number in 0..5 {
+            added.push(tasks.try_add_task(log.task(number.to_string())).unwrap());
+        }
+        assert!(runner.cancel(added[2]));
+        assert!(!runner.cancel(added[2]), "it has ended");
+        assert_eq!(tasks.len(), 4);
+        drop(response);
+        soon(runner.idle()).await;
+        assert_eq!(log.lines(), ["0", "1", "3", "4"]);
+        let stats = runner.stats();
+        assert_eq!((stats.added, stats.completed, stats.aborted), (5, 4, 1));
+        assert!(!runner.cancel(added[0]), "it has ended");
+    }
+}
+
+#[tokio::test]
+async fn a_running_async_task_is_cancelled_and_dropped_and_the_next_one_starts() {
+    let (runner, log) = (Runner::new(), Log::default());
+    let held = std::sync::Arc::new(());
+    let captured = held.clone();
+    let tasks = BackgroundTasks::new();
+    tasks.add_task(async move {
+        pending::<()>().await;
+        drop(captured);
+    });
+    tasks.add_task(log.task("next"));
+    drop(runner.attach(full("hello"), tasks));
+    soon(async {
+        while runner.stats().running == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let running = &runner.tasks()[0];
+    assert_eq!(running.state(), TaskState::Running);
+    assert!(runner.cancel(running.id()));
+    soon(runner.idle()).await;
+    assert_eq!(log.lines(), ["next"]);
+    assert_eq!(std::sync::Arc::strong_count(&held), 1);
+    assert_eq!((runner.stats().aborted, runner.stats().completed), (1, 1));
+}
+
+#[tokio::test]
+async fn one_that_waits_for_a_place_is_cancelled() {
+    let runner = Runner::builder().max_running(1).build();
+    runner.add_task(pending::<()>());
+    let waiting = runner
+        .try_add_task(Task::blocking(|| panic!("must not run")))
+        .unwrap();
+    assert!(runner.cancel(waiting));
+    for id in ids(&runner) {
+        assert!(runner.cancel(id));
+    }
+    soon(runner.idle()).await;
+    assert_eq!((runner.stats().aborted, runner.stats().added), (2, 2));
+}
+
+async fn ten_functions_deep(log: &Log, line: &str) -> bool {
+    tokio::task::yield_now().await;
+    let Some(tasks) = BackgroundTasks::current() else {
+        return false;
+    };
+    tasks.add_task(log.task(line));
+    true
+}
+
+#[tokio::test]
+async fn the_current_queue_is_the_requests_in_whatever_the_handler_awaits_and_none_elsewhere() {
+    let (runner, log) = (Runner::new(), Log::default());
+    let handler_log = log.clone();
+    let app = Router::new()
+        .route(
+            "/",
+            get(async move |own: BackgroundTasks| {
+                assert!(ten_functions_deep(&handler_log, "deep").await);
+                let spawned = tokio::spawn(async { BackgroundTasks::current().is_some() });
+                assert!(!spawned.await.unwrap());
+                own.add_task(async { assert!(BackgroundTasks::current().is_none()) });
+                own.add_blocking_task(|| assert!(BackgroundTasks::current().is_none()));
+                "hello"
+            }),
+        )
+        .layer(runner.layer());
+    assert!(BackgroundTasks::current().is_none());
+    let request = Request::get("/").body(Body::empty()).unwrap();
+    let response = app.oneshot(request).await.unwrap();
+    assert!(BackgroundTasks::current().is_none());
+    read_all(response).await;
+    soon(runner.idle()).await;
+    assert_eq!(log.lines(), ["deep"]);
+    assert_eq!(runner.stats().completed, 3);
+}
+
+#[tokio::test]
+async fn requests_that_take_turns_on_one_thread_each_find_their_own_queue() {
+    let (one, other, log) = (Runner::new(), Runner::new(), Log::default());
+    let service = |runner: &Runner, line: &'static str| {
+        let log = log.clone();
+        runner.layer().layer(service_fn(move |_: Request<()>| {
+            let log = log.clone();
+            async move {
+                for _ in 0..3 {
+                    assert!(ten_functions_deep(&log, line).await);
+                }
+                Ok::<_, std::convert::Infallible>(full("hello"))
+            }
+        }))
+    };
+    let (a, b) = tokio::join!(
+        service(&one, "one").oneshot(Request::new(())),
+        service(&other, "other").oneshot(Request::new(())),
+    );
+    drop((a, b));
+    soon(one.idle()).await;
+    soon(other.idle()).await;
+    assert_eq!((one.stats().completed, other.stats().completed), (3, 3));
+}
+
+#[test]
+fn a_panic_in_a_handler_leaves_no_current_queue_behind() {
+    let runner = Runner::new();
+    let service = runner.layer().layer(service_fn(|_: Request<()>| async {
+        assert!(BackgroundTasks::current().is_some());
+        panic!("on purpose: a handler")
+            as Result<http::Response<http_body_util::Empty<&[u8]>>, std::convert::Infallible>
+    }));
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        futures_util::FutureExt::now_or_never(service.oneshot(Request::new(())))
+    }));
+    assert!(panicked.is_err());
+    assert!(BackgroundTasks::current().is_none());
+}

@@ -1,0 +1,355 @@
+//! What a subscriber of `tracing` sees. A binary of its own, as the subscriber is the whole process's: threads of the blocking
+//! pool are to be seen as well. Tests tell their tasks by name.
+
+use std::{
+    collections::HashMap,
+    fmt::Debug,
+    sync::{LazyLock, Mutex, Once, mpsc},
+    thread,
+    time::Duration,
+};
+
+use http::Response;
+use http_body_util::Full;
+use tower_background_tasks::{
+    BackgroundTasks, OnFailure, Runner, RunnerBuilder, SpanRelation, Task, TaskState,
+};
+use tracing::{
+    Event, Instrument, Level, Subscriber, field::Field, field::Visit, info_span, span,
+    subscriber::set_global_default,
+};
+use tracing_subscriber::{
+    Registry,
+    layer::{Context, Layer, SubscriberExt},
+    registry::LookupSpan,
+};
+
+type Fields = HashMap<String, String>;
+
+#[derive(Clone, Debug)]
+struct SeenSpan {
+    name: &'static str,
+    fields: Fields,
+    parent: Option<u64>,
+    follows: Vec<u64>,
+    closed: bool,
+}
+
+#[derive(Clone, Debug)]
+struct SeenEvent {
+    level: Level,
+    fields: Fields,
+    /// The span it happened in.
+    span: Option<u64>,
+}
+
+#[derive(Default)]
+struct Seen {
+    spans: HashMap<u64, SeenSpan>,
+    events: Vec<SeenEvent>,
+}
+
+static SEEN: LazyLock<Mutex<Seen>> = LazyLock::new(Mutex::default);
+
+struct Collect(Fields);
+
+impl Visit for Collect {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.0.insert(field.name().into(), format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name().into(), value.into());
+    }
+}
+
+struct Capture;
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Capture {
+    fn on_new_span(&self, attributes: &span::Attributes<'_>, id: &span::Id, cx: Context<'_, S>) {
+        let mut collect = Collect(Fields::new());
+        attributes.record(&mut collect);
+        let span = SeenSpan {
+            name: attributes.metadata().name(),
+            fields: collect.0,
+            parent: cx
+                .span(id)
+                .and_then(|span| span.parent())
+                .map(|span| span.id().into_u64()),
+            follows: Vec::new(),
+            closed: false,
+        };
+        SEEN.lock().unwrap().spans.insert(id.into_u64(), span);
+    }
+
+    fn on_follows_from(&self, span: &span::Id, follows: &span::Id, _: Context<'_, S>) {
+        let mut seen = SEEN.lock().unwrap();
+        seen.spans
+            .get_mut(&span.into_u64())
+            .unwrap()
+            .follows
+            .push(follows.into_u64());
+    }
+
+    fn on_event(&self, event: &Event<'_>, cx: Context<'_, S>) {
+        let mut collect = Collect(Fields::new());
+        event.record(&mut collect);
+        let event = SeenEvent {
+            level: *event.metadata().level(),
+            fields: collect.0,
+            span: cx.event_span(event).map(|span| span.id().into_u64()),
+        };
+        SEEN.lock().unwrap().events.push(event);
+    }
+
+    fn on_close(&self, id: span::Id, _: Context<'_, S>) {
+        if let Some(span) = SEEN.lock().unwrap().spans.get_mut(&id.into_u64()) {
+            span.closed = true;
+        }
+    }
+}
+
+fn capture() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // Ids are not used again in this process, so that a closed span is not taken for another.
+        set_global_default(Registry::default().with(Capture)).unwrap();
+    });
+}
+
+/// The events that the runner made of the task called `name`.
+fn events_of(name: &str) -> Vec<SeenEvent> {
+    let seen = SEEN.lock().unwrap();
+    let of_it = |event: &&SeenEvent| {
+        event
+            .fields
+            .get("task.name")
+            .is_some_and(|task| task == name)
+    };
+    seen.events.iter().filter(of_it).cloned().collect()
+}
+
+/// The one event in which the task called `name` ended.
+fn end_of(name: &str) -> SeenEvent {
+    let events = events_of(name);
+    assert_eq!(events.len(), 1, "{events:?}");
+    events[0].clone()
+}
+
+fn span_of(name: &str) -> (u64, SeenSpan) {
+    let seen = SEEN.lock().unwrap();
+    let is_it = |span: &SeenSpan| {
+        span.name == "background_task"
+            && span
+                .fields
+                .get("task.name")
+                .is_some_and(|task| task == name)
+    };
+    let mut spans = seen.spans.iter().filter(|(_, span)| is_it(span));
+    let (id, span) = spans.next().unwrap_or_else(|| panic!("no span for {name}"));
+    assert!(spans.next().is_none(), "two spans for {name}");
+    (*id, span.clone())
+}
+
+fn respond(runner: &Runner, tasks: BackgroundTasks) {
+    drop(runner.attach(Response::new(Full::new(&b"hello"[..])), tasks));
+}
+
+async fn run(builder: RunnerBuilder, tasks: impl IntoIterator<Item = Task>) -> Runner {
+    capture();
+    let runner = builder.build();
+    let queue = BackgroundTasks::new();
+    for task in tasks {
+        queue.add_task(task);
+    }
+    respond(&runner, queue);
+    runner.idle().await;
+    runner
+}
+
+#[tokio::test]
+async fn each_end_is_one_event_at_a_fitting_level_under_the_tasks_name() {
+    run(
+        Runner::builder(),
+        [
+            Task::new(async {}).named("ends-well"),
+            Task::new(async { Err::<(), _>("no mail server") }).named("fails"),
+            Task::blocking(|| panic!("on purpose")).named("panics"),
+            Task::new(std::future::pending::<()>())
+                .timeout(Duration::from_millis(1))
+                .named("times-out"),
+            Task::new(async {}).run_if(|_| false).named("is-skipped"),
+        ],
+    )
+    .await;
+    let level = |name| end_of(name).level;
+    assert_eq!(level("ends-well"), Level::DEBUG);
+    assert_eq!(level("fails"), Level::WARN);
+    assert_eq!(level("panics"), Level::ERROR);
+    assert_eq!(level("times-out"), Level::WARN);
+    assert_eq!(level("is-skipped"), Level::DEBUG);
+    let fields = end_of("fails").fields;
+    assert_eq!(fields["message"], "background task failed: no mail server");
+    assert_eq!(
+        (&*fields["task.kind"], &*fields["response.end"]),
+        ("async", "Completed")
+    );
+    assert_eq!(fields["response.status"], "200");
+    assert!(fields["task.location"].contains("observe/main.rs:"));
+    assert!(fields.contains_key("waited") && fields.contains_key("ran"));
+    assert_eq!(end_of("panics").fields["task.kind"], "blocking");
+}
+
+#[tokio::test]
+async fn a_refusal_and_an_abandonment_warn() {
+    capture();
+    let runner = Runner::builder().max_pending(1).build();
+    runner.add_task(Task::new(std::future::pending::<()>()).named("abandoned"));
+    runner.add_task(Task::new(async {}).named("refused"));
+    let report = runner.shutdown(Duration::from_millis(1)).await;
+    assert_eq!(report.unfinished()[0].name(), "abandoned");
+    assert_eq!(end_of("abandoned").level, Level::WARN);
+    assert_eq!(end_of("refused").level, Level::WARN);
+}
+
+#[tokio::test]
+async fn a_skip_behind_a_failure_is_a_debug_event_and_a_dropped_queue_a_warning() {
+    run(
+        Runner::builder().on_failure(OnFailure::Stop),
+        [
+            Task::new(async { Err::<(), _>("on purpose") }).named("stops-the-rest"),
+            Task::new(async {}).named("the-rest"),
+        ],
+    )
+    .await;
+    assert_eq!(end_of("the-rest").level, Level::DEBUG);
+    let tasks = BackgroundTasks::new();
+    tasks.add_task(Task::new(async {}).named("never-taken"));
+    drop(tasks);
+    let seen = SEEN.lock().unwrap();
+    let warned = seen.events.iter().any(|event| {
+        event.level == Level::WARN
+            && event
+                .fields
+                .get("tasks")
+                .is_some_and(|tasks| tasks.contains("never-taken"))
+    });
+    assert!(warned);
+}
+
+/// What was seen of a task that was added in a span, and logs: its own span, the id of the span it was added in, and the span
+/// that its log line was in.
+async fn relation(relation: SpanRelation, name: &'static str, blocking: bool) -> (SeenSpan, u64) {
+    capture();
+    let runner = Runner::builder().span_relation(relation).build();
+    let request = info_span!("request");
+    let request_id = request.id().unwrap().into_u64();
+    let log = move || tracing::info!(line = name, "from within");
+    let task = if blocking {
+        Task::blocking(log)
+    } else {
+        Task::new(async move {
+            tokio::task::yield_now().await;
+            log();
+        })
+    };
+    let adding = runner.clone();
+    async move { adding.add_task(task.named(name)) }
+        .instrument(request)
+        .await;
+    runner.idle().await;
+    let (id, span) = span_of(name);
+    let seen = SEEN.lock().unwrap();
+    let line = seen
+        .events
+        .iter()
+        .find(|event| event.fields.get("line").is_some_and(|line| line == name));
+    assert_eq!(
+        line.unwrap().span,
+        Some(id),
+        "the task's log is in its span"
+    );
+    drop(seen);
+    assert_eq!(end_of(name).span, Some(id), "its end is in its span");
+    assert!(span.closed);
+    (span, request_id)
+}
+
+#[tokio::test]
+async fn a_tasks_span_follows_from_that_in_which_it_was_added() {
+    for (name, blocking) in [("follows", false), ("follows-blocking", true)] {
+        let (span, request) = relation(SpanRelation::FollowsFrom, name, blocking).await;
+        assert_eq!((span.parent, &span.follows[..]), (None, &[request][..]));
+        assert_eq!(
+            span.fields["task.kind"],
+            if blocking { "blocking" } else { "async" }
+        );
+    }
+}
+
+#[tokio::test]
+async fn or_it_is_its_child_or_has_nothing_to_do_with_it() {
+    for (name, blocking) in [("child", false), ("child-blocking", true)] {
+        let (span, request) = relation(SpanRelation::Child, name, blocking).await;
+        assert_eq!((span.parent, span.follows.len()), (Some(request), 0));
+    }
+    let (span, _) = relation(SpanRelation::None, "alone", false).await;
+    assert_eq!((span.parent, span.follows.len()), (None, 0));
+}
+
+#[tokio::test]
+async fn a_slow_poll_is_named_and_a_quick_or_blocking_one_is_not() {
+    let hold = Duration::from_millis(30);
+    let builder = Runner::builder().warn_slow_poll(Duration::from_millis(20));
+    run(
+        builder,
+        [
+            Task::new(async move { thread::sleep(hold) }).named("holds-its-worker"),
+            Task::new(async {}).named("is-quick"),
+            Task::blocking(move || thread::sleep(hold)).named("may-block"),
+        ],
+    )
+    .await;
+    let slow = |name| {
+        let events = events_of(name);
+        events
+            .iter()
+            .filter(|event| event.fields.contains_key("held"))
+            .count()
+    };
+    assert_eq!(
+        (
+            slow("holds-its-worker"),
+            slow("is-quick"),
+            slow("may-block")
+        ),
+        (1, 0, 0)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stuck_task_is_found_by_name_while_it_runs_and_at_shutdown() {
+    capture();
+    let runner = Runner::new();
+    let (release, gate) = mpsc::channel::<()>();
+    let (started, has_started) = mpsc::channel();
+    let stuck = move || {
+        started.send(()).unwrap();
+        let _ = gate.recv();
+    };
+    runner.add_task(Task::blocking(stuck).named("stuck"));
+    tokio::task::spawn_blocking(move || has_started.recv().unwrap())
+        .await
+        .unwrap();
+    let tasks = runner.tasks();
+    assert_eq!(
+        (tasks[0].name(), tasks[0].state()),
+        ("stuck", TaskState::Running)
+    );
+    assert!(!runner.cancel(tasks[0].id()), "it cannot be stopped");
+    let report = runner.shutdown(Duration::from_millis(1)).await;
+    assert_eq!(report.unfinished()[0].name(), "stuck");
+    drop(release);
+    runner.idle().await;
+    assert_eq!(end_of("stuck").level, Level::WARN);
+}
