@@ -27,13 +27,14 @@ async fn order(
     Path(id): Path<String>,
     Query(query): Query<Value>,
 ) -> Result<StatusCode, AddTaskError> {
-    let seconds = query["seconds"]
-        .as_str()
-        .and_then(|seconds| seconds.parse().ok());
+    let seconds = query["seconds"].as_str().unwrap_or("1").parse().ok();
+    let Some(time) = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) else {
+        return Ok(StatusCode::BAD_REQUEST);
+    };
     let name = format!("order-{id}");
     tasks.try_add_task(
         Task::with_context(move |cx| async move {
-            sleep(Duration::from_secs_f64(seconds.unwrap_or(1.0))).await;
+            sleep(time).await;
             println!("done: {}", cx.name());
         })
         .named(name),
@@ -47,6 +48,8 @@ async fn drain(runner: &Runner, grace: Duration) -> ShutdownReport {
     loop {
         tokio::select! {
             report = &mut shutdown => return report,
+            // A second signal ends the grace.
+            () = stop_signal() => return runner.shutdown(Duration::ZERO).await,
             () = sleep(Duration::from_secs(1)) => {
                 let tasks = runner.tasks();
                 if let Some(oldest) = tasks.first() {
@@ -74,10 +77,17 @@ async fn main() -> Result<ExitCode, BoxError> {
     println!("Listening on http://{address}; Ctrl-C or SIGTERM stops it. Try:");
     println!("  curl -X POST http://{address}/orders/1?seconds=5");
 
-    axum::serve(listener, app)
-        .with_graceful_shutdown(stop_signal())
-        .await?;
-    println!("All requests ended; tasks have {grace:?}");
+    let serving = axum::serve(listener, app).with_graceful_shutdown(stop_signal());
+    let overdue = async {
+        stop_signal().await;
+        sleep(grace).await;
+    };
+    // One slow client must not keep the tasks from being drained.
+    tokio::select! {
+        served = serving => served?,
+        () = overdue => println!("Some requests did not end in {grace:?}"),
+    }
+    println!("Draining; tasks have {grace:?}, or until a second signal");
     let report = drain(&runner, grace).await;
     println!("{report}\n{:?}", runner.stats());
     Ok(if report.is_clean() {

@@ -8,7 +8,7 @@
 //! 3. First come, first served. Only a blocking task that wants for a place of `max_blocking` alone is passed, by async ones.
 //! 4. Whoever gives back a place starts the one that now has it.
 
-use std::{cell::RefCell, collections::VecDeque, fmt, mem};
+use std::{cell::Cell, collections::VecDeque, fmt, mem, ptr};
 
 use crate::{
     Runner,
@@ -31,6 +31,10 @@ struct State {
     waiting: VecDeque<(u64, Batch)>,
     waiting_blocking: VecDeque<(u64, Batch)>,
     came: u64,
+    /// Places that were given back by batches dropped at once, whose next has not been started.
+    owed: usize,
+    /// The runner has shut down: whoever would have to wait is dropped.
+    closed: bool,
 }
 
 /// A place for one running task, until it is dropped.
@@ -54,6 +58,11 @@ impl Admission {
         let blocking = batch.is_blocking();
         let mut state = lock(&self.state);
         if !state.has_place(self, blocking) {
+            if state.closed {
+                drop(state);
+                drop(batch);
+                return None;
+            }
             state.came += 1;
             let number = state.came;
             let waiting = if blocking {
@@ -70,66 +79,49 @@ impl Admission {
         Some(batch)
     }
 
-    /// All who wait, to be dropped.
-    pub(crate) fn take_waiting(&self) -> impl Drop + use<> {
+    /// All who wait, to be dropped; from now on nobody waits.
+    pub(crate) fn close(&self) -> impl Drop + use<> {
         let mut state = lock(&self.state);
+        state.closed = true;
         Waiting(
             mem::take(&mut state.waiting),
             mem::take(&mut state.waiting_blocking),
         )
     }
 
-    /// One place is given back, so at most one of those who wait can start.
+    /// One place is given back, and goes to the next of those who wait: at most one of them can start.
     fn give_back(&self, runner: &Runner, blocking: bool) {
+        let this = ptr::from_ref(self).addr();
         let mut state = lock(&self.state);
         state.running -= 1;
         state.blocking -= usize::from(blocking);
-        drop(state);
-        serve(runner);
-    }
-
-    /// Starts the next of those who wait, if there is a place for it.
-    fn start_next(&self, runner: &Runner) {
-        let mut state = lock(&self.state);
-        let Some(mut batch) = state.next(self) else {
+        if SERVING.get() == this {
+            // A batch that its runtime dropped at once: the call further up this thread's stack goes on to the next, in a loop
+            // and not in a recursion as deep as the queue.
+            state.owed += 1;
             return;
-        };
-        let blocking = batch.is_blocking();
-        state.take_place(blocking);
+        }
+        let mut next = state.next(self);
         drop(state);
-        batch.set_permit(Permit::new(runner, blocking));
-        batch.launch();
+        let outer = SERVING.replace(this);
+        while let Some(mut batch) = next {
+            batch.set_permit(Permit::new(runner, batch.is_blocking()));
+            batch.launch();
+            let mut state = lock(&self.state);
+            if state.owed == 0 {
+                break;
+            }
+            state.owed -= 1;
+            next = state.next(self);
+        }
+        SERVING.set(outer);
     }
 }
 
 thread_local! {
-    /// Runners that wait for a call of [`serve`] further up this thread's stack to start their next; `None` without one.
-    static SERVING: RefCell<Option<Vec<Runner>>> = const { RefCell::new(None) };
-}
-
-/// Starts the next batch of `runner`. One that its runtime drops at once gives back its place, and so comes here again: in the
-/// loop of the outermost call, not in a recursion as deep as the queue.
-fn serve(runner: &Runner) {
-    let outermost = SERVING.with_borrow_mut(|serving| match serving {
-        Some(others) => {
-            others.push(runner.clone());
-            false
-        }
-        None => {
-            *serving = Some(vec![runner.clone()]);
-            true
-        }
-    });
-    if !outermost {
-        return;
-    }
-    let next = || SERVING.with_borrow_mut(|serving| serving.as_mut().and_then(Vec::pop));
-    while let Some(runner) = next() {
-        if let Some(admission) = runner.admission() {
-            admission.start_next(&runner);
-        }
-    }
-    SERVING.set(None);
+    /// The address of the admission whose [`give_back`](Admission::give_back) runs on this thread, or 0. It has no destructor, so
+    /// it is there even while the thread ends.
+    static SERVING: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Everything that waited.
@@ -152,8 +144,7 @@ impl State {
         self.blocking += usize::from(blocking);
     }
 
-    /// The one that came first, of those there is a place for.
-    /// The one that came first, of those there is a place for.
+    /// Gives a place to the one that came first, of those there is one for.
     fn next(&mut self, limits: &Admission) -> Option<Batch> {
         let front = |waiting: &VecDeque<(u64, Batch)>, blocking| {
             let (number, _) = waiting.front()?;
@@ -168,7 +159,9 @@ impl State {
             (None, Some(_)) => &mut self.waiting_blocking,
             (Some(_), _) => &mut self.waiting,
         };
-        queue.pop_front().map(|(_, batch)| batch)
+        let (_, batch) = queue.pop_front()?;
+        self.take_place(batch.is_blocking());
+        Some(batch)
     }
 }
 

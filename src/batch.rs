@@ -19,6 +19,7 @@ use crate::{
     contain::contain,
     execution::{Execution, clear, discard},
     queue::{Advance, Queue, Turn},
+    sync::{Mutex, lock},
 };
 
 /// How long one hop to the blocking pool serves a queue's tasks before it goes through the pool's own queue again: behind
@@ -102,25 +103,37 @@ impl Batch {
         }
     }
 
-    /// One hop to the blocking pool serves blocking tasks in a row, up to [`HOLDS_THREAD`].
-    fn launch_blocking(mut self, runtime: &Handle) {
+    /// A pool that is shutting down drops the closure it is given, some versions of Tokio's under the pool's own lock. What is left
+    /// of the batch is then dropped here, where its tasks' ends may start others.
+    fn launch_blocking(self, runtime: &Handle) {
+        let slot = Arc::new(Mutex::new(Some(self)));
+        let taken = Arc::clone(&slot);
         runtime.spawn_blocking(move || {
-            let hopped = Instant::now();
-            let mut now = hopped;
-            while let Some(execution) = &mut self.current {
-                let end = execution.run_here(&self.queue, now);
-                self.advance(end);
-                if self.has_ended() {
-                    return;
-                }
-                let Some(batch) = self.admitted() else { return };
-                now = Instant::now();
-                if !batch.wants_blocking_thread() || now.duration_since(hopped) > HOLDS_THREAD {
-                    return batch.launch();
-                }
-                self = batch;
+            let batch = lock(&taken).take();
+            if let Some(batch) = batch {
+                batch.run_blocking();
             }
         });
+        drop(slot); // the last one, if the closure was dropped
+    }
+
+    /// One hop to the blocking pool serves blocking tasks in a row, up to [`HOLDS_THREAD`].
+    fn run_blocking(mut self) {
+        let hopped = Instant::now();
+        let mut now = hopped;
+        while let Some(execution) = &mut self.current {
+            let end = execution.run_here(&self.queue, now);
+            self.advance(end);
+            if self.has_ended() {
+                return;
+            }
+            let Some(batch) = self.admitted() else { return };
+            now = Instant::now();
+            if !batch.wants_blocking_thread() || now.duration_since(hopped) > HOLDS_THREAD {
+                return batch.launch();
+            }
+            self = batch;
+        }
     }
 
     /// Gives the batch back when its task has a place under the runner's limits; otherwise it starts by itself, later.

@@ -34,7 +34,7 @@ pub enum Order {
     /// One after another, in the order added.
     #[default]
     Sequential,
-    /// Side by side. They start in the order added, as far as the runner's limits allow.
+    /// Side by side, and started in no promised order.
     Concurrent,
 }
 
@@ -184,6 +184,9 @@ impl RunnerBuilder {
     /// It is called on the thread where the task ended, which goes on when it returns: so it should be quick, and must not
     /// block. For a task that is refused that is the thread that added it; for one that is lost with its runtime, the
     /// thread that dropped it.
+    ///
+    /// It may add tasks; but one that is refused or aborted at once is reported from within the call that added it. An observer
+    /// that tries again must not do so for [`Rejected`](crate::TaskEnd::Rejected) or [`Aborted`](crate::TaskEnd::Aborted).
     pub fn on_task_end(
         mut self,
         observer: impl Fn(&TaskReport<'_>) + Send + Sync + 'static,

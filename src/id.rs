@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Tells one task from every other of the same runner. It says nothing about order.
+/// Tells one task from every other of the same runner. It says nothing about order. A task that no runner knows yet is number 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TaskId(u64);
 

@@ -148,12 +148,53 @@ fn adding_against_shutdown() {
 }
 
 #[test]
+fn two_shutdowns_tell_the_same() {
+    check("two shutdowns", || {
+        let runner = Runner::new();
+        let queue = Queue::of_response(runner.clone());
+        add(&queue, Task::new(async {}));
+        let other = runner.clone();
+        let shutdown = thread::spawn(move || {
+            other.registry().close();
+            other.abort_all().len()
+        });
+        // The other call waits until all has ended, and finds nothing left to abort.
+        loom::future::block_on(runner.drained());
+        runner.registry().close();
+        assert_eq!(runner.abort_all().len(), 1);
+        assert_eq!(shutdown.join().unwrap(), 1);
+        assert_balanced(&runner);
+    });
+}
+
+#[test]
+fn a_newcomer_does_not_pass_those_who_wait() {
+    check("first come, first served", || {
+        let (runner, witness) = (Runner::builder().max_running(1).build(), Witness::new());
+        let (other, third) = (runner.clone(), witness.task(2));
+        // The first task adds the second, which waits behind it; another thread adds a third at any moment.
+        let (nested, inner, second) = (runner.clone(), witness.clone(), witness.task(1));
+        let first = Task::new(async move {
+            add(&Queue::of_no_request(nested), second);
+            inner.ran.lock().unwrap().push(0);
+        });
+        let adder = thread::spawn(move || add(&Queue::of_no_request(other), third));
+        add(&Queue::of_no_request(runner.clone()), first);
+        adder.join().unwrap();
+        let ran = witness.ran();
+        let place = |task| ran.iter().position(|ran| *ran == task).unwrap();
+        assert!(ran.len() == 3 && place(0) < place(1));
+        assert_balanced(&runner);
+    });
+}
+
+#[test]
 fn two_ends_at_once() {
     check("two ends at once", || {
         let (runner, witness) = (Runner::new(), Witness::new());
         let queue = Queue::of_response(runner.clone());
         add(&queue, witness.task(0));
-        let other = Arc::clone(&queue);
+        let (other, _kept) = (Arc::clone(&queue), Arc::clone(&queue));
         let end = thread::spawn(move || other.end(outcome));
         queue.end(outcome);
         end.join().unwrap();

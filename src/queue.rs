@@ -55,8 +55,6 @@ struct State {
     place: Option<Place>,
     /// A task failed, and `OnFailure::Stop` is set: those that have not begun are skipped.
     stopped: bool,
-    /// The runner has shut down, and takes no more.
-    closed: bool,
 }
 
 enum Phase {
@@ -74,6 +72,12 @@ enum Phase {
 pub(crate) struct Turn {
     pub(crate) task: Task,
     pub(crate) key: Key,
+}
+
+/// What had not ended.
+pub(crate) struct Left {
+    currents: Currents,
+    tasks: TaskList,
 }
 
 /// What a batch finds when its task has ended.
@@ -121,7 +125,6 @@ impl Queue {
                 currents: Currents::default(),
                 place: None,
                 stopped: false,
-                closed: false,
             }),
         })
     }
@@ -189,9 +192,6 @@ impl Queue {
         let Some(runner) = &self.runner else {
             return Ok(TaskId::NONE); // until a merge
         };
-        if state.closed {
-            return Err(Refusal::Closed);
-        }
         runner.take_pending_place()?;
         if state.place.is_none() {
             let by = Arc::as_ptr(self) as usize / size_of::<Self>();
@@ -314,15 +314,27 @@ impl Queue {
 
     /// The task is pending, and `waker` wakes who polls it; false where somebody has ended it.
     pub(crate) fn park(&self, key: Key, waker: &Waker) -> bool {
-        let mut state = lock(&self.state);
-        let Some(current) = state.currents.get_mut(key) else {
-            return false;
+        let is_kept = |current: &Current| {
+            current
+                .waker
+                .as_ref()
+                .is_some_and(|old| old.will_wake(waker))
         };
-        match &mut current.waker {
-            Some(old) => old.clone_from(waker),
-            None => current.waker = Some(waker.clone()),
+        match lock(&self.state).currents.get_mut(key) {
+            Some(current) if !is_kept(current) => {}
+            Some(_) => return true,
+            None => return false,
         }
-        true
+        // A waker's clone and drop may be anybody's code: not under the lock.
+        let mut waker = Some(waker.clone());
+        let mut state = lock(&self.state);
+        let current = state.currents.get_mut(key);
+        let is_current = current
+            .map(|current| mem::swap(&mut current.waker, &mut waker))
+            .is_some();
+        drop(state);
+        drop(waker);
+        is_current
     }
 
     /// Who a task is that has not ended.
@@ -345,32 +357,40 @@ impl Queue {
         }
     }
 
-    /// Ends everything that is in the queue aborted, and takes no more. Gives a row for each.
-    pub(crate) fn abort(&self, now: Instant) -> Vec<TaskInfo> {
+    /// Takes out everything that has not ended, for the caller to abort.
+    pub(crate) fn take_all(&self) -> Left {
         let mut state = lock(&self.state);
-        state.closed = true;
-        let (mut tasks, currents) = (mem::take(&mut state.tasks), state.currents.take_all());
+        let left = Left {
+            currents: state.currents.take_all(),
+            tasks: mem::take(&mut state.tasks),
+        };
         self.leave_if_empty(state);
-        let mut rows = Vec::new();
-        for current in currents {
-            rows.push(self.abort_one(current, now));
+        left
+    }
+
+    /// Rows for what was taken out.
+    pub(crate) fn rows(&self, left: &Left, now: Instant) -> Vec<TaskInfo> {
+        self.infos_of(&left.currents, &left.tasks, now)
+    }
+
+    /// Ends what was taken out aborted.
+    pub(crate) fn abort(&self, mut left: Left) {
+        for current in left.currents {
+            self.abort_one(current);
         }
-        while let Some(task) = tasks.pop() {
+        while let Some(task) = left.tasks.pop() {
             let current = Current::new(task.label(self.arrived));
             let _ = contain_drop(task);
-            rows.push(self.abort_one(current, now));
+            self.abort_one(current);
         }
-        rows
     }
 
     /// Reports a task, which the caller has taken out of the queue, as aborted, and wakes who polls it.
-    fn abort_one(&self, current: Current, now: Instant) -> TaskInfo {
-        let row = current.info(self.request.as_ref(), now);
+    fn abort_one(&self, current: Current) {
         self.report(&current, &TaskEnd::Aborted);
         if let Some(waker) = current.waker {
-            waker.wake();
+            let _ = contain(|| waker.wake()); // code of the runtime's, or of whoever polls `BackgroundTasks::run`
         }
-        row
     }
 
     /// Ends a task aborted, if it is here: `Some(false)` for a blocking task that runs, which cannot be stopped.
@@ -382,25 +402,27 @@ impl Queue {
             }
             let current = state.currents.take(key)?;
             self.leave_if_empty(state);
-            self.abort_one(current, Instant::now());
+            self.abort_one(current);
             return Some(true);
         }
         let task = state.tasks.remove(id)?;
         self.leave_if_empty(state);
         let current = Current::new(task.label(self.arrived));
         let _ = contain_drop(task);
-        self.abort_one(current, Instant::now());
+        self.abort_one(current);
         Some(true)
     }
 
     /// Rows for the tasks that are in the queue now.
     pub(crate) fn infos(&self, now: Instant) -> Vec<TaskInfo> {
-        let (state, request) = (lock(&self.state), self.request.as_ref());
-        let currents = state
-            .currents
-            .iter()
-            .map(|current| current.info(request, now));
-        let waiting = state.tasks.labels(self.arrived).into_iter();
+        let state = lock(&self.state);
+        self.infos_of(&state.currents, &state.tasks, now)
+    }
+
+    fn infos_of(&self, currents: &Currents, tasks: &TaskList, now: Instant) -> Vec<TaskInfo> {
+        let request = self.request.as_ref();
+        let currents = currents.iter().map(|current| current.info(request, now));
+        let waiting = tasks.labels(self.arrived).into_iter();
         currents
             .chain(waiting.map(|label| info(&label, None, request, now)))
             .collect()

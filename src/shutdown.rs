@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{runtime::Handle, sync::oneshot, time::Instant};
 
 use crate::{Runner, TaskInfo, admission::Admission, contain::contain};
 
@@ -55,7 +55,7 @@ impl Runner {
     ///
     /// 1. Running tasks are told ([`TaskContext::shutting_down`](crate::TaskContext::shutting_down)).
     /// 2. What requests in flight and running tasks add is still taken. A task whose response has not ended counts, and is
-    ///    waited for.
+    ///    waited for; a request in flight that has added none yet does not.
     /// 3. When all is done, or after `grace`, the runner closes: what is added from now on is refused.
     /// 4. What is left ends [`Aborted`](crate::TaskEnd::Aborted), and is in the report. An async task is dropped at its next
     ///    await point. A blocking task that runs cannot be stopped: it is reported, and its thread goes on.
@@ -68,7 +68,8 @@ impl Runner {
     ///
     /// # Cancel safety
     ///
-    /// Dropping this stops the waiting. Tasks stay told, nothing is aborted, and the runner goes on; call it again to finish.
+    /// Dropping this stops the waiting. Tasks stay told, nothing is aborted, and unless all was done by then the runner goes on;
+    /// call it again to finish.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -107,20 +108,31 @@ impl Runner {
 
     /// Aborts what is left, and gives a row for each task that any call of this has aborted.
     pub(crate) fn abort_all(&self) -> Vec<TaskInfo> {
-        let queues = self.registry().queues();
-        let now = Instant::now();
-        let rows = queues.iter().flat_map(|queue| queue.abort(now)).collect();
+        let (queues, now) = (self.registry().queues(), Instant::now());
+        let left: Vec<_> = queues.iter().map(|queue| queue.take_all()).collect();
+        // Named before they are reported: who waits for the reports, as another call of this does, finds the names.
+        let rows = queues
+            .iter()
+            .zip(&left)
+            .flat_map(|(queue, left)| queue.rows(left, now));
+        self.note_unfinished(rows.collect());
+        for (queue, left) in queues.iter().zip(left) {
+            queue.abort(left);
+        }
         // Only now, so that no batch comes to wait for a place behind this; what it waited with is aborted.
-        drop(self.admission().map(Admission::take_waiting));
-        self.note_unfinished(rows)
+        drop(self.admission().map(Admission::close));
+        self.note_unfinished(Vec::new())
     }
 }
 
 /// Waits, on the runtime's timer where there is one, or else on a thread.
 async fn elapse(time: Duration) {
-    match contain(|| Box::pin(tokio::time::sleep(time))) {
-        Ok(sleep) => sleep.await,
-        Err(_) => elapse_on_a_thread(time).await,
+    let timer = Handle::try_current()
+        .is_ok()
+        .then(|| contain(|| Box::pin(tokio::time::sleep(time))));
+    match timer {
+        Some(Ok(sleep)) => sleep.await,
+        _ => elapse_on_a_thread(time).await,
     }
 }
 

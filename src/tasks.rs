@@ -136,7 +136,7 @@ impl BackgroundTasks {
 
     /// Adds a task, or gives it back where the runner does not take it, so that the handler can answer 503.
     ///
-    /// A stand-alone queue takes every task. What the runner refuses when a response takes the queue ends
+    /// A stand-alone queue takes every task, under the number 0 until a response takes the queue; what the runner then refuses ends
     /// [`Rejected`](TaskEnd::Rejected).
     ///
     /// ```

@@ -43,6 +43,23 @@ async fn a_failure_skips_the_rest_of_its_request_where_it_is_to_stop_and_no_othe
 }
 
 #[tokio::test]
+async fn a_failure_skips_those_that_have_not_begun_where_tasks_run_concurrently() {
+    let runner = Runner::builder()
+        .order(Order::Concurrent)
+        .on_failure(OnFailure::Stop)
+        .max_running(1)
+        .build();
+    let tasks = BackgroundTasks::new();
+    tasks.add_task(async { Err::<(), _>("on purpose") });
+    for _ in 0..3 {
+        tasks.add_task(async { panic!("must not run") });
+    }
+    drop(runner.attach(full("hello"), tasks));
+    soon(runner.idle()).await;
+    assert_eq!((runner.stats().failed, runner.stats().skipped), (1, 3));
+}
+
+#[tokio::test]
 async fn a_skip_or_a_success_stops_nothing() {
     let runner = Runner::builder().on_failure(OnFailure::Stop).build();
     let log = Log::default();

@@ -180,3 +180,42 @@ fn debug_of_a_queue_holds_no_lock_while_it_writes() {
     let tasks = BackgroundTasks::new();
     std::fmt::Write::write_fmt(&mut Writer(tasks.clone()), format_args!("{tasks:?}")).unwrap();
 }
+
+/// A waker that panics, and asks about `tasks` when it is dropped.
+struct BadWaker(BackgroundTasks);
+
+impl std::task::Wake for BadWaker {
+    fn wake(self: std::sync::Arc<Self>) {
+        panic!("on purpose: a waker");
+    }
+}
+
+impl Drop for BadWaker {
+    fn drop(&mut self) {
+        let _ = self.0.len();
+    }
+}
+
+#[tokio::test]
+async fn a_bad_waker_is_contained_and_dropped_outside_of_locks() {
+    let runner = Runner::new();
+    let tasks = BackgroundTasks::new();
+    let _response = runner.attach(full("hello"), tasks.clone());
+    for _ in 0..3 {
+        tasks.add_task(std::future::pending::<()>());
+    }
+    let mut by_hand = Box::pin(tasks.run());
+    for _ in 0..3 {
+        let waker = std::sync::Arc::new(BadWaker(tasks.clone())).into();
+        assert!(
+            by_hand
+                .as_mut()
+                .poll(&mut Context::from_waker(&waker))
+                .is_pending()
+        );
+    }
+    let report = runner.shutdown(std::time::Duration::from_millis(1)).await;
+    assert_eq!(report.unfinished().len(), 3);
+    let stats = runner.stats();
+    assert_eq!((stats.added, stats.aborted), (3, 3));
+}

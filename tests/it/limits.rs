@@ -332,3 +332,21 @@ async fn concurrent_tasks_of_one_request_run_side_by_side_and_late_ones_too() {
     soon(runner.idle()).await;
     assert_eq!(runner.stats().completed, 4);
 }
+
+#[tokio::test]
+async fn a_cancelled_task_gives_its_pending_place_back() {
+    let runner = Runner::builder().max_pending(1).build();
+    let tasks = BackgroundTasks::new();
+    let response = runner.attach(full("hello"), tasks.clone());
+    for _ in 0..3 {
+        let id = tasks
+            .try_add_task(async { panic!("must not run") })
+            .unwrap();
+        assert!(tasks.try_add_task(async {}).is_err());
+        assert!(runner.cancel(id));
+    }
+    drop(response);
+    assert!(tasks.try_add_task(async {}).is_ok());
+    soon(runner.idle()).await;
+    assert_eq!((runner.stats().completed, runner.stats().aborted), (1, 3));
+}

@@ -376,3 +376,56 @@ async fn an_abort_contains_panicking_destructors() {
     soon(runner.idle()).await;
     assert_eq!(runner.stats().aborted, 3);
 }
+
+#[tokio::test]
+async fn those_that_wait_behind_a_stuck_blocking_task_are_dropped_at_once() {
+    let runner = Runner::builder().max_running(1).build();
+    let (release, gate) = mpsc::channel::<()>();
+    let (started, has_started) = mpsc::channel();
+    runner.add_blocking_task(move || {
+        started.send(()).unwrap();
+        let _ = gate.recv();
+    });
+    tokio::task::spawn_blocking(move || has_started.recv().unwrap())
+        .await
+        .unwrap();
+    let held = std::sync::Arc::new(());
+    for _ in 0..3 {
+        let captured = held.clone();
+        runner.add_task(async move { drop(captured) });
+    }
+    let report = soon(runner.shutdown(Duration::from_millis(1))).await;
+    assert_eq!(report.unfinished().len(), 4);
+    assert_eq!(std::sync::Arc::strong_count(&held), 1);
+    drop(release);
+    soon(runner.idle()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_sees_the_end_of_a_task_that_was_run_by_hand() {
+    let runner = Runner::new();
+    let tasks = BackgroundTasks::new();
+    let _response = runner.attach(full("hello"), tasks.clone());
+    tasks.add_task(async { sleep(SECOND).await });
+    let by_hand = tokio::spawn(async move { tasks.run().await.len() });
+    tokio::task::yield_now().await;
+    let begun = Instant::now();
+    assert!(runner.shutdown(10 * SECOND).await.is_clean());
+    assert_eq!(begun.elapsed(), SECOND);
+    assert_eq!(by_hand.await.unwrap(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_on_different_threads_tell_the_same_of_many_tasks() {
+    for _ in 0..20 {
+        let runner = Runner::builder().max_running(1).build();
+        for _ in 0..2_000 {
+            runner.add_task(pending::<()>());
+        }
+        let other = runner.clone();
+        let patient = tokio::spawn(async move { other.shutdown(50 * SECOND).await });
+        let report = runner.shutdown(Duration::from_millis(1)).await;
+        assert_eq!(report.unfinished().len(), 2_000);
+        assert_eq!(soon(patient).await.unwrap().unfinished().len(), 2_000);
+    }
+}

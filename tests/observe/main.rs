@@ -192,7 +192,7 @@ async fn each_end_is_one_event_at_a_fitting_level_under_the_tasks_name() {
     assert_eq!(fields["message"], "background task failed: no mail server");
     assert_eq!(
         (&*fields["task.kind"], &*fields["response.end"]),
-        ("async", "Completed")
+        ("async", "Aborted")
     );
     assert_eq!(fields["response.status"], "200");
     assert!(fields["task.location"].contains("observe/main.rs:"));
