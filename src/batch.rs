@@ -146,6 +146,8 @@ impl Batch {
         runner.admission()?.admit(&runner, self)
     }
 
+    #[inline]
+
     fn wants_permit(&self) -> bool {
         let limited = self
             .queue
@@ -164,14 +166,20 @@ impl Batch {
         self.current.as_ref().is_some_and(Execution::is_blocking)
     }
 
+    #[inline]
+
     fn wants_blocking_thread(&self) -> bool {
         let current = self.current.as_ref();
         current.is_some_and(|execution| execution.wants_blocking_thread(&self.queue))
     }
 
+    #[inline]
+
     fn has_ended(&self) -> bool {
         self.current.is_none()
     }
+
+    #[inline]
 
     fn poll_current(&mut self, cx: &mut Context<'_>) -> Poll<TaskEnd> {
         let (queue, clock) = (&self.queue, &mut self.clock);
@@ -189,7 +197,16 @@ impl Batch {
         polled
     }
 
+    /// When the next task begins, if it is known beforehand: now, in a runner without limits that nobody observes.
+    #[inline]
+    fn next_begins(&self) -> Option<Instant> {
+        let runner = self.queue.runner()?;
+        self.clock
+            .filter(|_| runner.admission().is_none() && !runner.is_observed())
+    }
+
     /// The current task has ended: reports it, unless somebody has, and goes on to the next.
+    #[inline]
     fn advance(&mut self, end: TaskEnd) {
         let Some(key) = self.current.as_ref().map(Execution::key) else {
             return discard(end);
@@ -205,7 +222,8 @@ impl Batch {
             let ended = self.queue.ended(key, end.is_failure());
             Advance { ended, next: None }
         } else {
-            self.queue.advance(key, end.is_failure())
+            self.queue
+                .advance(key, end.is_failure(), self.next_begins())
         };
         if let Some(current) = ended {
             span.in_scope(|| self.queue.report(&current, &end));

@@ -9,6 +9,7 @@ use std::{
 /// Calls user code; a panic becomes its message.
 ///
 /// What `f` touched is not looked at again after a panic: the task is dropped, and that is contained too.
+#[inline]
 pub(crate) fn contain<T>(f: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(f)).map_err(message)
 }

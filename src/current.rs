@@ -16,6 +16,7 @@ pub(crate) struct Current {
 }
 
 impl Current {
+    #[inline]
     pub(crate) fn new(label: Label) -> Self {
         Self {
             label,
@@ -59,13 +60,21 @@ pub(crate) struct Key {
 pub(crate) struct Currents {
     /// The place that suffices while tasks run one after another.
     first: Option<Current>,
-    /// Places 1 and up, and which of them are free.
-    others: Vec<Option<Current>>,
-    free: Vec<usize>,
+    /// Where tasks run concurrently.
+    others: Option<Box<Others>>,
     len: usize,
 }
 
+#[derive(Default)]
+struct Others {
+    /// Places 1 and up.
+    places: Vec<Option<Current>>,
+    /// Which of them are free.
+    free: Vec<usize>,
+}
+
 impl Currents {
+    #[inline]
     pub(crate) fn insert(&mut self, current: Current) -> Key {
         self.len += 1;
         let id = current.label.id;
@@ -73,22 +82,26 @@ impl Currents {
             self.first = Some(current);
             return Key { place: 0, id };
         }
-        let place = self.free.pop().unwrap_or_else(|| {
-            self.others.push(None);
-            self.others.len()
+        let others = self.others.get_or_insert_default();
+        let place = others.free.pop().unwrap_or_else(|| {
+            others.places.push(None);
+            others.places.len()
         });
-        self.others[place - 1] = Some(current);
+        others.places[place - 1] = Some(current);
         Key { place, id }
     }
 
     /// `None` once somebody took it.
+    #[inline]
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut Current> {
         let current = match key.place {
             0 => self.first.as_mut(),
-            place => self.others.get_mut(place - 1)?.as_mut(),
+            place => self.others.as_mut()?.places.get_mut(place - 1)?.as_mut(),
         };
         current.filter(|current| current.label.id == key.id)
     }
+
+    #[inline]
 
     pub(crate) fn take(&mut self, key: Key) -> Option<Current> {
         self.get_mut(key)?;
@@ -96,19 +109,18 @@ impl Currents {
         if key.place == 0 {
             return self.first.take();
         }
-        self.free.push(key.place);
-        self.others[key.place - 1].take()
+        let others = self.others.as_mut()?;
+        others.free.push(key.place);
+        others.places[key.place - 1].take()
     }
 
     /// Finds a task by its number, wherever it is.
     pub(crate) fn find(&self, id: TaskId) -> Option<(Key, &Current)> {
-        let (place, current) = [&self.first]
-            .into_iter()
-            .chain(&self.others)
+        let is_it = |current: &&Current| current.label.id == id;
+        let (place, current) = self
+            .places()
             .enumerate()
-            .find_map(|(place, current)| {
-                Some((place, current.as_ref()?)).filter(|(_, current)| current.label.id == id)
-            })?;
+            .find_map(|(place, current)| Some((place, current.as_ref().filter(is_it)?)))?;
         Some((Key { place, id }, current))
     }
 
@@ -117,8 +129,15 @@ impl Currents {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Current> {
-        self.first.iter().chain(self.others.iter().flatten())
+        self.places().flatten()
     }
+
+    fn places(&self) -> impl Iterator<Item = &Option<Current>> {
+        let others = self.others.iter().flat_map(|others| &others.places);
+        [&self.first].into_iter().chain(others)
+    }
+
+    #[inline]
 
     pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
@@ -127,14 +146,14 @@ impl Currents {
 
 impl IntoIterator for Currents {
     type Item = Current;
-    type IntoIter = std::iter::Chain<
-        std::option::IntoIter<Current>,
-        std::iter::Flatten<std::vec::IntoIter<Option<Current>>>,
-    >;
+    type IntoIter = std::vec::IntoIter<Current>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.first
+        let others = self.others.map(|others| others.places);
+        let all = self
+            .first
             .into_iter()
-            .chain(self.others.into_iter().flatten())
+            .chain(others.into_iter().flatten().flatten());
+        all.collect::<Vec<_>>().into_iter()
     }
 }

@@ -39,6 +39,7 @@ pub enum TaskEnd {
 
 impl TaskEnd {
     /// The task ran, and did not do what it was to do.
+    #[inline]
     pub(crate) fn is_failure(&self) -> bool {
         matches!(self, Self::Failed(_) | Self::Panicked(_) | Self::TimedOut)
     }

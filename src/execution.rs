@@ -32,6 +32,8 @@ pub(crate) struct Execution {
     task: Task,
     key: Key,
     stage: Stage,
+    /// The queue has noted that it begins.
+    has_begun: bool,
     /// Sends a blocking task to the blocking pool by itself, even without a timeout.
     isolate_blocking: bool,
     /// The task's place under the runner's limits. `None` where there are no limits, and before it has one.
@@ -50,20 +52,26 @@ enum Stage {
 }
 
 impl Execution {
+    #[inline]
     pub(crate) fn new(turn: Turn) -> Self {
         Self {
             task: turn.task,
             key: turn.key,
             stage: Stage::Waiting,
+            has_begun: turn.has_begun,
             isolate_blocking: false,
             permit: None,
             span: TaskSpan::default(),
         }
     }
 
+    #[inline]
+
     pub(crate) fn take_span(&mut self) -> TaskSpan {
         mem::take(&mut self.span)
     }
+
+    #[inline]
 
     pub(crate) fn key(&self) -> Key {
         self.key
@@ -72,6 +80,8 @@ impl Execution {
     pub(crate) fn is_blocking(&self) -> bool {
         self.task.is_blocking()
     }
+
+    #[inline]
 
     pub(crate) fn has_permit(&self) -> bool {
         self.permit.is_some()
@@ -82,6 +92,7 @@ impl Execution {
     }
 
     /// True for a task that is to be run by [`run_here`](Self::run_here), on the blocking pool.
+    #[inline]
     pub(crate) fn wants_blocking_thread(&self, queue: &Queue) -> bool {
         self.task.is_blocking() && timeout_of(&self.task, queue).is_none()
     }
@@ -93,7 +104,7 @@ impl Execution {
 
     /// Runs a blocking task on this thread. What comes back is not to be dropped but by [`discard`].
     pub(crate) fn run_here(&mut self, queue: &Arc<Queue>, now: Instant) -> TaskEnd {
-        match self.begin(queue, now) {
+        match self.begin(queue, || now) {
             Ok(()) => match self.poll_task(queue, &mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(end) => end,
                 Poll::Pending => TaskEnd::Aborted,
@@ -104,6 +115,7 @@ impl Execution {
 
     /// Runs the task on the current runtime; `now` is when it begins, if it does. What comes back is not to be dropped but by
     /// [`discard`].
+    #[inline]
     pub(crate) fn poll(
         &mut self,
         queue: &Arc<Queue>,
@@ -111,7 +123,7 @@ impl Execution {
         now: impl FnOnce() -> Instant,
     ) -> Poll<TaskEnd> {
         if let Stage::Waiting = self.stage {
-            if let Err(end) = self.begin(queue, now()) {
+            if let Err(end) = self.begin(queue, now) {
                 return Poll::Ready(end);
             }
         }
@@ -139,6 +151,8 @@ impl Execution {
         Poll::Ready(TaskEnd::TimedOut)
     }
 
+    #[inline]
+
     fn poll_task(&mut self, queue: &Arc<Queue>, cx: &mut Context<'_>) -> Poll<TaskEnd> {
         let (task, key, span) = (&mut self.task, self.key, &self.span);
         let context = || {
@@ -155,9 +169,10 @@ impl Execution {
     }
 
     /// The task begins: `Err` is the end of one that does not run.
-    fn begin(&mut self, queue: &Arc<Queue>, now: Instant) -> Result<(), TaskEnd> {
+    #[inline]
+    fn begin(&mut self, queue: &Arc<Queue>, now: impl FnOnce() -> Instant) -> Result<(), TaskEnd> {
         self.stage = Stage::Running;
-        if !queue.begin(self.key, now) {
+        if !self.has_begun && !queue.begin(self.key, now()) {
             return Err(TaskEnd::Aborted);
         }
         let added_in = self.task.take_added_in();
@@ -175,6 +190,7 @@ impl Execution {
 
     /// True for most tasks: there was a response, or there is none to wait for, and nothing is set that could keep the task from
     /// running or cut it short.
+    #[inline]
     fn is_plain(&self, queue: &Queue) -> bool {
         self.task.is_plain()
             && queue.runner().is_some_and(Runner::is_plain)
@@ -211,6 +227,7 @@ impl Execution {
             task: mem::replace(&mut self.task, Task::new(async {})),
             key: self.key,
             stage: Stage::Running,
+            has_begun: true,
             isolate_blocking: false,
             permit: self.permit.take(),
             span: self.span.clone(),
@@ -219,6 +236,7 @@ impl Execution {
 }
 
 /// Drops a task and gives back its place. A destructor that panics has the last word.
+#[inline]
 pub(crate) fn clear(execution: &mut Option<Execution>, end: TaskEnd) -> TaskEnd {
     match contain(|| *execution = None) {
         Ok(()) => end,
@@ -230,12 +248,14 @@ pub(crate) fn clear(execution: &mut Option<Execution>, end: TaskEnd) -> TaskEnd 
 }
 
 /// The task's own timeout, or the runner's.
+#[inline]
 fn timeout_of(task: &Task, queue: &Queue) -> Option<Duration> {
     task.timeout_after()
         .or_else(|| queue.runner().and_then(Runner::task_timeout))
 }
 
 /// Drops an end that nobody reads: the error in it is user code, too.
+#[inline]
 pub(crate) fn discard(end: TaskEnd) {
     let _ = contain_drop(end);
 }

@@ -24,10 +24,13 @@ pub(crate) struct TaskList {
 }
 
 impl TaskList {
+    #[inline]
     pub(crate) fn push(&mut self, task: Task) {
         push_head(&mut self.newest, task.into_link());
         self.len += 1;
     }
+
+    #[inline]
 
     pub(crate) fn pop(&mut self) -> Option<Task> {
         if self.oldest.is_none() {
@@ -51,9 +54,13 @@ impl TaskList {
         removed
     }
 
+    #[inline]
+
     pub(crate) fn len(&self) -> usize {
         self.len
     }
+
+    #[inline]
 
     pub(crate) fn is_empty(&self) -> bool {
         self.len == 0

@@ -62,6 +62,8 @@ impl Name {
     );
 }
 
+#[inline]
+
 pub(crate) fn name_of(task: &Task) -> Name {
     #[cfg(feature = "metrics")]
     return Name(Some(static_name(task.name())));
@@ -72,6 +74,8 @@ pub(crate) fn name_of(task: &Task) -> Name {
     }
 }
 
+#[inline]
+
 pub(crate) fn name(label: &Label) -> Name {
     #[cfg(feature = "metrics")]
     return Name(Some(static_name(label.name())));
@@ -81,6 +85,8 @@ pub(crate) fn name(label: &Label) -> Name {
         Name::NONE
     }
 }
+
+#[inline]
 
 pub(crate) fn added(name: Name) {
     #[cfg(feature = "metrics")]
@@ -94,6 +100,8 @@ pub(crate) fn added(name: Name) {
     #[cfg(not(feature = "metrics"))]
     let _ = name;
 }
+
+#[inline]
 
 pub(crate) fn begun(name: Name) {
     #[cfg(feature = "metrics")]

@@ -72,6 +72,8 @@ enum Phase {
 pub(crate) struct Turn {
     pub(crate) task: Task,
     pub(crate) key: Key,
+    /// It has been noted as begun.
+    pub(crate) has_begun: bool,
 }
 
 /// What had not ended.
@@ -188,6 +190,7 @@ impl Queue {
     }
 
     /// Counts a task in, and has the queue registered; or refuses it.
+    #[inline]
     fn count_in(self: &Arc<Self>, state: &mut State) -> Result<TaskId, Refusal> {
         let Some(runner) = &self.runner else {
             return Ok(TaskId::NONE); // until a merge
@@ -207,6 +210,7 @@ impl Queue {
     }
 
     /// Puts a task behind the others. Where nothing else would start it, a batch for the caller to start comes back.
+    #[inline]
     fn enqueue(self: &Arc<Self>, state: &mut State, task: Task) -> Option<Batch> {
         state.tasks.push(task);
         if !matches!(state.phase, Phase::Idle) {
@@ -274,15 +278,22 @@ impl Queue {
         Arc::get_mut(queue).is_some_and(|queue| get_mut(&mut queue.state).tasks.is_empty())
     }
 
-    /// The batch's task has ended; `failed` where it did not do what it was to do. On to the next.
-    pub(crate) fn advance(&self, key: Key, failed: bool) -> Advance {
+    /// The batch's task has ended; `failed` where it did not do what it was to do. On to the next, which begins at `now` if it is
+    /// async: that saves a lock for each task that goes without a place of its own and that nobody observes.
+    pub(crate) fn advance(&self, key: Key, failed: bool, now: Option<Instant>) -> Advance {
         let mut state = lock(&self.state);
         state.stopped |= failed && self.stops_on_failure();
         let ended = state.currents.take(key);
-        let next = state.next_turn(self.arrived);
-        if next.is_none() {
-            state.phase = Phase::Idle;
-            self.leave_if_empty(state);
+        let mut next = state.next_turn(self.arrived);
+        match (&mut next, now) {
+            (None, _) => {
+                state.phase = Phase::Idle;
+                self.leave_if_empty(state);
+            }
+            (Some(turn), Some(now)) if !turn.task.is_blocking() => {
+                turn.has_begun = self.begin_in(&mut state, turn.key, now).is_some();
+            }
+            _ => {}
         }
         Advance { ended, next }
     }
@@ -299,17 +310,23 @@ impl Queue {
     /// The task begins to run; false where somebody has ended it.
     pub(crate) fn begin(&self, key: Key, now: Instant) -> bool {
         let mut state = lock(&self.state);
-        let Some(current) = state.currents.get_mut(key) else {
+        let Some(name) = self.begin_in(&mut state, key, now) else {
             return false;
         };
+        drop(state);
+        metrics::begun(name);
+        true
+    }
+
+    /// Counted under the lock, so that whoever ends the task finds it counted.
+    #[inline]
+    fn begin_in(&self, state: &mut State, key: Key, now: Instant) -> Option<metrics::Name> {
+        let current = state.currents.get_mut(key)?;
         current.begun = Some(now);
         if let Some(runner) = &self.runner {
-            runner.task_begun(); // under the lock: whoever ends the task finds it counted
-            let name = metrics::name(&current.label);
-            drop(state);
-            metrics::begun(name);
+            runner.task_begun();
         }
-        true
+        Some(metrics::name(&current.label))
     }
 
     /// The task is pending, and `waker` wakes who polls it; false where somebody has ended it.
@@ -429,6 +446,7 @@ impl Queue {
     }
 
     /// Tells the runner how a task ended, which the caller has taken out of the queue.
+    #[inline]
     pub(crate) fn report(&self, current: &Current, end: &TaskEnd) {
         if let Some(runner) = &self.runner {
             runner.task_ended(&Report {
@@ -512,6 +530,7 @@ impl Queue {
 
     /// Leaves the registry when there is nothing left to name. The registry's handle may be the last but the caller's: it is
     /// dropped behind the lock.
+    #[inline]
     fn leave_if_empty(&self, mut state: MutexGuard<'_, State>) {
         if !state.tasks.is_empty() || !state.currents.is_empty() {
             return;
@@ -537,10 +556,15 @@ impl Queue {
 
 impl State {
     /// The next task's turn has come: it is current from now on.
+    #[inline]
     fn next_turn(&mut self, arrived: Instant) -> Option<Turn> {
         let task = self.tasks.pop()?;
         let key = self.currents.insert(Current::new(task.label(arrived)));
-        Some(Turn { task, key })
+        Some(Turn {
+            task,
+            key,
+            has_begun: false,
+        })
     }
 }
 

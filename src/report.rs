@@ -88,6 +88,7 @@ impl fmt::Debug for TaskReport<'_> {
 }
 
 /// Whether a subscriber may want the event of this end.
+#[inline]
 pub(crate) fn is_logged(end: &TaskEnd) -> bool {
     #[cfg(feature = "tracing")]
     {

@@ -254,6 +254,8 @@ impl Runner {
         }
     }
 
+    #[inline]
+
     fn tell_if_quiet(&self) {
         let shared = &self.shared;
         fence_in_models();
@@ -310,14 +312,20 @@ impl Runner {
         self.shared.runtime.get()
     }
 
+    #[inline]
+
     pub(crate) fn count_added(&self) -> TaskId {
         self.shared.counters.task_added()
     }
+
+    #[inline]
 
     pub(crate) fn task_begun(&self) {
         self.shared.counters.task_begun();
         self.give_back_pending_place();
     }
+
+    #[inline]
 
     pub(crate) fn task_ended(&self, report: &Report<'_>) {
         if self.sees(report.end) {
@@ -335,6 +343,7 @@ impl Runner {
     }
 
     /// Whether anybody may see how long tasks waited and ran: an observer, or a subscriber of the log.
+    #[inline]
     pub(crate) fn is_observed(&self) -> bool {
         self.sees(&TaskEnd::Aborted)
     }
@@ -345,11 +354,13 @@ impl Runner {
     }
 
     #[cfg(feature = "tracing")]
+    #[inline]
     pub(crate) fn slow_poll(&self) -> Option<Duration> {
         self.shared.settings.slow_poll
     }
 
     /// Whether anybody sees this end.
+    #[inline]
     fn sees(&self, end: &TaskEnd) -> bool {
         cfg!(feature = "metrics")
             || self.shared.settings.on_task_end.is_some()
@@ -366,6 +377,7 @@ impl Runner {
     }
 
     /// Takes one of the `max_pending` places.
+    #[inline]
     pub(crate) fn take_pending_place(&self) -> Result<(), Refusal> {
         let Some(limit) = self.shared.settings.max_pending else {
             return Ok(());
@@ -378,25 +390,34 @@ impl Runner {
         }
     }
 
+    #[inline]
+
     pub(crate) fn give_back_pending_place(&self) {
         if self.shared.settings.max_pending.is_some() {
             self.shared.pending.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
+    #[inline]
+
     pub(crate) fn order(&self) -> Order {
         self.shared.settings.order
     }
 
+    #[inline]
+
     pub(crate) fn on_failure(&self) -> OnFailure {
         self.shared.settings.on_failure
     }
+
+    #[inline]
 
     pub(crate) fn task_timeout(&self) -> Option<Duration> {
         self.shared.settings.task_timeout
     }
 
     /// True where no setting has a say in whether and how long a task runs: most tasks then have nothing to look at.
+    #[inline]
     pub(crate) fn is_plain(&self) -> bool {
         let settings = &self.shared.settings;
         settings.run_if.is_none()
@@ -404,9 +425,13 @@ impl Runner {
             && settings.on_failure == OnFailure::Continue
     }
 
+    #[inline]
+
     pub(crate) fn run_if(&self) -> Option<&(dyn Fn(&ResponseOutcome) -> bool + Send + Sync)> {
         self.shared.settings.run_if.as_deref()
     }
+
+    #[inline]
 
     pub(crate) fn admission(&self) -> Option<&Admission> {
         self.shared.admission.as_ref()

@@ -17,6 +17,7 @@ pub(crate) struct SlowPoll {
 }
 
 impl SlowPoll {
+    #[inline]
     pub(crate) fn watch(runner: Option<&Runner>) -> Self {
         #[cfg(feature = "tracing")]
         {
@@ -33,6 +34,7 @@ impl SlowPoll {
     }
 
     /// The poll has returned: warns if it took too long.
+    #[inline]
     pub(crate) fn check(self, label: impl FnOnce() -> Option<Label>) {
         #[cfg(feature = "tracing")]
         if let Some((threshold, begun)) = self.timed {

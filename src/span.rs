@@ -15,6 +15,7 @@ pub(crate) struct AddedIn {
 
 impl AddedIn {
     /// `None` where there is no span. Without a subscriber it is one load to know.
+    #[inline]
     pub(crate) fn current() -> Option<Self> {
         #[cfg(feature = "tracing")]
         {
@@ -39,6 +40,7 @@ pub(crate) struct TaskSpan {
 
 impl TaskSpan {
     /// Opens the span of a task that begins.
+    #[inline]
     pub(crate) fn open(
         label: impl FnOnce() -> Option<Label>,
         added_in: Option<AddedIn>,
@@ -80,6 +82,8 @@ impl TaskSpan {
             Self::default()
         }
     }
+
+    #[inline]
 
     pub(crate) fn in_scope<R>(&self, f: impl FnOnce() -> R) -> R {
         #[cfg(feature = "tracing")]

@@ -63,21 +63,30 @@ pub(crate) struct Counters {
 
 impl Counters {
     /// The count of what was added also numbers the tasks, so that their ids cost nothing of their own.
+    #[inline]
     pub(crate) fn task_added(&self) -> TaskId {
         TaskId::new(1 + self.added.fetch_add(1, Ordering::SeqCst))
     }
+
+    #[inline]
 
     pub(crate) fn task_begun(&self) {
         self.begun.fetch_add(1, Ordering::SeqCst);
     }
 
+    #[inline]
+
     pub(crate) fn task_ended(&self, end: &TaskEnd) {
         self.ended[index(end)].fetch_add(1, Ordering::SeqCst);
     }
 
+    #[inline]
+
     pub(crate) fn batch_begun(&self) {
         self.batches_begun.fetch_add(1, Ordering::SeqCst);
     }
+
+    #[inline]
 
     pub(crate) fn batch_ended(&self) {
         self.batches_ended.fetch_add(1, Ordering::SeqCst);

@@ -24,6 +24,7 @@ pub(crate) fn fence_in_models() {
 
 /// Locks whatever a panic elsewhere left behind: no state guarded here is left half-written, as no user code runs under a
 /// lock.
+#[inline]
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()
@@ -31,6 +32,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Of a lock that nobody else can have.
+#[inline]
 pub(crate) fn get_mut<T>(mutex: &mut Mutex<T>) -> &mut T {
     mutex
         .get_mut()

@@ -271,6 +271,7 @@ impl Task {
     }
 
     /// Notes where and when the task was added.
+    #[inline]
     pub(crate) fn set_added(&mut self, location: &'static Location<'static>, now: Option<Instant>) {
         let header = self.header_mut();
         header.location = location;
@@ -280,22 +281,31 @@ impl Task {
         }
     }
 
+    #[inline]
+
     pub(crate) fn id(&self) -> TaskId {
         self.header().id
     }
 
+    #[inline]
+
     pub(crate) fn set_id(&mut self, id: TaskId) {
         self.header_mut().id = id;
     }
+
+    #[inline]
 
     pub(crate) fn is_blocking(&self) -> bool {
         self.node.work.is_blocking()
     }
 
     /// True for a task without a name, a timeout or a condition of its own, added in no span.
+    #[inline]
     pub(crate) fn is_plain(&self) -> bool {
         self.header().extras.is_none()
     }
+
+    #[inline]
 
     pub(crate) fn timeout_after(&self) -> Option<Duration> {
         self.header()
@@ -303,6 +313,8 @@ impl Task {
             .as_ref()
             .and_then(|extras| extras.timeout)
     }
+
+    #[inline]
 
     pub(crate) fn take_added_in(&mut self) -> Option<AddedIn> {
         let extras = self.header_mut().extras.as_mut();
@@ -321,9 +333,12 @@ impl Task {
     }
 
     /// `arrived` stands in where the moment of adding was not noted.
+    #[inline]
     pub(crate) fn label(&self, arrived: Instant) -> Label {
         self.node.label(arrived)
     }
+
+    #[inline]
 
     pub(crate) fn poll(
         &mut self,
@@ -333,9 +348,13 @@ impl Task {
         self.node.as_mut().project().work.poll(cx, context)
     }
 
+    #[inline]
+
     pub(crate) fn into_link(self) -> Link {
         self.node
     }
+
+    #[inline]
 
     pub(crate) fn from_link(node: Link) -> Self {
         Self { node }
@@ -343,6 +362,7 @@ impl Task {
 }
 
 /// The task behind this one in a list.
+#[inline]
 pub(crate) fn next_mut(link: &mut Link) -> &mut Option<Link> {
     link.as_mut().project().next
 }
@@ -372,6 +392,8 @@ impl Node<dyn Work> {
             None => Name::Type(self.work.type_name()),
         }
     }
+
+    #[inline]
 
     pub(crate) fn label(&self, arrived: Instant) -> Label {
         Label {
