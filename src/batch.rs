@@ -147,7 +147,6 @@ impl Batch {
     }
 
     #[inline]
-
     fn wants_permit(&self) -> bool {
         let limited = self
             .queue
@@ -167,20 +166,17 @@ impl Batch {
     }
 
     #[inline]
-
     fn wants_blocking_thread(&self) -> bool {
         let current = self.current.as_ref();
         current.is_some_and(|execution| execution.wants_blocking_thread(&self.queue))
     }
 
     #[inline]
-
     fn has_ended(&self) -> bool {
         self.current.is_none()
     }
 
     #[inline]
-
     fn poll_current(&mut self, cx: &mut Context<'_>) -> Poll<TaskEnd> {
         let (queue, clock) = (&self.queue, &mut self.clock);
         let Some(execution) = &mut self.current else {

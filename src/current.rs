@@ -102,7 +102,6 @@ impl Currents {
     }
 
     #[inline]
-
     pub(crate) fn take(&mut self, key: Key) -> Option<Current> {
         self.get_mut(key)?;
         self.len -= 1;
@@ -138,7 +137,6 @@ impl Currents {
     }
 
     #[inline]
-
     pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }

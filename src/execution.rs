@@ -66,13 +66,11 @@ impl Execution {
     }
 
     #[inline]
-
     pub(crate) fn take_span(&mut self) -> TaskSpan {
         mem::take(&mut self.span)
     }
 
     #[inline]
-
     pub(crate) fn key(&self) -> Key {
         self.key
     }
@@ -82,7 +80,6 @@ impl Execution {
     }
 
     #[inline]
-
     pub(crate) fn has_permit(&self) -> bool {
         self.permit.is_some()
     }
@@ -152,7 +149,6 @@ impl Execution {
     }
 
     #[inline]
-
     fn poll_task(&mut self, queue: &Arc<Queue>, cx: &mut Context<'_>) -> Poll<TaskEnd> {
         let (task, key, span) = (&mut self.task, self.key, &self.span);
         let context = || {

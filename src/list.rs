@@ -31,7 +31,6 @@ impl TaskList {
     }
 
     #[inline]
-
     pub(crate) fn pop(&mut self) -> Option<Task> {
         if self.oldest.is_none() {
             self.turn_round();
@@ -55,13 +54,11 @@ impl TaskList {
     }
 
     #[inline]
-
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     #[inline]
-
     pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }

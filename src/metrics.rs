@@ -63,7 +63,6 @@ impl Name {
 }
 
 #[inline]
-
 pub(crate) fn name_of(task: &Task) -> Name {
     #[cfg(feature = "metrics")]
     return Name(Some(static_name(task.name())));
@@ -75,7 +74,6 @@ pub(crate) fn name_of(task: &Task) -> Name {
 }
 
 #[inline]
-
 pub(crate) fn name(label: &Label) -> Name {
     #[cfg(feature = "metrics")]
     return Name(Some(static_name(label.name())));
@@ -87,7 +85,6 @@ pub(crate) fn name(label: &Label) -> Name {
 }
 
 #[inline]
-
 pub(crate) fn added(name: Name) {
     #[cfg(feature = "metrics")]
     if let Name(Some(task)) = name {
@@ -102,7 +99,6 @@ pub(crate) fn added(name: Name) {
 }
 
 #[inline]
-
 pub(crate) fn begun(name: Name) {
     #[cfg(feature = "metrics")]
     if let Name(Some(task)) = name {

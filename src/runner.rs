@@ -255,7 +255,6 @@ impl Runner {
     }
 
     #[inline]
-
     fn tell_if_quiet(&self) {
         let shared = &self.shared;
         fence_in_models();
@@ -313,20 +312,17 @@ impl Runner {
     }
 
     #[inline]
-
     pub(crate) fn count_added(&self) -> TaskId {
         self.shared.counters.task_added()
     }
 
     #[inline]
-
     pub(crate) fn task_begun(&self) {
         self.shared.counters.task_begun();
         self.give_back_pending_place();
     }
 
     #[inline]
-
     pub(crate) fn task_ended(&self, report: &Report<'_>) {
         if self.sees(report.end) {
             // An observer is code of the user's, and so is a subscriber of the log.
@@ -391,7 +387,6 @@ impl Runner {
     }
 
     #[inline]
-
     pub(crate) fn give_back_pending_place(&self) {
         if self.shared.settings.max_pending.is_some() {
             self.shared.pending.fetch_sub(1, Ordering::SeqCst);
@@ -399,19 +394,16 @@ impl Runner {
     }
 
     #[inline]
-
     pub(crate) fn order(&self) -> Order {
         self.shared.settings.order
     }
 
     #[inline]
-
     pub(crate) fn on_failure(&self) -> OnFailure {
         self.shared.settings.on_failure
     }
 
     #[inline]
-
     pub(crate) fn task_timeout(&self) -> Option<Duration> {
         self.shared.settings.task_timeout
     }
@@ -426,13 +418,11 @@ impl Runner {
     }
 
     #[inline]
-
     pub(crate) fn run_if(&self) -> Option<&(dyn Fn(&ResponseOutcome) -> bool + Send + Sync)> {
         self.shared.settings.run_if.as_deref()
     }
 
     #[inline]
-
     pub(crate) fn admission(&self) -> Option<&Admission> {
         self.shared.admission.as_ref()
     }

@@ -84,7 +84,6 @@ impl TaskSpan {
     }
 
     #[inline]
-
     pub(crate) fn in_scope<R>(&self, f: impl FnOnce() -> R) -> R {
         #[cfg(feature = "tracing")]
         if let Some(span) = &self.span {

@@ -69,25 +69,21 @@ impl Counters {
     }
 
     #[inline]
-
     pub(crate) fn task_begun(&self) {
         self.begun.fetch_add(1, Ordering::SeqCst);
     }
 
     #[inline]
-
     pub(crate) fn task_ended(&self, end: &TaskEnd) {
         self.ended[index(end)].fetch_add(1, Ordering::SeqCst);
     }
 
     #[inline]
-
     pub(crate) fn batch_begun(&self) {
         self.batches_begun.fetch_add(1, Ordering::SeqCst);
     }
 
     #[inline]
-
     pub(crate) fn batch_ended(&self) {
         self.batches_ended.fetch_add(1, Ordering::SeqCst);
     }

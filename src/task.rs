@@ -282,19 +282,16 @@ impl Task {
     }
 
     #[inline]
-
     pub(crate) fn id(&self) -> TaskId {
         self.header().id
     }
 
     #[inline]
-
     pub(crate) fn set_id(&mut self, id: TaskId) {
         self.header_mut().id = id;
     }
 
     #[inline]
-
     pub(crate) fn is_blocking(&self) -> bool {
         self.node.work.is_blocking()
     }
@@ -306,7 +303,6 @@ impl Task {
     }
 
     #[inline]
-
     pub(crate) fn timeout_after(&self) -> Option<Duration> {
         self.header()
             .extras
@@ -315,7 +311,6 @@ impl Task {
     }
 
     #[inline]
-
     pub(crate) fn take_added_in(&mut self) -> Option<AddedIn> {
         let extras = self.header_mut().extras.as_mut();
         extras.and_then(|extras| extras.added_in.take())
@@ -339,7 +334,6 @@ impl Task {
     }
 
     #[inline]
-
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -349,13 +343,11 @@ impl Task {
     }
 
     #[inline]
-
     pub(crate) fn into_link(self) -> Link {
         self.node
     }
 
     #[inline]
-
     pub(crate) fn from_link(node: Link) -> Self {
         Self { node }
     }
@@ -394,7 +386,6 @@ impl Node<dyn Work> {
     }
 
     #[inline]
-
     pub(crate) fn label(&self, arrived: Instant) -> Label {
         Label {
             id: self.header.id,
