@@ -35,6 +35,8 @@ pub(crate) struct Batch {
     /// A recent time, for a task that begins in a runner that nobody observes: it saves a look at the clock for each. `None`
     /// where time may have passed since.
     clock: Option<Instant>,
+    /// Before its first task the batch goes to the back of the worker's queue.
+    yields: bool,
 }
 
 impl Batch {
@@ -57,12 +59,17 @@ impl Batch {
             queue,
             alone,
             clock: None,
+            yields: true,
         }
     }
 
-    /// It is `now`.
-    pub(crate) fn at(mut self, now: Instant) -> Self {
+    /// The response has just ended: it is `now`.
+    ///
+    /// Over HTTP/1 hyper writes what is left within the poll that ends the body, so that the batch may run right behind it. It saves
+    /// a poll, and the wake-up of another worker that Tokio sends with each task that goes to the back.
+    pub(crate) fn at_end(mut self, now: Instant, multiplexed: bool) -> Self {
         self.clock = Some(now);
+        self.yields = multiplexed;
         self
     }
 
@@ -98,8 +105,8 @@ impl Batch {
 
     fn drive(self) -> Drive {
         Drive {
+            yielded: !self.yields,
             batch: Some(self),
-            yielded: false,
         }
     }
 
@@ -253,7 +260,7 @@ impl Future for Drive {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         if !this.yielded {
-            // What is spawned from a body's poll or drop runs before the connection's task, which has yet to write the
+            // What is spawned from a body's poll or drop runs before the connection's task, which over HTTP/2 has yet to write the
             // response. Waking itself sends this to the back of the worker's queue, behind the connection.
             this.yielded = true;
             cx.waker().wake_by_ref();

@@ -16,7 +16,7 @@
 
 use std::{borrow::Cow, fmt, mem, panic::Location, sync::Arc, task::Waker, time::Duration};
 
-use http::Request;
+use http::{Request, Version};
 use tokio::time::Instant;
 
 use crate::{
@@ -41,6 +41,8 @@ pub(crate) struct Queue {
     request: Option<RequestLine>,
     /// When the request arrived.
     arrived: Instant,
+    /// The response may share its connection's task with others: HTTP/2, or not known.
+    multiplexed: bool,
     /// How the response ended. Empty until it has, and for good in a queue of no request.
     outcome: OnceLock<ResponseOutcome>,
     state: Mutex<State>,
@@ -93,32 +95,39 @@ pub(crate) struct Advance {
 impl Queue {
     /// A queue that waits to be attached to a response.
     pub(crate) fn stand_alone() -> Arc<Self> {
-        Self::new(None, None, Phase::Open)
+        Self::new(None, None, true, Phase::Open)
     }
 
     /// A queue that waits for the response to `request` to end.
     pub(crate) fn of_request<B>(runner: Runner, request: &Request<B>) -> Arc<Self> {
+        let multiplexed = request.version() >= Version::HTTP_2;
         let request = RequestLine {
             method: request.method().clone(),
             path: request.uri().path_and_query().cloned(),
         };
-        Self::new(Some(runner), Some(request), Phase::Open)
+        Self::new(Some(runner), Some(request), multiplexed, Phase::Open)
     }
 
     /// A queue that waits for a response to end, of a request that is not known.
     pub(crate) fn of_response(runner: Runner) -> Arc<Self> {
-        Self::new(Some(runner), None, Phase::Open)
+        Self::new(Some(runner), None, true, Phase::Open)
     }
 
     /// A queue with no response to wait for.
     pub(crate) fn of_no_request(runner: Runner) -> Arc<Self> {
-        Self::new(Some(runner), None, Phase::Idle)
+        Self::new(Some(runner), None, true, Phase::Idle)
     }
 
-    fn new(runner: Option<Runner>, request: Option<RequestLine>, phase: Phase) -> Arc<Self> {
+    fn new(
+        runner: Option<Runner>,
+        request: Option<RequestLine>,
+        multiplexed: bool,
+        phase: Phase,
+    ) -> Arc<Self> {
         Arc::new(Self {
             runner,
             request,
+            multiplexed,
             arrived: Instant::now(),
             outcome: OnceLock::new(),
             state: Mutex::new(State {
@@ -259,14 +268,15 @@ impl Queue {
             state.phase = Phase::Idle;
             let mut batches = Vec::with_capacity(state.tasks.len());
             while let Some(turn) = state.next_turn(self.arrived) {
-                batches.push(Batch::of_one(Arc::clone(&self), turn).at(now));
+                batches.push(Batch::of_one(Arc::clone(&self), turn).at_end(now, self.multiplexed));
             }
             drop(state);
             batches.into_iter().for_each(Batch::start);
         } else if let Some(turn) = state.next_turn(self.arrived) {
             state.phase = Phase::Running;
             drop(state);
-            Batch::new(self, turn).at(now).start();
+            let multiplexed = self.multiplexed;
+            Batch::new(self, turn).at_end(now, multiplexed).start();
         } else {
             state.phase = Phase::Idle;
         }

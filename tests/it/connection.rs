@@ -1,12 +1,13 @@
 //! A task cannot delay its own response, or the next request on that connection.
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, Mutex, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
-use axum::{Router, routing::get};
+use axum::{Router, body::Body, routing::get};
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Empty};
@@ -80,8 +81,62 @@ async fn the_connection_takes_the_next_request_while_tasks_of_the_last_sleep_blo
 /// Without the yield at the head of a batch the task runs before the connection's task writes the answer.
 #[test]
 fn on_one_worker_a_task_that_blocks_its_thread_does_not_delay_its_own_http2_response() {
+    assert_prompt(async |address, runner| {
+        let mut client = connect_http2(address).await;
+        prompt_answers(runner, async |request| {
+            let response = soon(client.send_request(request)).await.unwrap();
+            response.collect().await.unwrap().to_bytes()
+        })
+        .await
+    });
+}
+
+/// Here hyper has written the answer when the body is dropped, and the batch does not yield.
+#[test]
+fn on_one_worker_a_task_that_blocks_its_thread_does_not_delay_its_own_http1_response() {
+    assert_prompt(async |address, runner| {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let (mut client, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        tokio::spawn(connection);
+        prompt_answers(runner, async |request| {
+            let response = soon(client.send_request(request)).await.unwrap();
+            response.collect().await.unwrap().to_bytes()
+        })
+        .await
+    });
+}
+
+const REQUESTS: usize = 15;
+
+/// How long each of some requests takes, one after the other.
+async fn prompt_answers(
+    runner: Runner,
+    mut send: impl AsyncFnMut(Request<Empty<Bytes>>) -> Bytes,
+) -> Vec<Duration> {
+    let mut times = Vec::new();
+    for path in ["/", "/streamed", "/empty"]
+        .into_iter()
+        .cycle()
+        .take(REQUESTS)
+    {
+        let request = Request::get(format!("http://here{path}"))
+            .header("host", "here")
+            .body(Empty::<Bytes>::new())
+            .unwrap();
+        let sent = Instant::now();
+        let answer = send(request).await;
+        assert_eq!(answer.is_empty(), path == "/empty");
+        times.push(sent.elapsed());
+        // The only worker is blocked until the task is done; the next request is to find it free.
+        soon(runner.idle()).await;
+    }
+    times
+}
+
+/// Runs `client` against a server with one worker, whose every request has a task that blocks its thread.
+fn assert_prompt(client: impl AsyncFnOnce(SocketAddr, Runner) -> Vec<Duration>) {
     const BLOCKS: Duration = Duration::from_millis(40);
-    const REQUESTS: usize = 15;
     let (send_address, address) = mpsc::channel();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let runner = Runner::new();
@@ -93,12 +148,26 @@ fn on_one_worker_a_task_that_blocks_its_thread_does_not_delay_its_own_http2_resp
             .build()
             .unwrap();
         runtime.block_on(async {
+            let blocks = async |tasks: BackgroundTasks| {
+                tasks.add_task(async { thread::sleep(BLOCKS) });
+            };
+            let chunks = || {
+                futures_util::stream::iter(["one", "two"].map(Ok::<_, std::convert::Infallible>))
+            };
             let app = Router::new()
                 .route(
                     "/",
-                    get(async |tasks: BackgroundTasks| {
-                        tasks.add_task(async { thread::sleep(BLOCKS) });
+                    get(async move |tasks| {
+                        blocks(tasks).await;
                         "answered"
+                    }),
+                )
+                .route("/empty", get(blocks))
+                .route(
+                    "/streamed",
+                    get(async move |tasks| {
+                        blocks(tasks).await;
+                        Body::from_stream(chunks())
                     }),
                 )
                 .layer(layer);
@@ -108,30 +177,11 @@ fn on_one_worker_a_task_that_blocks_its_thread_does_not_delay_its_own_http2_resp
         });
     });
     let address = address.recv().unwrap();
-    let mut times: Vec<Duration> = Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(async {
-            let mut client = connect_http2(address).await;
-            let mut times = Vec::new();
-            for _ in 0..REQUESTS {
-                let request = Request::get(format!("http://{address}/"))
-                    .body(Empty::<Bytes>::new())
-                    .unwrap();
-                let sent = Instant::now();
-                let response = soon(client.send_request(request)).await.unwrap();
-                assert_eq!(response.collect().await.unwrap().to_bytes(), "answered");
-                times.push(sent.elapsed());
-                // The only worker is blocked until the task is done; the next request is to find it free.
-                soon(runner.idle()).await;
-            }
-            times
-        });
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let mut times = runtime.block_on(client(address, runner.clone()));
     drop(stop);
     serving.join().unwrap();
     times.sort();
-    let median = times[REQUESTS / 2];
-    assert!(median < Duration::from_millis(5), "{times:?}");
+    assert!(times[REQUESTS / 2] < Duration::from_millis(5), "{times:?}");
     assert_eq!(runner.stats().completed, REQUESTS as u64);
 }
