@@ -232,6 +232,7 @@ impl Batch {
             span.in_scope(|| self.queue.report(&current, &end));
         }
         discard(end);
+        drop(span); // closed by the time that whoever waits for the end hears of it
         self.current = next.map(Execution::new);
         if let (None, Some(runner)) = (&self.current, self.queue.runner()) {
             runner.batch_ended();

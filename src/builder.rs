@@ -44,7 +44,7 @@ pub enum Order {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SpanRelation {
-    /// It follows from it: the request's span closes with the request, and the two are linked.
+    /// It follows from it: the two are linked, and the request's span stays open until each of its tasks has begun.
     #[default]
     FollowsFrom,
     /// It is its child: the request's span stays open until its tasks have ended.

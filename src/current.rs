@@ -5,7 +5,7 @@ use std::task::Waker;
 
 use tokio::time::Instant;
 
-use crate::{TaskId, TaskInfo, info::RequestLine, task::Label};
+use crate::{TaskId, TaskInfo, info::RequestLine, span::TaskSpan, task::Label};
 
 pub(crate) struct Current {
     pub(crate) label: Label,
@@ -13,6 +13,8 @@ pub(crate) struct Current {
     pub(crate) begun: Option<Instant>,
     /// Wakes whoever polls it, to have it dropped. `None` before its first pending poll, and for a blocking task.
     pub(crate) waker: Option<Waker>,
+    /// Nothing until the task begins.
+    pub(crate) span: TaskSpan,
 }
 
 impl Current {
@@ -22,6 +24,7 @@ impl Current {
             label,
             begun: None,
             waker: None,
+            span: TaskSpan::default(),
         }
     }
 

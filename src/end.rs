@@ -33,7 +33,7 @@ pub enum TaskEnd {
     Skipped,
     /// The runner did not take it: too many wait ([`max_pending`](crate::RunnerBuilder::max_pending)), or it has shut down.
     Rejected,
-    /// It was dropped, waiting or running: the runner shut down, there was no runtime to run on, or the runtime went away.
+    /// It was dropped, waiting or running: it was cancelled ([`Runner::cancel`](crate::Runner::cancel)), the runner shut down, there was no runtime to run on, or the runtime went away.
     Aborted,
 }
 

@@ -123,14 +123,16 @@ impl Execution {
             if let Err(end) = self.begin(queue, now) {
                 return Poll::Ready(end);
             }
+        } else if !queue.is_current(self.key) {
+            return Poll::Ready(TaskEnd::Aborted); // woken to be dropped: it must do nothing more
         }
-        let slow = SlowPoll::watch(queue.runner());
+        let slow = SlowPoll::watch(queue.runner(), || queue.label_of(self.key));
         let polled = match &mut self.stage {
             Stage::OnItsOwn(end) => end.as_mut().poll(cx),
             Stage::Timed(_) => self.poll_until_deadline(queue, cx),
             Stage::Waiting | Stage::Running => self.poll_task(queue, cx),
         };
-        slow.check(|| queue.label_of(self.key));
+        slow.check(&self.span);
         if polled.is_pending() && !queue.park(self.key, cx.waker()) {
             return Poll::Ready(TaskEnd::Aborted);
         }
@@ -172,7 +174,10 @@ impl Execution {
             return Err(TaskEnd::Aborted);
         }
         let added_in = self.task.take_added_in();
-        self.span = TaskSpan::open(|| queue.label_of(self.key), added_in, queue.runner());
+        let label = || queue.label_of(self.key);
+        self.span = TaskSpan::open(label, added_in.as_ref(), queue.runner());
+        drop(added_in); // the request's span may close now
+        queue.keep_span(self.key, &self.span);
         if !self.isolate_blocking && self.is_plain(queue) {
             return Ok(());
         }
@@ -290,7 +295,8 @@ async fn on_its_own(
                 Poll::Ready(end) => end,
                 Poll::Pending => TaskEnd::Aborted,
             };
-            clear(&mut Some(execution), end)
+            let span = execution.take_span();
+            span.in_scope(|| clear(&mut Some(execution), end))
         })
     });
     let Ok(thread) = spawned else {

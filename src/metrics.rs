@@ -1,4 +1,4 @@
-//! Counters, gauges and histograms through the [`metrics`](https://docs.rs/metrics) facade; nothing without the feature.
+//! Counters, gauges and histograms, from the first task on, through the [`metrics`](https://docs.rs/metrics) facade; nothing without the feature.
 //!
 //! The label `task` is a task's name where that is a part of the program: a type name, or a `&'static str` that it was given. A
 //! name made at run time could be anything, a user's input even, and each would be a time series of its own: all of them are
@@ -121,8 +121,10 @@ pub(crate) fn ended(report: &Report<'_>) {
             Some(_) => gauge!(RUNNING, "task" => task).decrement(1.0),
             None => gauge!(PENDING, "task" => task).decrement(1.0),
         }
-        histogram!(WAITED, "task" => task).record(report.waited());
         if report.begun.is_some() {
+            histogram!(WAITED, "task" => task).record(report.waited());
+        }
+        if report.begun.is_some() && !matches!(report.end, TaskEnd::Skipped) {
             histogram!(RAN, "task" => task).record(report.ran());
         }
     }

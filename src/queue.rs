@@ -30,6 +30,7 @@ use crate::{
     metrics,
     registry::{Closed, Place},
     report::{self, Report},
+    span::TaskSpan,
     sync::{Mutex, MutexGuard, OnceLock, get_mut, lock},
     task::Label,
 };
@@ -155,7 +156,7 @@ impl Queue {
         location: &'static Location<'static>,
     ) -> Result<TaskId, AddTaskError> {
         let now = self.is_timed().then(Instant::now);
-        task.set_added(location, now);
+        task.set_added(location, now, self.runner.as_ref());
         self.add_here(task)
     }
 
@@ -364,6 +365,22 @@ impl Queue {
         is_current
     }
 
+    /// Keeps the span of a task that begins, for whoever ends it.
+    pub(crate) fn keep_span(&self, key: Key, span: &TaskSpan) {
+        if span.is_none() {
+            return;
+        }
+        let mut span = span.clone();
+        if let Some(current) = lock(&self.state).currents.get_mut(key) {
+            mem::swap(&mut current.span, &mut span);
+        }
+    }
+
+    /// False where somebody has ended the task.
+    pub(crate) fn is_current(&self, key: Key) -> bool {
+        lock(&self.state).currents.get_mut(key).is_some()
+    }
+
     /// Who a task is that has not ended.
     pub(crate) fn label_of(&self, key: Key) -> Option<Label> {
         let mut state = lock(&self.state);
@@ -414,7 +431,8 @@ impl Queue {
 
     /// Reports a task, which the caller has taken out of the queue, as aborted, and wakes who polls it.
     fn abort_one(&self, current: Current) {
-        self.report(&current, &TaskEnd::Aborted);
+        let span = current.span.clone();
+        span.in_scope(|| self.report(&current, &TaskEnd::Aborted));
         if let Some(waker) = current.waker {
             let _ = contain(|| waker.wake()); // code of the runtime's, or of whoever polls `BackgroundTasks::run`
         }

@@ -4,6 +4,8 @@ use std::{borrow::Cow, fmt, panic::Location, time::Duration};
 
 use tokio::time::Instant;
 
+#[cfg(feature = "tracing")]
+use crate::contain::contain;
 use crate::{ResponseOutcome, TaskEnd, TaskId, info::TaskKind, task::Label};
 
 /// A task that has ended, for [`RunnerBuilder::on_task_end`](crate::RunnerBuilder::on_task_end).
@@ -87,16 +89,23 @@ impl fmt::Debug for TaskReport<'_> {
     }
 }
 
-/// Whether a subscriber may want the event of this end.
+/// Whether a subscriber may want to know how long tasks waited and ran.
+pub(crate) fn has_subscriber() -> bool {
+    #[cfg(feature = "tracing")]
+    {
+        tracing::level_filters::LevelFilter::current() >= tracing::Level::ERROR
+    }
+    #[cfg(not(feature = "tracing"))]
+    false
+}
+
+/// Whether the event of this end is worth making: that of a completion, only where a subscriber wants it.
 #[inline]
 pub(crate) fn is_logged(end: &TaskEnd) -> bool {
     #[cfg(feature = "tracing")]
     {
-        let most = tracing::level_filters::LevelFilter::current();
-        match end {
-            TaskEnd::Completed => most >= tracing::Level::DEBUG,
-            _ => most >= tracing::Level::ERROR,
-        }
+        !matches!(end, TaskEnd::Completed)
+            || tracing::level_filters::LevelFilter::current() >= tracing::Level::DEBUG
     }
     #[cfg(not(feature = "tracing"))]
     {
@@ -124,10 +133,26 @@ impl Report<'_> {
     pub(crate) fn ran(&self) -> Duration {
         self.begun.map_or(Duration::ZERO, |begun| begun.elapsed())
     }
+}
 
-    /// Logs the end, so that a failure is never silent: without any set-up it is in the log under the task's name.
+/// Logs the end, so that a failure is never silent: without any set-up it is in the log under the task's name.
+///
+/// A failure goes to `tracing` even where there is no subscriber: its feature `log` passes it on to the `log` crate.
+pub(crate) fn log(report: &Report<'_>) {
     #[cfg(feature = "tracing")]
-    pub(crate) fn log(&self) {
+    {
+        // Its text is code of the user's as well.
+        let end = contain(|| report.end.to_string());
+        let end = end.unwrap_or_else(|_| "failed: its error cannot be shown".into());
+        let _ = contain(|| report.log(&end));
+    }
+    #[cfg(not(feature = "tracing"))]
+    let _ = report;
+}
+
+#[cfg(feature = "tracing")]
+impl Report<'_> {
+    fn log(&self, end: &str) {
         macro_rules! log {
             ($level:ident) => {
                 tracing::$level!(
@@ -142,8 +167,7 @@ impl Report<'_> {
                         waited = ?self.waited(),
                         ran = ?self.ran(),
                     },
-                    "background task {}",
-                    self.end,
+                    "background task {end}",
                 )
             };
         }

@@ -1,6 +1,6 @@
 //! [`Runner`]: where tasks run. The only room that touches the runtime.
 
-use std::{cmp::Reverse, fmt, panic::Location, sync::Arc, time::Duration};
+use std::{fmt, panic::Location, sync::Arc, time::Duration};
 
 use http::{Method, Response};
 use http_body::Body;
@@ -215,7 +215,7 @@ impl Runner {
         let now = Instant::now();
         let queues = self.shared.registry.queues();
         let tasks = queues.iter().flat_map(|queue| queue.infos(now));
-        by_age(tasks.collect())
+        in_order(tasks.collect())
     }
 
     /// Waits until every task whose response has ended is done: in a test, that everything a request promised has happened.
@@ -274,7 +274,8 @@ impl Runner {
     /// Ends a task [`Aborted`](TaskEnd::Aborted), whether it waits or runs; its siblings go on. An async task that runs is dropped
     /// at its next await point.
     ///
-    /// False when no such task is left, or it is a blocking one that runs, which cannot be stopped.
+    /// False when no such task is left, or it is a blocking one that runs, which cannot be stopped. What a task captured that waits
+    /// for a place under the runner's limits is dropped only when its place comes.
     ///
     /// This looks through the runner's tasks, as [`tasks`](Self::tasks) does.
     ///
@@ -325,8 +326,7 @@ impl Runner {
     #[inline]
     pub(crate) fn task_ended(&self, report: &Report<'_>) {
         if self.sees(report.end) {
-            // An observer is code of the user's, and so is a subscriber of the log.
-            let _ = contain(|| self.observe(report));
+            self.observe(report);
         }
         if report.begun.is_none() {
             self.shared.counters.task_begun();
@@ -338,10 +338,15 @@ impl Runner {
         self.tell_if_quiet();
     }
 
-    /// Whether anybody may see how long tasks waited and ran: an observer, or a subscriber of the log.
+    /// Whether anybody may see how long tasks waited and ran: an observer, a recorder, a subscriber of the log.
     #[inline]
     pub(crate) fn is_observed(&self) -> bool {
-        self.sees(&TaskEnd::Aborted)
+        self.is_measured() || report::has_subscriber()
+    }
+
+    #[inline]
+    fn is_measured(&self) -> bool {
+        cfg!(feature = "metrics") || self.shared.settings.on_task_end.is_some()
     }
 
     #[cfg(feature = "tracing")]
@@ -358,17 +363,15 @@ impl Runner {
     /// Whether anybody sees this end.
     #[inline]
     fn sees(&self, end: &TaskEnd) -> bool {
-        cfg!(feature = "metrics")
-            || self.shared.settings.on_task_end.is_some()
-            || report::is_logged(end)
+        self.is_measured() || report::is_logged(end)
     }
 
     fn observe(&self, report: &Report<'_>) {
-        metrics::ended(report);
-        #[cfg(feature = "tracing")]
-        report.log();
+        // Each is code of the user's: a recorder, a subscriber, an observer. None of them silences the next.
+        let _ = contain(|| metrics::ended(report));
+        report::log(report);
         if let Some(observer) = &self.shared.settings.on_task_end {
-            observer(&TaskReport::new(report));
+            let _ = contain(|| observer(&TaskReport::new(report)));
         }
     }
 
@@ -448,7 +451,7 @@ impl Runner {
     pub(crate) fn note_unfinished(&self, rows: Vec<TaskInfo>) -> Vec<TaskInfo> {
         let mut unfinished = lock(&self.shared.unfinished);
         unfinished.extend(rows);
-        by_age(unfinished.clone())
+        in_order(unfinished.clone())
     }
 
     pub(crate) fn batch_begun(&self) {
@@ -462,8 +465,8 @@ impl Runner {
 }
 
 /// Those added first in front.
-fn by_age(mut tasks: Vec<TaskInfo>) -> Vec<TaskInfo> {
-    tasks.sort_by_key(|task| Reverse(task.age));
+fn in_order(mut tasks: Vec<TaskInfo>) -> Vec<TaskInfo> {
+    tasks.sort_by_key(TaskInfo::id);
     tasks
 }
 

@@ -8,45 +8,44 @@ use tokio::time::Instant;
 
 #[cfg(feature = "tracing")]
 use crate::contain::contain;
-use crate::{Runner, task::Label};
+use crate::{Runner, span::TaskSpan, task::Label};
 
 /// One poll that is being timed, if the runner is to warn of slow ones.
 pub(crate) struct SlowPoll {
     #[cfg(feature = "tracing")]
-    timed: Option<(Duration, Instant)>,
+    timed: Option<(Duration, Instant, Label)>,
 }
 
 impl SlowPoll {
+    /// The label is taken before the poll: a task that is cancelled meanwhile is the very one to be named.
     #[inline]
-    pub(crate) fn watch(runner: Option<&Runner>) -> Self {
+    pub(crate) fn watch(runner: Option<&Runner>, label: impl FnOnce() -> Option<Label>) -> Self {
         #[cfg(feature = "tracing")]
         {
             let threshold = runner.and_then(Runner::slow_poll);
             Self {
-                timed: threshold.map(|threshold| (threshold, Instant::now())),
+                timed: threshold.and_then(|threshold| Some((threshold, Instant::now(), label()?))),
             }
         }
         #[cfg(not(feature = "tracing"))]
         {
-            let _ = runner;
+            let _ = (runner, label);
             Self {}
         }
     }
 
     /// The poll has returned: warns if it took too long.
     #[inline]
-    pub(crate) fn check(self, label: impl FnOnce() -> Option<Label>) {
+    pub(crate) fn check(self, span: &TaskSpan) {
         #[cfg(feature = "tracing")]
-        if let Some((threshold, begun)) = self.timed {
+        if let Some((threshold, begun, label)) = self.timed {
             let held = begun.elapsed();
             if held >= threshold {
-                if let Some(label) = label() {
-                    let _ = contain(|| warn(&label, held));
-                }
+                let _ = contain(|| span.in_scope(|| warn(&label, held)));
             }
         }
         #[cfg(not(feature = "tracing"))]
-        let _ = label;
+        let _ = span;
     }
 }
 

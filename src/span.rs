@@ -1,32 +1,49 @@
 //! [`TaskSpan`]: the `tracing` span that a task runs in. Without the feature, or without a subscriber, it is nothing.
 
 #[cfg(feature = "tracing")]
-use tracing::{Span, level_filters::LevelFilter};
+use tracing::{Span, dispatcher::with_default, level_filters::LevelFilter};
 
-#[cfg(feature = "tracing")]
-use crate::builder::SpanRelation;
 use crate::{Runner, task::Label};
+#[cfg(feature = "tracing")]
+use crate::{
+    builder::SpanRelation,
+    contain::{contain, contain_drop},
+};
 
 /// The span that was current when a task was added.
+///
+/// It is kept until the task begins, and the span stays open for as long.
 pub(crate) struct AddedIn {
     #[cfg(feature = "tracing")]
-    span: Span,
+    span: Option<Span>,
 }
 
 impl AddedIn {
-    /// `None` where there is no span. Without a subscriber it is one load to know.
+    /// `None` where there is no span, or it would not be used. Without a subscriber it is one load to know.
     #[inline]
-    pub(crate) fn current() -> Option<Self> {
+    pub(crate) fn current(runner: Option<&Runner>) -> Option<Self> {
         #[cfg(feature = "tracing")]
         {
-            if LevelFilter::current() == LevelFilter::OFF {
+            let unused = runner.is_some_and(|runner| runner.span_relation() == SpanRelation::None);
+            if LevelFilter::current() == LevelFilter::OFF || unused {
                 return None;
             }
-            let span = Span::current();
-            (!span.is_none()).then_some(Self { span })
+            let span = contain(Span::current).ok()?;
+            (!span.is_none()).then_some(Self { span: Some(span) })
         }
         #[cfg(not(feature = "tracing"))]
-        None
+        {
+            let _ = runner;
+            None
+        }
+    }
+}
+
+/// A subscriber is code of the user's: when it closes a span, too.
+#[cfg(feature = "tracing")]
+impl Drop for AddedIn {
+    fn drop(&mut self) {
+        let _ = contain_drop(self.span.take());
     }
 }
 
@@ -39,11 +56,11 @@ pub(crate) struct TaskSpan {
 }
 
 impl TaskSpan {
-    /// Opens the span of a task that begins.
+    /// Opens the span of a task that begins. A subscriber that panics has none.
     #[inline]
     pub(crate) fn open(
         label: impl FnOnce() -> Option<Label>,
-        added_in: Option<AddedIn>,
+        added_in: Option<&AddedIn>,
         runner: Option<&Runner>,
     ) -> Self {
         #[cfg(feature = "tracing")]
@@ -55,26 +72,13 @@ impl TaskSpan {
                 return Self::default();
             };
             let relation = runner.map(Runner::span_relation).unwrap_or_default();
-            let added_in = added_in.map(|added_in| added_in.span);
-            let parent = match relation {
-                SpanRelation::Child => added_in.as_ref().and_then(Span::id),
-                SpanRelation::FollowsFrom | SpanRelation::None => None,
-            };
-            let span = tracing::info_span!(
-                target: "tower_background_tasks",
-                parent: parent,
-                "background_task",
-                task.id = %label.id,
-                task.name = %label.name(),
-                task.kind = label.kind().as_str(),
-                task.location = %label.location,
-            );
-            if let (SpanRelation::FollowsFrom, Some(cause)) = (relation, &added_in) {
-                span.follows_from(cause);
-            }
-            Self {
-                span: (!span.is_disabled()).then(|| Box::new(span)),
-            }
+            let added_in = added_in
+                .as_ref()
+                .and_then(|added_in| added_in.span.as_ref());
+            let span = contain(|| open_span(&label, added_in, relation))
+                .ok()
+                .flatten();
+            Self { span }
         }
         #[cfg(not(feature = "tracing"))]
         {
@@ -84,11 +88,75 @@ impl TaskSpan {
     }
 
     #[inline]
+    pub(crate) fn is_none(&self) -> bool {
+        #[cfg(feature = "tracing")]
+        return self.span.is_none();
+        #[cfg(not(feature = "tracing"))]
+        true
+    }
+
+    /// Calls `f` in the span. A panic of the subscriber's at entering it leaves `f` without; one at leaving it is contained. What
+    /// panics in `f` is the caller's to contain.
+    #[inline]
     pub(crate) fn in_scope<R>(&self, f: impl FnOnce() -> R) -> R {
         #[cfg(feature = "tracing")]
         if let Some(span) = &self.span {
-            return span.in_scope(f);
+            let _entered = Entered(contain(|| span.enter()).ok());
+            return f();
         }
         f()
+    }
+}
+
+#[cfg(feature = "tracing")]
+fn open_span(label: &Label, added_in: Option<&Span>, relation: SpanRelation) -> Option<Box<Span>> {
+    let open = |parent: Option<tracing::span::Id>| {
+        tracing::info_span!(
+            target: "tower_background_tasks",
+            parent: parent,
+            "background_task",
+            task.id = %label.id,
+            task.name = %label.name(),
+            task.kind = label.kind().as_str(),
+            task.location = %label.location,
+        )
+    };
+    // An id means something only to the subscriber that gave it, which need not be this thread's.
+    let span = match (relation, added_in) {
+        (SpanRelation::Child, Some(parent)) => parent
+            .with_subscriber(|(id, dispatch)| with_default(dispatch, || open(Some(id.clone()))))
+            .unwrap_or_else(|| open(None)),
+        (SpanRelation::FollowsFrom, Some(cause)) => cause
+            .with_subscriber(|(id, dispatch)| {
+                with_default(dispatch, || {
+                    let span = open(None);
+                    span.follows_from(id);
+                    span
+                })
+            })
+            .unwrap_or_else(|| open(None)),
+        _ => open(None),
+    };
+    (!span.is_disabled()).then(|| Box::new(span))
+}
+
+/// Leaves a span, contained.
+#[cfg(feature = "tracing")]
+struct Entered<'a>(Option<tracing::span::Entered<'a>>);
+
+#[cfg(feature = "tracing")]
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        let _ = contain_drop(self.0.take());
+    }
+}
+
+impl Drop for TaskSpan {
+    #[inline]
+    fn drop(&mut self) {
+        #[cfg(feature = "tracing")]
+        if let Some(span) = self.span.take() {
+            let _ = contain_drop(span);
+        }
     }
 }

@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use crate::{
-    ResponseOutcome, TaskContext, TaskId, TaskOutput, TaskResult,
+    ResponseOutcome, Runner, TaskContext, TaskId, TaskOutput, TaskResult,
     info::TaskKind,
     span::AddedIn,
     work::{Async, AsyncWithContext, Blocking, BlockingWithContext, Work},
@@ -272,11 +272,16 @@ impl Task {
 
     /// Notes where and when the task was added.
     #[inline]
-    pub(crate) fn set_added(&mut self, location: &'static Location<'static>, now: Option<Instant>) {
+    pub(crate) fn set_added(
+        &mut self,
+        location: &'static Location<'static>,
+        now: Option<Instant>,
+        runner: Option<&Runner>,
+    ) {
         let header = self.header_mut();
         header.location = location;
         header.added = now;
-        if let Some(added_in) = AddedIn::current() {
+        if let Some(added_in) = AddedIn::current(runner) {
             self.extras().added_in = Some(added_in);
         }
     }

@@ -96,7 +96,7 @@ impl BackgroundTasks {
     /// The queue of the request whose handler runs here: in the handler, and in whatever it awaits, without passing the queue
     /// through ten functions.
     ///
-    /// `None` elsewhere: in what was spawned, in a response body, in a task, and where there is no
+    /// `None` elsewhere: in what was spawned, in a response body, in a task on the runner, and where there is no
     /// [`BackgroundTasksLayer`](crate::BackgroundTasksLayer). Of nested layers it is the inner one's.
     ///
     /// ```
@@ -261,14 +261,17 @@ impl ByHand<'_> {
     }
 
     fn finish(&mut self, end: TaskEnd) -> TaskEnd {
-        let Some(key) = self.0.as_ref().map(Execution::key) else {
+        let Some(execution) = &mut self.0 else {
             return end;
         };
-        let end = clear(&mut self.0, end);
-        if let Some(current) = self.1.ended(key, end.is_failure()) {
-            self.1.report(&current, &end);
-        }
-        end
+        let (key, span) = (execution.key(), execution.take_span());
+        span.in_scope(|| {
+            let end = clear(&mut self.0, end);
+            if let Some(current) = self.1.ended(key, end.is_failure()) {
+                self.1.report(&current, &end);
+            }
+            end
+        })
     }
 }
 

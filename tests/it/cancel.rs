@@ -158,3 +158,34 @@ fn a_panic_in_a_handler_leaves_no_current_queue_behind() {
     assert!(panicked.is_err());
     assert!(BackgroundTasks::current().is_none());
 }
+
+#[tokio::test]
+async fn a_cancelled_or_aborted_task_does_nothing_more() {
+    for by_shutdown in [false, true] {
+        let (runner, log) = (Runner::new(), Log::default());
+        let (go_on, waits) = tokio::sync::oneshot::channel::<()>();
+        let task_log = log.clone();
+        let id = runner
+            .try_add_task(async move {
+                let _ = waits.await;
+                task_log.write("must not get here");
+            })
+            .unwrap();
+        soon(async {
+            while runner.stats().running == 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        tokio::task::yield_now().await;
+        if by_shutdown {
+            let report = runner.shutdown(std::time::Duration::ZERO).await;
+            assert_eq!(report.unfinished().len(), 1);
+        } else {
+            assert!(runner.cancel(id));
+        }
+        let _ = go_on.send(());
+        soon(runner.idle()).await;
+        assert!(log.lines().is_empty());
+    }
+}

@@ -178,3 +178,24 @@ async fn a_panicking_observer_is_contained_and_the_end_counted_all_the_same() {
         assert_eq!(runner.stats().completed, 6);
     }
 }
+
+#[tokio::test]
+async fn an_error_that_cannot_be_shown_does_not_keep_the_observer_from_being_told() {
+    #[derive(Debug)]
+    struct PanicsWhenShown;
+    impl std::fmt::Display for PanicsWhenShown {
+        fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            panic!("on purpose: an error that is shown")
+        }
+    }
+    impl std::error::Error for PanicsWhenShown {}
+    let log = Log::default();
+    let seen = log.clone();
+    let runner = Runner::builder()
+        .on_task_end(move |report| seen.write(report.name()))
+        .build();
+    runner.add_task(Task::new(async { Err::<(), _>(PanicsWhenShown) }).named("told"));
+    soon(runner.idle()).await;
+    assert_eq!(log.lines(), ["told"]);
+    assert_eq!(runner.stats().failed, 1);
+}

@@ -67,6 +67,15 @@ struct Capture;
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Capture {
     fn on_new_span(&self, attributes: &span::Attributes<'_>, id: &span::Id, cx: Context<'_, S>) {
+        let mut name = Collect(Fields::new());
+        attributes.record(&mut name);
+        if name
+            .0
+            .get("task.name")
+            .is_some_and(|name| name == "bad-span")
+        {
+            panic!("on purpose: a subscriber");
+        }
         let mut collect = Collect(Fields::new());
         attributes.record(&mut collect);
         let span = SeenSpan {
@@ -352,4 +361,44 @@ async fn a_stuck_task_is_found_by_name_while_it_runs_and_at_shutdown() {
     drop(release);
     runner.idle().await;
     assert_eq!(end_of("stuck").level, Level::WARN);
+}
+
+#[tokio::test]
+async fn a_subscriber_that_panics_harms_no_task() {
+    let runner = run(
+        Runner::builder(),
+        [
+            Task::new(async {}).named("bad-span"),
+            Task::new(async {}).named("behind-a-bad-span"),
+        ],
+    )
+    .await;
+    assert_eq!(runner.stats().completed, 2);
+    assert_eq!(end_of("behind-a-bad-span").level, Level::DEBUG);
+}
+
+#[tokio::test]
+async fn a_span_of_another_threads_subscriber_harms_no_task() {
+    capture();
+    for relation in [SpanRelation::Child, SpanRelation::FollowsFrom] {
+        let runner = Runner::builder().span_relation(relation).build();
+        let other = tracing::subscriber::set_default(Registry::default());
+        info_span!("elsewhere").in_scope(|| runner.add_task(async {}));
+        drop(other);
+        runner.idle().await;
+        assert_eq!(runner.stats().completed, 1);
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_an_aborted_task_is_in_its_span() {
+    capture();
+    let runner = Runner::new();
+    runner.add_task(Task::new(std::future::pending::<()>()).named("aborted-in-its-span"));
+    let report = runner.shutdown(Duration::from_millis(5)).await;
+    assert!(!report.is_clean());
+    runner.idle().await;
+    let (id, span) = span_of("aborted-in-its-span");
+    assert_eq!(end_of("aborted-in-its-span").span, Some(id));
+    assert!(span.closed);
 }
