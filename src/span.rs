@@ -40,9 +40,9 @@ impl AddedIn {
 }
 
 /// A subscriber is code of the user's: when it closes a span, too.
-#[cfg(feature = "tracing")]
 impl Drop for AddedIn {
     fn drop(&mut self) {
+        #[cfg(feature = "tracing")]
         let _ = contain_drop(self.span.take());
     }
 }
