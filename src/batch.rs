@@ -126,6 +126,7 @@ impl Batch {
 
     /// One hop to the blocking pool serves blocking tasks in a row, up to [`HOLDS_THREAD`].
     fn run_blocking(mut self) {
+        self.clock = None; // the pool may have let it wait, and its tasks take their time
         let hopped = Instant::now();
         let mut now = hopped;
         while let Some(execution) = &mut self.current {
@@ -200,14 +201,6 @@ impl Batch {
         polled
     }
 
-    /// When the next task begins, if it is known beforehand: now, in a runner without limits that nobody observes.
-    #[inline]
-    fn next_begins(&self) -> Option<Instant> {
-        let runner = self.queue.runner()?;
-        self.clock
-            .filter(|_| runner.admission().is_none() && !runner.is_observed())
-    }
-
     /// The current task has ended: reports it, unless somebody has, and goes on to the next.
     #[inline]
     fn advance(&mut self, end: TaskEnd) {
@@ -225,8 +218,7 @@ impl Batch {
             let ended = self.queue.ended(key, end.is_failure());
             Advance { ended, next: None }
         } else {
-            self.queue
-                .advance(key, end.is_failure(), self.next_begins())
+            self.queue.advance(key, end.is_failure())
         };
         if let Some(current) = ended {
             span.in_scope(|| self.queue.report(&current, &end));

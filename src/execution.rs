@@ -32,8 +32,6 @@ pub(crate) struct Execution {
     task: Task,
     key: Key,
     stage: Stage,
-    /// The queue has noted that it begins.
-    has_begun: bool,
     /// Sends a blocking task to the blocking pool by itself, even without a timeout.
     isolate_blocking: bool,
     /// The task's place under the runner's limits. `None` where there are no limits, and before it has one.
@@ -58,7 +56,6 @@ impl Execution {
             task: turn.task,
             key: turn.key,
             stage: Stage::Waiting,
-            has_begun: turn.has_begun,
             isolate_blocking: false,
             permit: None,
             span: TaskSpan::default(),
@@ -170,7 +167,7 @@ impl Execution {
     #[inline]
     fn begin(&mut self, queue: &Arc<Queue>, now: impl FnOnce() -> Instant) -> Result<(), TaskEnd> {
         self.stage = Stage::Running;
-        if !self.has_begun && !queue.begin(self.key, now()) {
+        if !queue.begin(self.key, now()) {
             return Err(TaskEnd::Aborted);
         }
         let added_in = self.task.take_added_in();
@@ -228,7 +225,6 @@ impl Execution {
             task: mem::replace(&mut self.task, Task::new(async {})),
             key: self.key,
             stage: Stage::Running,
-            has_begun: true,
             isolate_blocking: false,
             permit: self.permit.take(),
             span: self.span.clone(),

@@ -75,8 +75,6 @@ enum Phase {
 pub(crate) struct Turn {
     pub(crate) task: Task,
     pub(crate) key: Key,
-    /// It has been noted as begun.
-    pub(crate) has_begun: bool,
 }
 
 /// What had not ended.
@@ -289,22 +287,15 @@ impl Queue {
         Arc::get_mut(queue).is_some_and(|queue| get_mut(&mut queue.state).tasks.is_empty())
     }
 
-    /// The batch's task has ended; `failed` where it did not do what it was to do. On to the next, which begins at `now` if it is
-    /// async: that saves a lock for each task that goes without a place of its own and that nobody observes.
-    pub(crate) fn advance(&self, key: Key, failed: bool, now: Option<Instant>) -> Advance {
+    /// The batch's task has ended; `failed` where it did not do what it was to do. On to the next.
+    pub(crate) fn advance(&self, key: Key, failed: bool) -> Advance {
         let mut state = lock(&self.state);
         state.stopped |= failed && self.stops_on_failure();
         let ended = state.currents.take(key);
-        let mut next = state.next_turn(self.arrived);
-        match (&mut next, now) {
-            (None, _) => {
-                state.phase = Phase::Idle;
-                self.leave_if_empty(state);
-            }
-            (Some(turn), Some(now)) if !turn.task.is_blocking() => {
-                turn.has_begun = self.begin_in(&mut state, turn.key, now).is_some();
-            }
-            _ => {}
+        let next = state.next_turn(self.arrived);
+        if next.is_none() {
+            state.phase = Phase::Idle;
+            self.leave_if_empty(state);
         }
         Advance { ended, next }
     }
@@ -321,23 +312,19 @@ impl Queue {
     /// The task begins to run; false where somebody has ended it.
     pub(crate) fn begin(&self, key: Key, now: Instant) -> bool {
         let mut state = lock(&self.state);
-        let Some(name) = self.begin_in(&mut state, key, now) else {
+        let Some(current) = state.currents.get_mut(key) else {
             return false;
         };
-        drop(state);
-        metrics::begun(name);
-        true
-    }
-
-    /// Counted under the lock, so that whoever ends the task finds it counted.
-    #[inline]
-    fn begin_in(&self, state: &mut State, key: Key, now: Instant) -> Option<metrics::Name> {
-        let current = state.currents.get_mut(key)?;
         current.begun = Some(now);
+        let name = metrics::name(&current.label);
         if let Some(runner) = &self.runner {
-            runner.task_begun();
+            runner.task_begun(); // under the lock: whoever ends the task finds it counted
         }
-        Some(metrics::name(&current.label))
+        drop(state);
+        if self.runner.is_some() {
+            metrics::begun(name);
+        }
+        true
     }
 
     /// The task is pending, and `waker` wakes who polls it; false where somebody has ended it.
@@ -520,7 +507,7 @@ impl Queue {
             match into.count_in(&mut into_state) {
                 Ok(id) => {
                     task.set_id(id);
-                    names.push(metrics::name_of(&task));
+                    names.push(into.metrics_name(&task));
                     batches.extend(into.enqueue(&mut into_state, task));
                 }
                 Err(_) => refused.push(task),
@@ -588,11 +575,7 @@ impl State {
     fn next_turn(&mut self, arrived: Instant) -> Option<Turn> {
         let task = self.tasks.pop()?;
         let key = self.currents.insert(Current::new(task.label(arrived)));
-        Some(Turn {
-            task,
-            key,
-            has_begun: false,
-        })
+        Some(Turn { task, key })
     }
 }
 

@@ -209,8 +209,8 @@ impl Runner {
 
     /// What runs and what waits now, those added first in front: what a shutdown would wait for.
     ///
-    /// This looks at each queue for a moment, one after the other. The runner keeps track of them all the time, so that it costs
-    /// nothing until it is called; a call costs time and memory for each task there is.
+    /// This looks at each queue for a moment, one after the other: a call costs time and memory for each task there is. To keep track
+    /// of them costs each request with tasks two short locks more, whether this is called or not.
     pub fn tasks(&self) -> Vec<TaskInfo> {
         let now = Instant::now();
         let queues = self.shared.registry.queues();

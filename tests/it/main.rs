@@ -9,6 +9,8 @@ mod extract;
 mod failure;
 mod isolation;
 mod limits;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod order;
 mod runtime;
 mod shutdown;
