@@ -1,7 +1,7 @@
 //! How the cost of a task grows with how many there are: in one request, waiting, and over how many worker threads.
 //!
 //! `tokio::spawn` takes its turns in the same rounds where it can do the same; each ratio is ours over its. Each figure is the
-//! median over the rounds. All threads share the counting allocator's counters, which costs both sides.
+//! median over the rounds.
 
 #[expect(dead_code, reason = "each bench uses a part of it")]
 mod common;
@@ -14,7 +14,7 @@ use std::{
 
 use axum::{Router, body::Body, routing::get};
 use bytes::Bytes;
-use common::{allocations, is_smoke, median, rounds, time};
+use common::{is_smoke, median, rounds, time};
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use tokio::{
@@ -201,53 +201,43 @@ impl Wait {
 }
 
 fn waiting(runtime: &Runtime) {
-    println!("waiting tasks                              ns per task   over 1,000   bytes each");
+    println!("waiting tasks                              ns per task   over 1,000");
     for wait in [Wait::OneResponse, Wait::ResponseEach, Wait::Place] {
         let largest: usize = if is_smoke() { 10_000 } else { 1_000_000 };
         let sizes = [1_000, 10_000, 100_000, 1_000_000];
         let sizes = sizes.into_iter().filter(|size| *size <= largest);
-        let mut samples: Vec<(usize, Vec<f64>, f64)> =
-            sizes.map(|size| (size, Vec::new(), 0.0)).collect();
+        let mut samples: Vec<(usize, Vec<f64>)> = sizes.map(|size| (size, Vec::new())).collect();
         let runner = wait.runner();
         for round in 0..=rounds(5) {
-            for (size, nanos, bytes) in &mut samples {
+            for (size, nanos) in &mut samples {
                 let times = largest / *size / 10;
-                let figures = wait_and_run(runtime, &runner, wait, *size, times.max(1));
-                *bytes = figures.1;
+                let figure = wait_and_run(runtime, &runner, wait, *size, times.max(1));
                 // The first round warms up.
-                nanos.extend((round > 0).then_some(figures.0));
+                nanos.extend((round > 0).then_some(figure));
             }
         }
         let few = samples[0].1.clone();
-        for (size, nanos, bytes) in samples {
+        for (size, nanos) in samples {
             let ratios = nanos.iter().zip(&few).map(|(many, few)| many / few);
             let (ratio, nanos) = (median(ratios.collect()), median(nanos));
             let name = wait.name();
-            println!("{size:<9} {name:<26} {nanos:>17.1} {ratio:>12.2} {bytes:>12.1}");
+            println!("{size:<9} {name:<26} {nanos:>17.1} {ratio:>12.2}");
         }
     }
 }
 
-/// Nanoseconds a task for adding and running it, and the bytes it holds while it waits.
-fn wait_and_run(
-    runtime: &Runtime,
-    runner: &Runner,
-    wait: Wait,
-    tasks: usize,
-    times: usize,
-) -> (f64, f64) {
+/// Nanoseconds a task for adding and running it.
+fn wait_and_run(runtime: &Runtime, runner: &Runner, wait: Wait, tasks: usize, times: usize) -> f64 {
     let mut responses = Vec::with_capacity(tasks);
-    let mut held = 0;
-    let nanos = nanos_each(tasks * times, || {
+    nanos_each(tasks * times, || {
         runtime.block_on(async {
             for _ in 0..times {
-                held = allocations(|| wait.add(runner, tasks, &mut responses)).1;
+                wait.add(runner, tasks, &mut responses);
                 responses.clear();
                 runner.idle().await;
             }
         });
-    });
-    (nanos, held as f64 / tasks as f64)
+    })
 }
 
 fn worker_threads() {

@@ -2,15 +2,11 @@
 //! So a machine that slows down for a while slows down both sides.
 
 use std::{
-    alloc::System,
     env,
     time::{Duration, Instant},
 };
 
-use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-
-#[global_allocator]
-static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+pub(crate) mod sides;
 
 /// True where a run has only to show that it works: `BENCH_SMOKE=1`, as in CI.
 pub(crate) fn is_smoke() -> bool {
@@ -25,16 +21,6 @@ pub(crate) fn rounds(full: usize) -> usize {
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
-}
-
-/// Allocations, and bytes still held, by what `f` does.
-pub(crate) fn allocations(f: impl FnOnce()) -> (usize, isize) {
-    let region = Region::new(ALLOCATOR);
-    f();
-    let change = region.change();
-    let held = change.bytes_allocated as isize - change.bytes_deallocated as isize
-        + change.bytes_reallocated;
-    (change.allocations + change.reallocations, held)
 }
 
 pub(crate) fn time(f: impl FnOnce()) -> Duration {
