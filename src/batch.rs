@@ -18,6 +18,7 @@ use crate::{
     admission::Permit,
     contain::contain,
     execution::{Execution, clear, discard},
+    plain::{self, Left},
     queue::{Advance, Queue, Turn},
     sync::{Mutex, lock},
 };
@@ -184,6 +185,42 @@ impl Batch {
         self.current.is_none()
     }
 
+    /// Takes the fast path as far as it goes. Pending where a task on it is.
+    #[inline]
+    fn run_plain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.current.as_ref().is_some_and(Execution::is_fresh) || !self.queue.is_plain() {
+            return Poll::Ready(());
+        }
+        let Some(fresh) = self.current.take() else {
+            return Poll::Ready(());
+        };
+        let now = *self.clock.get_or_insert_with(Instant::now);
+        match plain::run(&self.queue, fresh.into_turn(), cx, now) {
+            Left::Nothing => self.end(),
+            Left::Waiting(turn) => self.current = Some(Execution::new(turn)),
+            Left::Ended(turn, end) => {
+                self.current = Some(Execution::begun(turn));
+                self.advance(end);
+            }
+            Left::Pending(turn) => {
+                self.clock = None;
+                let key = turn.key;
+                self.current = Some(Execution::begun(turn));
+                if self.queue.park(key, cx.waker()) {
+                    return Poll::Pending;
+                }
+                self.advance(TaskEnd::Aborted);
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn end(&self) {
+        if let Some(runner) = self.queue.runner() {
+            runner.batch_ended();
+        }
+    }
+
     #[inline]
     fn poll_current(&mut self, cx: &mut Context<'_>) -> Poll<TaskEnd> {
         let (queue, clock) = (&self.queue, &mut self.clock);
@@ -226,8 +263,8 @@ impl Batch {
         discard(end);
         drop(span); // closed by the time that whoever waits for the end hears of it
         self.current = next.map(Execution::new);
-        if let (None, Some(runner)) = (&self.current, self.queue.runner()) {
-            runner.batch_ended();
+        if self.has_ended() {
+            self.end();
         }
     }
 }
@@ -261,6 +298,11 @@ impl Future for Drive {
         }
         while let Some(batch) = &mut this.batch {
             let progress = ready!(coop::poll_proceed(cx));
+            ready!(batch.run_plain(cx));
+            if batch.has_ended() {
+                this.batch = None;
+                continue;
+            }
             let end = ready!(batch.poll_current(cx));
             batch.advance(end);
             progress.made_progress();

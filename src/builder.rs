@@ -84,6 +84,21 @@ pub(crate) struct Settings {
     pub(crate) slow_poll: Option<Duration>,
 }
 
+impl Settings {
+    /// True where no setting has a say in whether, when and how long a task runs, nor wants to know.
+    pub(crate) fn is_plain(&self) -> bool {
+        let is_plain = self.run_if.is_none()
+            && self.task_timeout.is_none()
+            && self.on_failure == OnFailure::Continue
+            && self.order == Order::Sequential
+            && self.max_running.or(self.max_blocking).is_none()
+            && self.on_task_end.is_none();
+        #[cfg(feature = "tracing")]
+        let is_plain = is_plain && self.slow_poll.is_none();
+        is_plain
+    }
+}
+
 impl RunnerBuilder {
     /// In which order the tasks of one request run; [`Order::Sequential`] by default. Those of different requests always run
     /// side by side.

@@ -62,6 +62,28 @@ impl Execution {
         }
     }
 
+    /// A task that has begun, and has been polled.
+    pub(crate) fn begun(turn: Turn) -> Self {
+        Self {
+            stage: Stage::Running,
+            ..Self::new(turn)
+        }
+    }
+
+    /// True for an async task that has not begun and for which nothing is set.
+    #[inline]
+    pub(crate) fn is_fresh(&self) -> bool {
+        matches!(self.stage, Stage::Waiting) && self.task.is_plain() && !self.task.is_blocking()
+    }
+
+    #[inline]
+    pub(crate) fn into_turn(self) -> Turn {
+        Turn {
+            task: self.task,
+            key: self.key,
+        }
+    }
+
     #[inline]
     pub(crate) fn take_span(&mut self) -> TaskSpan {
         mem::take(&mut self.span)
@@ -150,11 +172,7 @@ impl Execution {
     #[inline]
     fn poll_task(&mut self, queue: &Arc<Queue>, cx: &mut Context<'_>) -> Poll<TaskEnd> {
         let (task, key, span) = (&mut self.task, self.key, &self.span);
-        let context = || {
-            let label = queue.label_of(key);
-            let name = label.map(|label| label.name()).unwrap_or_default();
-            TaskContext::new(Arc::clone(queue), name)
-        };
+        let context = || context_of(queue, key);
         match contain(|| span.in_scope(|| task.poll(cx, &context))) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(Ok(()))) => Poll::Ready(TaskEnd::Completed),
@@ -230,6 +248,13 @@ impl Execution {
             span: self.span.clone(),
         }
     }
+}
+
+/// For a task that wants one.
+pub(crate) fn context_of(queue: &Arc<Queue>, key: Key) -> TaskContext {
+    let label = queue.label_of(key);
+    let name = label.map(|label| label.name()).unwrap_or_default();
+    TaskContext::new(Arc::clone(queue), name)
 }
 
 /// Drops a task and gives back its place. A destructor that panics has the last word.

@@ -34,6 +34,7 @@ mod missing_layer;
 mod models;
 mod outcome;
 mod output;
+mod plain;
 mod queue;
 mod registry;
 mod report;

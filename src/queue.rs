@@ -300,6 +300,31 @@ impl Queue {
         Advance { ended, next }
     }
 
+    /// [`advance`](Self::advance) of a task that completed on the fast path. The next task begins in the same critical section, at
+    /// `begin`, if nothing is set for it either.
+    #[inline]
+    pub(crate) fn completed(&self, key: Key, begin: Option<Instant>) -> Option<(Turn, bool)> {
+        let mut state = lock(&self.state);
+        let runner = self.runner.as_ref()?;
+        if state.currents.take(key).is_some() {
+            runner.count_completed();
+        }
+        let Some(next) = state.next_turn(self.arrived) else {
+            state.phase = Phase::Idle;
+            self.leave_if_empty(state);
+            runner.tell_if_quiet();
+            return None;
+        };
+        let begin = begin.filter(|_| next.task.is_plain() && !next.task.is_blocking());
+        if let (Some(_), Some(current)) = (begin, state.currents.get_mut(next.key)) {
+            current.begun = begin;
+            runner.task_begun();
+        }
+        drop(state);
+        runner.tell_if_quiet();
+        Some((next, begin.is_some()))
+    }
+
     /// A task that is a batch of its own, or is run by hand, has ended: `Some` is for the caller to report.
     pub(crate) fn ended(&self, key: Key, failed: bool) -> Option<Current> {
         let mut state = lock(&self.state);
@@ -361,6 +386,17 @@ impl Queue {
         if let Some(current) = lock(&self.state).currents.get_mut(key) {
             mem::swap(&mut current.span, &mut span);
         }
+    }
+
+    /// Whether tasks for which nothing is set may take the fast path.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        let responded = self.outcome().is_none_or(ResponseOutcome::is_responded);
+        responded
+            && self
+                .runner
+                .as_ref()
+                .is_some_and(|runner| runner.is_plain() && !runner.is_observed())
     }
 
     /// False where somebody has ended the task.

@@ -58,6 +58,8 @@ struct Shared {
     counters: Counters,
     /// `None` without limits.
     admission: Option<Admission>,
+    /// See [`Runner::is_plain`].
+    is_plain: bool,
     /// How many tasks wait; kept where `max_pending` limits them.
     pending: AtomicUsize,
     registry: Registry,
@@ -91,12 +93,14 @@ impl Runner {
             let _ = runtime.set(handle);
         }
         metrics::describe();
+        let is_plain = settings.is_plain();
         let limited = settings.max_running.or(settings.max_blocking).is_some();
         let admission =
             limited.then(|| Admission::new(settings.max_running, settings.max_blocking));
         Self {
             shared: Arc::new(Shared {
                 settings,
+                is_plain,
                 runtime,
                 admission,
                 counters: Counters::default(),
@@ -255,7 +259,7 @@ impl Runner {
     }
 
     #[inline]
-    fn tell_if_quiet(&self) {
+    pub(crate) fn tell_if_quiet(&self) {
         let shared = &self.shared;
         fence_in_models();
         if shared.waiting_for_quiet.load(Ordering::SeqCst) == 0 {
@@ -414,10 +418,13 @@ impl Runner {
     /// True where no setting has a say in whether and how long a task runs: most tasks then have nothing to look at.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
-        let settings = &self.shared.settings;
-        settings.run_if.is_none()
-            && settings.task_timeout.is_none()
-            && settings.on_failure == OnFailure::Continue
+        self.shared.is_plain
+    }
+
+    /// A task has completed that nobody observes; [`tell_if_quiet`](Self::tell_if_quiet) goes behind it.
+    #[inline]
+    pub(crate) fn count_completed(&self) {
+        self.shared.counters.task_ended(&TaskEnd::Completed);
     }
 
     #[inline]
