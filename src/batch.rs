@@ -18,6 +18,7 @@ use crate::{
     admission::Permit,
     contain::contain,
     execution::{Execution, clear, discard},
+    lanes::Lane,
     plain::{self, Left},
     queue::{Advance, Queue, Turn},
     sync::{Mutex, lock},
@@ -84,14 +85,15 @@ impl Batch {
     /// In a model: runs the batch here and now.
     #[cfg(all(test, background_tasks_loom))]
     pub(crate) fn launch(self) {
-        crate::models::run(self.drive());
+        crate::models::run(self.drive(None));
     }
 
     /// Hands the batch to the runtime. Where there is none, or it is shutting down, its tasks end aborted.
     #[cfg(not(all(test, background_tasks_loom)))]
     pub(crate) fn launch(self) {
         let queue = Arc::clone(&self.queue);
-        let Some(runtime) = queue.runner().and_then(Runner::runtime) else {
+        let Some(runner) = queue.runner() else { return };
+        let Some(runtime) = runner.runtime() else {
             return;
         };
         // Tokio panics when the system has no more threads to give.
@@ -99,15 +101,23 @@ impl Batch {
             if self.wants_blocking_thread() {
                 self.launch_blocking(runtime);
             } else {
-                runtime.spawn(self.drive());
+                self.launch_async(runner, runtime);
             }
         });
     }
 
-    fn drive(self) -> Drive {
+    fn launch_async(self, runner: &Runner, runtime: &Handle) {
+        let lanes = runner.lanes();
+        if let Err(batch) = lanes.give(self) {
+            runtime.spawn(batch.drive(Some(Lane::new(Arc::clone(lanes)))));
+        }
+    }
+
+    fn drive(self, lane: Option<Lane<Self>>) -> Drive {
         Drive {
             yielded: !self.yields,
             batch: Some(self),
+            lane,
         }
     }
 
@@ -277,11 +287,12 @@ impl Drop for Batch {
     }
 }
 
-/// Runs a batch's tasks one after another.
+/// Runs a batch's tasks one after another, and then the next batch that it is given.
 struct Drive {
     /// `None` once the batch has ended, or gone elsewhere.
     batch: Option<Batch>,
     yielded: bool,
+    lane: Option<Lane<Batch>>,
 }
 
 impl Future for Drive {
@@ -289,25 +300,42 @@ impl Future for Drive {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        if !this.yielded {
-            // What is spawned from a body's poll or drop runs before the connection's task, which over HTTP/2 has yet to write the
+        loop {
+            ready!(this.poll_batch(cx));
+            let Some(lane) = &mut this.lane else {
+                return Poll::Ready(());
+            };
+            let Some(batch) = ready!(lane.poll_next(cx)) else {
+                return Poll::Ready(());
+            };
+            this.yielded = !batch.yields;
+            this.batch = Some(batch);
+        }
+    }
+}
+
+impl Drive {
+    #[inline]
+    fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.yielded {
+            // What is woken from a body's poll or drop runs before the connection's task, which over HTTP/2 has yet to write the
             // response. Waking itself sends this to the back of the worker's queue, behind the connection.
-            this.yielded = true;
+            self.yielded = true;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        while let Some(batch) = &mut this.batch {
+        while let Some(batch) = &mut self.batch {
             let progress = ready!(coop::poll_proceed(cx));
             ready!(batch.run_plain(cx));
             if batch.has_ended() {
-                this.batch = None;
+                self.batch = None;
                 continue;
             }
             let end = ready!(batch.poll_current(cx));
             batch.advance(end);
             progress.made_progress();
             if batch.has_ended() || batch.wants_permit() || batch.wants_blocking_thread() {
-                this.batch = this.batch.take().and_then(Batch::for_this_worker);
+                self.batch = self.batch.take().and_then(Batch::for_this_worker);
             }
         }
         Poll::Ready(())

@@ -26,6 +26,7 @@ mod execution;
 mod future;
 mod id;
 mod info;
+mod lanes;
 mod layer;
 mod list;
 mod metrics;

@@ -14,8 +14,10 @@ use crate::{
     ResponseOutcome, RunnerBuilder, Stats, Task, TaskEnd, TaskId, TaskInfo, TaskOutput, TaskReport,
     add_error::Refusal,
     admission::Admission,
+    batch::Batch,
     builder::Settings,
     contain::contain,
+    lanes::Lanes,
     metrics,
     outcome::EndWatch,
     queue::Queue,
@@ -63,6 +65,7 @@ struct Shared {
     /// How many tasks wait; kept where `max_pending` limits them.
     pending: AtomicUsize,
     registry: Registry,
+    lanes: Arc<Lanes<Batch>>,
     /// Cancelled when a shutdown begins.
     closing: CancellationToken,
     /// What shutdowns have aborted.
@@ -106,6 +109,7 @@ impl Runner {
                 counters: Counters::default(),
                 pending: AtomicUsize::new(0),
                 registry: Registry::default(),
+                lanes: Arc::default(),
                 closing: CancellationToken::new(),
                 unfinished: Mutex::default(),
                 quiet: Notify::new(),
@@ -441,6 +445,10 @@ impl Runner {
         &self.shared.registry
     }
 
+    pub(crate) fn lanes(&self) -> &Arc<Lanes<Batch>> {
+        &self.shared.lanes
+    }
+
     pub(crate) fn closing(&self) -> &CancellationToken {
         &self.shared.closing
     }
@@ -468,6 +476,13 @@ impl Runner {
     pub(crate) fn batch_ended(&self) {
         self.shared.counters.batch_ended();
         self.tell_if_quiet();
+    }
+}
+
+/// The lanes that wait for batches would wait for ever.
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.lanes.close();
     }
 }
 
