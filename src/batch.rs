@@ -30,8 +30,9 @@ const HOLDS_THREAD: Duration = Duration::from_millis(10);
 
 pub(crate) struct Batch {
     queue: Arc<Queue>,
-    /// The task whose turn it is. `None` once the batch has ended.
+    /// The task whose turn it is. `None` before the first one's has come, and once the batch has ended.
     current: Option<Execution>,
+    has_ended: bool,
     /// This is one task among others of its queue, which run beside it.
     alone: bool,
     /// A recent time, for a task that begins in a runner that nobody observes: it saves a look at the clock for each. `None`
@@ -44,20 +45,26 @@ pub(crate) struct Batch {
 impl Batch {
     /// The caller has just turned the queue's phase to running.
     pub(crate) fn new(queue: Arc<Queue>, first: Turn) -> Self {
-        Self::begin(queue, first, false)
+        Self::begin(queue, Some(first), false)
+    }
+
+    /// The same, for a queue whose first task may take the fast path, and is still in it.
+    pub(crate) fn plain(queue: Arc<Queue>) -> Self {
+        Self::begin(queue, None, false)
     }
 
     /// For one task of a queue whose tasks run concurrently.
     pub(crate) fn of_one(queue: Arc<Queue>, only: Turn) -> Self {
-        Self::begin(queue, only, true)
+        Self::begin(queue, Some(only), true)
     }
 
-    fn begin(queue: Arc<Queue>, first: Turn, alone: bool) -> Self {
+    fn begin(queue: Arc<Queue>, first: Option<Turn>, alone: bool) -> Self {
         if let Some(runner) = queue.runner() {
             runner.batch_begun();
         }
         Self {
-            current: Some(Execution::new(first)),
+            current: first.map(Execution::new),
+            has_ended: false,
             queue,
             alone,
             clock: None,
@@ -143,7 +150,7 @@ impl Batch {
         while let Some(execution) = &mut self.current {
             let end = execution.run_here(&self.queue, now);
             self.advance(end);
-            if self.has_ended() {
+            if self.has_ended {
                 return;
             }
             let Some(batch) = self.admitted() else { return };
@@ -190,22 +197,19 @@ impl Batch {
         current.is_some_and(|execution| execution.wants_blocking_thread(&self.queue))
     }
 
-    #[inline]
-    fn has_ended(&self) -> bool {
-        self.current.is_none()
-    }
-
-    /// Takes the fast path as far as it goes. Pending where a task on it is.
+    /// Takes the fast path as far as it goes. Pending where a task on it is, or others are to run first.
     #[inline]
     fn run_plain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.current.as_ref().is_some_and(Execution::is_fresh) || !self.queue.is_plain() {
+        let is_plain = match &self.current {
+            None => self.queue.is_plain_so_far(), // the rest was looked at when the batch was made
+            Some(current) => current.is_fresh() && self.queue.is_plain(),
+        };
+        if !is_plain {
             return Poll::Ready(());
         }
-        let Some(fresh) = self.current.take() else {
-            return Poll::Ready(());
-        };
+        let turn = self.current.take().map(Execution::into_turn);
         let now = *self.clock.get_or_insert_with(Instant::now);
-        match plain::run(&self.queue, fresh.into_turn(), cx, now) {
+        match plain::run(&self.queue, turn, cx, now) {
             Left::Nothing => self.end(),
             Left::Waiting(turn) => self.current = Some(Execution::new(turn)),
             Left::Ended(turn, end) => {
@@ -221,11 +225,22 @@ impl Batch {
                 }
                 self.advance(TaskEnd::Aborted);
             }
+            Left::Paused => return Poll::Pending,
         }
         Poll::Ready(())
     }
 
-    fn end(&self) {
+    /// The first task's turn has come, which is not to take the fast path after all.
+    fn take_first(&mut self) {
+        self.current = self.queue.first_turn().map(Execution::new);
+        if self.current.is_none() {
+            self.end();
+        }
+    }
+
+    /// No task is left.
+    fn end(&mut self) {
+        self.has_ended = true;
         if let Some(runner) = self.queue.runner() {
             runner.batch_ended();
         }
@@ -273,7 +288,7 @@ impl Batch {
         discard(end);
         drop(span); // closed by the time that whoever waits for the end hears of it
         self.current = next.map(Execution::new);
-        if self.has_ended() {
+        if self.current.is_none() {
             self.end();
         }
     }
@@ -281,8 +296,12 @@ impl Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        while !self.has_ended() {
-            self.advance(TaskEnd::Aborted);
+        while !self.has_ended {
+            if self.current.is_none() {
+                self.take_first();
+            } else {
+                self.advance(TaskEnd::Aborted);
+            }
         }
     }
 }
@@ -315,6 +334,12 @@ impl Future for Drive {
 }
 
 impl Drive {
+    fn let_batch_go(&mut self) {
+        if let Some(batch) = self.batch.take() {
+            batch.let_go();
+        }
+    }
+
     #[inline]
     fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.yielded {
@@ -327,14 +352,17 @@ impl Drive {
         while let Some(batch) = &mut self.batch {
             let progress = ready!(coop::poll_proceed(cx));
             ready!(batch.run_plain(cx));
-            if batch.has_ended() {
-                self.batch = None;
+            if !batch.has_ended && batch.current.is_none() {
+                batch.take_first();
+            }
+            if batch.has_ended {
+                self.let_batch_go();
                 continue;
             }
             let end = ready!(batch.poll_current(cx));
             batch.advance(end);
             progress.made_progress();
-            if batch.has_ended() || batch.wants_permit() || batch.wants_blocking_thread() {
+            if batch.has_ended || batch.wants_permit() || batch.wants_blocking_thread() {
                 self.batch = self.batch.take().and_then(Batch::for_this_worker);
             }
         }
@@ -343,10 +371,17 @@ impl Drive {
 }
 
 impl Batch {
+    /// Of a batch that has ended.
+    fn let_go(self) {
+        let queue = Arc::clone(&self.queue);
+        drop(self);
+        Queue::let_go(queue);
+    }
+
     /// Gives the batch back if its next task is to be polled here. Otherwise it has ended, waits for a place, or is on its way
     /// to the blocking pool.
     fn for_this_worker(self) -> Option<Self> {
-        if self.has_ended() {
+        if self.has_ended {
             return None;
         }
         let batch = self.admitted()?;

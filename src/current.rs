@@ -116,6 +116,19 @@ impl Currents {
         others.places[key.place - 1].take()
     }
 
+    /// Like [`take`](Self::take), for a caller to whom it is enough that it was there.
+    #[inline]
+    pub(crate) fn remove(&mut self, key: Key) -> bool {
+        match &mut self.first {
+            Some(current) if key.place == 0 && current.label.id == key.id => {
+                self.first = None;
+                self.len -= 1;
+                true
+            }
+            _ => self.take(key).is_some(),
+        }
+    }
+
     /// Finds a task by its number, wherever it is.
     pub(crate) fn find(&self, id: TaskId) -> Option<(Key, &Current)> {
         let is_it = |current: &&Current| current.label.id == id;
@@ -137,6 +150,13 @@ impl Currents {
     fn places(&self) -> impl Iterator<Item = &Option<Current>> {
         let others = self.others.iter().flat_map(|others| &others.places);
         [&self.first].into_iter().chain(others)
+    }
+
+    /// Gives back what many tasks at once have needed.
+    pub(crate) fn forget_places(&mut self) {
+        if self.others.is_some() {
+            self.others = None;
+        }
     }
 
     #[inline]

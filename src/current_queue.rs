@@ -1,11 +1,11 @@
 //! The request whose handler runs on this thread: [`BackgroundTasks::current`].
 
-use std::{cell::RefCell, mem, sync::Arc};
+use std::{cell::Cell, sync::Arc};
 
 use crate::{BackgroundTasks, queue::Queue};
 
 thread_local! {
-    static CURRENT: RefCell<Option<Arc<Queue>>> = const { RefCell::new(None) };
+    static CURRENT: Cell<Option<Arc<Queue>>> = const { Cell::new(None) };
 }
 
 /// While it lives, `queue` is the thread's current one, and what was current before is in its place.
@@ -26,10 +26,14 @@ impl Drop for Entered<'_> {
 
 /// Changing places costs no reference count. In a thread that is ending there is no place any more, and nothing changes.
 fn swap(queue: &mut Option<Arc<Queue>>) {
-    let _ = CURRENT.try_with(|current| mem::swap(queue, &mut *current.borrow_mut()));
+    let _ = CURRENT.try_with(|current| *queue = current.replace(queue.take()));
 }
 
 pub(crate) fn current() -> Option<BackgroundTasks> {
-    let queue = CURRENT.try_with(|current| current.borrow().clone());
+    let queue = CURRENT.try_with(|current| {
+        let queue = current.take();
+        current.set(queue.clone());
+        queue
+    });
     queue.ok().flatten().map(BackgroundTasks::from)
 }

@@ -26,7 +26,11 @@ use crate::{
 };
 
 /// So many locks, that the threads of a runtime rarely meet at one.
-const SHARDS: usize = 8;
+const SHARDS: usize = if cfg!(all(test, background_tasks_loom)) {
+    1
+} else {
+    8
+};
 
 /// So many lanes stay in each shard: beyond that many batches at once, each is a task of its own.
 const LANES: usize = 64;

@@ -36,6 +36,7 @@ mod models;
 mod outcome;
 mod output;
 mod plain;
+mod pool;
 mod queue;
 mod registry;
 mod report;

@@ -40,6 +40,15 @@ impl TaskList {
         Some(Task::from_link(link))
     }
 
+    /// True when the first task to go out is async.
+    pub(crate) fn begins_async(&mut self) -> bool {
+        if self.oldest.is_none() {
+            self.turn_round();
+        }
+        let oldest = self.oldest.as_ref();
+        oldest.is_some_and(|link| !task::is_blocking(link))
+    }
+
     /// Takes a task out of the middle. This goes through the whole list.
     pub(crate) fn remove(&mut self, id: TaskId) -> Option<Task> {
         let mut removed = None;

@@ -2,6 +2,7 @@
 //! admission and counters. Batches run on the thread that starts them.
 
 use std::{
+    future::poll_fn,
     panic::Location,
     pin::pin,
     sync::{
@@ -13,11 +14,17 @@ use std::{
 };
 
 use loom::{
+    future::block_on,
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
     thread,
 };
 
-use crate::{ResponseEnd, ResponseOutcome, Runner, Task, queue::Queue};
+use crate::{
+    ResponseEnd, Runner, Task,
+    lanes::{Lane, Lanes},
+    outcome::Verdict,
+    queue::Queue,
+};
 
 /// Runs a batch here and now.
 pub(crate) fn run(future: impl Future<Output = ()>) {
@@ -72,12 +79,11 @@ impl Witness {
     }
 }
 
-fn outcome(elapsed: Duration) -> ResponseOutcome {
-    ResponseOutcome {
+fn verdict() -> Verdict {
+    Verdict {
         end: ResponseEnd::Completed,
         status: Some(http::StatusCode::OK),
         body_bytes: 0,
-        elapsed,
     }
 }
 
@@ -100,7 +106,7 @@ fn adding_against_the_end_of_the_response() {
         let queue = Queue::of_response(runner.clone());
         add(&queue, witness.task(0));
         let (ended, adding) = (Arc::clone(&queue), witness.clone());
-        let end = thread::spawn(move || ended.end(outcome));
+        let end = thread::spawn(move || ended.end(verdict()));
         add(&queue, adding.task(1));
         end.join().unwrap();
         assert_eq!(witness.ran(), [0, 1]);
@@ -142,7 +148,7 @@ fn adding_against_shutdown() {
         assert_eq!((stats.added, stats.aborted), (2, rows.len() as u64));
         assert!(witness.ran().is_empty());
         assert_balanced(&runner);
-        queue.end(outcome);
+        queue.end(verdict());
         assert_balanced(&runner);
     });
 }
@@ -195,8 +201,8 @@ fn two_ends_at_once() {
         let queue = Queue::of_response(runner.clone());
         add(&queue, witness.task(0));
         let (other, _kept) = (Arc::clone(&queue), Arc::clone(&queue));
-        let end = thread::spawn(move || other.end(outcome));
-        queue.end(outcome);
+        let end = thread::spawn(move || other.end(verdict()));
+        queue.end(verdict());
         end.join().unwrap();
         assert_eq!(witness.ran(), [0]);
         assert_balanced(&runner);
@@ -212,7 +218,7 @@ fn merging_against_adding() {
         let (other, task) = (Arc::clone(&alone), witness.task(1));
         let adder = thread::spawn(move || add(&other, task));
         queue.merge(&alone);
-        queue.end(outcome);
+        queue.end(verdict());
         adder.join().unwrap();
         assert_eq!(witness.ran(), [0, 1]);
         assert_balanced(&runner);
@@ -230,6 +236,29 @@ fn two_merges_of_the_same_pair() {
         other.merge(&one);
         merger.join().unwrap();
         assert_eq!((one.len(), other.len()), (2, 2));
+    });
+}
+
+#[test]
+fn what_lanes_are_given_is_taken_or_given_back() {
+    check("give, park and close", || {
+        let lanes = Arc::new(Lanes::default());
+        let mut lane = Lane::new(Arc::clone(&lanes));
+        let lane = thread::spawn(move || {
+            block_on(async move {
+                let mut taken = 0;
+                while let Some(given) = poll_fn(|cx| lane.poll_next(cx)).await {
+                    taken += given;
+                }
+                taken
+            })
+        });
+        let given_back: usize = [1, 2]
+            .into_iter()
+            .filter_map(|work| lanes.give(work).err())
+            .sum();
+        lanes.close();
+        assert_eq!(lane.join().unwrap() + given_back, 3);
     });
 }
 
@@ -257,10 +286,10 @@ fn no_more_than_the_limit_wait() {
         let (other, task) = (Queue::of_response(runner.clone()), Witness::new().task(1));
         let adder = thread::spawn(move || {
             add(&other, task);
-            other.end(outcome);
+            other.end(verdict());
         });
         add(&queue, witness.task(0));
-        queue.end(outcome);
+        queue.end(verdict());
         adder.join().unwrap();
         let stats = runner.stats();
         assert!(stats.completed >= 1 && stats.completed + stats.rejected == 2);
@@ -274,7 +303,7 @@ fn whoever_waits_for_idle_is_woken() {
         let (runner, witness) = (Runner::new(), Witness::new());
         let queue = Queue::of_response(runner.clone());
         add(&queue, witness.task(0));
-        let ender = thread::spawn(move || queue.end(outcome));
+        let ender = thread::spawn(move || queue.end(verdict()));
         loom::future::block_on(runner.drained());
         loom::future::block_on(runner.idle());
         assert_eq!(witness.ran(), [0]);

@@ -83,6 +83,34 @@ pub enum ResponseEnd {
     Panicked,
 }
 
+/// How a response ended, before anybody has asked when.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Verdict {
+    pub(crate) end: ResponseEnd,
+    pub(crate) status: Option<StatusCode>,
+    pub(crate) body_bytes: u64,
+}
+
+impl Verdict {
+    pub(crate) fn is_responded(&self) -> bool {
+        self.status.is_some()
+    }
+
+    pub(crate) fn after(self, elapsed: Duration) -> ResponseOutcome {
+        let Self {
+            end,
+            status,
+            body_bytes,
+        } = self;
+        ResponseOutcome {
+            end,
+            status,
+            body_bytes,
+            elapsed,
+        }
+    }
+}
+
 /// Follows one response and tells its queue how it ended: at an end it sees, or at the latest when it is dropped.
 #[derive(Debug)]
 pub(crate) struct EndWatch {
@@ -216,12 +244,10 @@ impl EndWatch {
 
     fn end(&mut self, end: ResponseEnd) {
         if let Some(queue) = self.queue.take() {
-            let (status, body_bytes) = (self.status, self.body_bytes);
-            queue.end(|elapsed| ResponseOutcome {
+            queue.end(Verdict {
                 end,
-                status,
-                body_bytes,
-                elapsed,
+                status: self.status,
+                body_bytes: self.body_bytes,
             });
         }
     }

@@ -10,6 +10,7 @@ use tokio::{task::coop, time::Instant};
 use crate::{
     Task, TaskEnd,
     contain::contain,
+    current::Key,
     execution::context_of,
     queue::{Queue, Turn},
 };
@@ -18,57 +19,82 @@ use crate::{
 pub(crate) enum Left {
     /// No task is left, and the queue is idle.
     Nothing,
-    /// It is the turn of a task for the general path, or of one that has to let others run first. It has not begun.
+    /// It is the turn of a task for the general path, which has not begun.
     Waiting(Turn),
-    /// The task is pending.
+    /// The task has begun, and is pending.
     Pending(Turn),
     /// The task has ended otherwise than completed, which is not reported yet.
     Ended(Turn, TaskEnd),
+    /// Others are to run first, and the next task is still in the queue.
+    Paused,
 }
 
-/// Runs tasks for which nothing is set, in a runner for which nothing is set, while each completes at its first poll.
+/// Runs tasks for which nothing is set, in a runner for which nothing is set, while each completes at its first poll. `first` is
+/// a task whose turn has come already.
 ///
 /// The general path looks at each setting of each task, and locks the queue three times for it. This locks it once, and takes
 /// half the time.
 #[inline]
-pub(crate) fn run(queue: &Arc<Queue>, turn: Turn, cx: &mut Context<'_>, now: Instant) -> Left {
-    let Turn { task, mut key } = turn;
-    if !queue.begin(key, now) {
-        return Left::Ended(Turn { task, key }, TaskEnd::Aborted);
+pub(crate) fn run(
+    queue: &Arc<Queue>,
+    first: Option<Turn>,
+    cx: &mut Context<'_>,
+    now: Instant,
+) -> Left {
+    let mut first = first;
+    if let Some(turn) = first.take_if(|turn| !queue.begin(turn.key, now)) {
+        return Left::Ended(turn, TaskEnd::Aborted);
     }
-    let mut task = Some(task);
+    let mut completed = None;
     loop {
-        let polled = contain(|| {
-            let polled = match &mut task {
-                Some(task) => task.poll(cx, &|| context_of(queue, key)),
-                None => Poll::Ready(Ok(())),
-            };
-            if let Poll::Ready(Ok(())) = polled {
-                task = None; // nothing of it is alive when the next task begins
-            }
-            polled
-        });
-        // A stand-in for a task whose destructor panicked.
-        let turn = |task: Option<Task>| Turn {
-            task: task.unwrap_or_else(|| Task::new(async {})),
-            key,
+        let Turn { task, key } = match first.take() {
+            Some(turn) => turn,
+            None => match queue.advance_plain(completed, now) {
+                None => return Left::Nothing,
+                Some((turn, true)) => turn,
+                Some((turn, false)) => return Left::Waiting(turn),
+            },
         };
-        match polled {
-            Ok(Poll::Ready(Ok(()))) => {}
-            Ok(Poll::Ready(Err(error))) => {
-                return Left::Ended(turn(task), TaskEnd::Failed(error));
-            }
-            Ok(Poll::Pending) => return Left::Pending(turn(task)),
-            Err(message) => return Left::Ended(turn(task), TaskEnd::Panicked(message)),
+        match poll_and_drop(queue, task, key, cx) {
+            Polled::Completed => {}
+            Polled::Pending(task) => return Left::Pending(Turn { task, key }),
+            Polled::Ended(task, end) => return Left::Ended(Turn { task, key }, end),
         }
-        let progress = coop::poll_proceed(cx);
-        match queue.completed(key, progress.is_ready().then_some(now)) {
-            None => return Left::Nothing,
-            Some((next, false)) => return Left::Waiting(next),
-            Some((next, true)) => (task, key) = (Some(next.task), next.key),
+        completed = Some(key);
+        match coop::poll_proceed(cx) {
+            Poll::Ready(progress) => progress.made_progress(),
+            Poll::Pending if queue.pause_plain(key) => return Left::Paused,
+            Poll::Pending => return Left::Nothing,
         }
-        if let Poll::Ready(progress) = progress {
-            progress.made_progress();
+    }
+}
+
+enum Polled {
+    /// And dropped: nothing of the task is alive when the next one begins.
+    Completed,
+    Pending(Task),
+    Ended(Task, TaskEnd),
+}
+
+#[inline]
+fn poll_and_drop(queue: &Arc<Queue>, task: Task, key: Key, cx: &mut Context<'_>) -> Polled {
+    let mut slot = Some(task);
+    let polled = contain(|| {
+        let polled = match &mut slot {
+            Some(task) => task.poll(cx, &|| context_of(queue, key)),
+            None => Poll::Ready(Ok(())),
+        };
+        if let Poll::Ready(Ok(())) = polled {
+            slot = None;
         }
+        polled
+    });
+    // A stand-in where the task's destructor has panicked.
+    let task = || slot.unwrap_or_else(|| Task::new(async {}));
+    match polled {
+        Ok(Poll::Ready(Ok(()))) => Polled::Completed,
+        Ok(Poll::Pending) => Polled::Pending(task()),
+        Ok(Poll::Ready(Err(error))) => Polled::Ended(task(), TaskEnd::Failed(error)),
+        Err(message) => Polled::Ended(task(), TaskEnd::Panicked(message)),
     }
 }

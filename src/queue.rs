@@ -9,12 +9,12 @@
 //!    concurrently each is a batch of its own, and the phase goes from `Open` to `Idle`.
 //! 2. The one who turns the phase to `Running` makes that batch. It does so with the lock held, and starts it afterwards.
 //! 3. The phase leaves `Running` only when the batch finds no task, in the same critical section.
-//! 4. `outcome` is set before the phase leaves `Open`, and never again.
+//! 4. `ended` is set before the phase leaves `Open`, and never again.
 //! 5. A task is in `tasks`, then in `currents`, and whoever takes it out of there reports its end.
 //! 6. The queue is in the runner's registry while it holds a task in either.
 //! 7. No user code runs under the lock: no destructor of a task, no condition, no observer.
 
-use std::{borrow::Cow, fmt, mem, panic::Location, sync::Arc, task::Waker, time::Duration};
+use std::{borrow::Cow, fmt, mem, panic::Location, sync::Arc, task::Waker};
 
 use http::{Request, Version};
 use tokio::time::Instant;
@@ -28,6 +28,8 @@ use crate::{
     info::RequestLine,
     list::TaskList,
     metrics,
+    outcome::Verdict,
+    pool,
     registry::{Closed, Place},
     report::{self, Report},
     span::TaskSpan,
@@ -44,7 +46,7 @@ pub(crate) struct Queue {
     arrived: Instant,
     /// The response may share its connection's task with others: HTTP/2, or not known.
     multiplexed: bool,
-    /// How the response ended. Empty until it has, and for good in a queue of no request.
+    /// Made of `ended` for the first who asks.
     outcome: OnceLock<ResponseOutcome>,
     state: Mutex<State>,
 }
@@ -56,6 +58,8 @@ struct State {
     /// The tasks that left `tasks` and have not ended.
     currents: Currents,
     place: Option<Place>,
+    /// How the response ended, and when. `None` until it has, and for good in a queue of no request.
+    ended: Option<(Verdict, Instant)>,
     /// A task failed, and `OnFailure::Stop` is set: those that have not begun are skipped.
     stopped: bool,
 }
@@ -123,28 +127,73 @@ impl Queue {
         multiplexed: bool,
         phase: Phase,
     ) -> Arc<Self> {
+        let arrived = Instant::now();
+        let mut queue = pool::take().unwrap_or_else(|| Self::blank(arrived));
+        if let Some(queue) = Arc::get_mut(&mut queue) {
+            queue.runner = runner;
+            queue.request = request;
+            queue.multiplexed = multiplexed;
+            queue.arrived = arrived;
+            get_mut(&mut queue.state).phase = phase;
+        }
+        queue
+    }
+
+    fn blank(arrived: Instant) -> Arc<Self> {
         Arc::new(Self {
-            runner,
-            request,
-            multiplexed,
-            arrived: Instant::now(),
+            runner: None,
+            request: None,
+            multiplexed: true,
+            arrived,
             outcome: OnceLock::new(),
             state: Mutex::new(State {
-                phase,
+                phase: Phase::Open,
                 tasks: TaskList::default(),
                 currents: Currents::default(),
                 place: None,
+                ended: None,
                 stopped: false,
             }),
         })
+    }
+
+    /// Keeps the queue for another request, if nobody else holds it.
+    #[inline]
+    pub(crate) fn let_go(mut queue: Arc<Self>) {
+        if Arc::get_mut(&mut queue).is_some_and(Self::renew) {
+            pool::keep(queue);
+        }
+    }
+
+    /// Makes a queue as good as new, if it is empty.
+    #[inline]
+    fn renew(&mut self) -> bool {
+        let state = get_mut(&mut self.state);
+        if !state.tasks.is_empty() || !state.currents.is_empty() || state.place.is_some() {
+            return false;
+        }
+        state.currents.forget_places();
+        state.phase = Phase::Open;
+        state.ended = None;
+        state.stopped = false;
+        self.outcome = OnceLock::new();
+        self.runner = None;
+        self.request = None;
+        true
     }
 
     pub(crate) fn runner(&self) -> Option<&Runner> {
         self.runner.as_ref()
     }
 
+    /// How the response ended. Not to be called with the lock held.
     pub(crate) fn outcome(&self) -> Option<&ResponseOutcome> {
-        self.outcome.get()
+        if let Some(outcome) = self.outcome.get() {
+            return Some(outcome);
+        }
+        let (verdict, at) = lock(&self.state).ended?;
+        let outcome = || verdict.after(at.duration_since(self.arrived));
+        Some(self.outcome.get_or_init(outcome))
     }
 
     /// Adds a task, which a refusal gives back.
@@ -153,8 +202,8 @@ impl Queue {
         mut task: Task,
         location: &'static Location<'static>,
     ) -> Result<TaskId, AddTaskError> {
-        let now = self.is_timed().then(Instant::now);
-        task.set_added(location, now, self.runner.as_ref());
+        let observed = self.runner.as_ref().is_none_or(Runner::is_observed);
+        task.set_added(location, observed.then(Instant::now), self.runner.as_ref());
         self.add_here(task)
     }
 
@@ -169,6 +218,11 @@ impl Queue {
             Ok(id) => task.set_id(id),
             Err(refusal) => return Err(refusal.of(task)),
         }
+        // Before the end of the response, in a runner that nobody observes, the request's arrival is good enough for
+        // `TaskInfo::age`, and saves a look at the clock for each task.
+        if !matches!(state.phase, Phase::Open) {
+            task.add_by_now();
+        }
         let (id, name) = (task.id(), self.metrics_name(&task));
         let batch = self.enqueue(&mut state, task);
         drop(state);
@@ -177,13 +231,6 @@ impl Queue {
             batch.start();
         }
         Ok(id)
-    }
-
-    /// Whether the moment at which a task is added counts. Before the end of the response, in a runner that nobody observes, the
-    /// request's arrival is good enough for [`TaskInfo::age`], and saves a look at the clock for each task.
-    fn is_timed(&self) -> bool {
-        let observed = self.runner.as_ref().is_none_or(Runner::is_observed);
-        observed || self.outcome.get().is_some()
     }
 
     /// Adds a task. One that is refused ends rejected.
@@ -217,12 +264,16 @@ impl Queue {
         Ok(runner.count_added())
     }
 
-    /// Puts a task behind the others. Where nothing else would start it, a batch for the caller to start comes back.
+    /// Puts a task behind the others. Where nothing else would start it, what the caller is to start comes back.
     #[inline]
     fn enqueue(self: &Arc<Self>, state: &mut State, task: Task) -> Option<Batch> {
         state.tasks.push(task);
         if !matches!(state.phase, Phase::Idle) {
             return None;
+        }
+        if self.starts_plain(state) {
+            state.phase = Phase::Running;
+            return Some(Batch::plain(Arc::clone(self)));
         }
         let turn = state.next_turn(self.arrived)?;
         Some(if self.runs_concurrently() {
@@ -231,6 +282,12 @@ impl Queue {
             state.phase = Phase::Running;
             Batch::new(Arc::clone(self), turn)
         })
+    }
+
+    /// Whether the first task may take the fast path, which takes it out itself.
+    #[inline]
+    fn starts_plain(&self, state: &mut State) -> bool {
+        state.is_responded() && self.is_plain_so_far() && state.tasks.begins_async()
     }
 
     /// For the metrics of the runner, if there is one.
@@ -251,18 +308,22 @@ impl Queue {
     }
 
     /// The response has ended: what is queued goes to the runner.
-    pub(crate) fn end(mut self: Arc<Self>, outcome: impl FnOnce(Duration) -> ResponseOutcome) {
+    pub(crate) fn end(mut self: Arc<Self>, verdict: Verdict) {
         if Self::nobody_asks(&mut self) {
-            return;
+            return pool::keep(self);
         }
         let now = Instant::now();
-        let elapsed = now.duration_since(self.arrived);
         let mut state = lock(&self.state);
         if !matches!(state.phase, Phase::Open) {
             return;
         }
-        // Set under the lock: whoever finds the phase past `Open` finds the outcome too.
-        let _ = self.outcome.set(outcome(elapsed));
+        state.ended = Some((verdict, now));
+        if self.starts_plain(&mut state) {
+            state.phase = Phase::Running;
+            drop(state);
+            let multiplexed = self.multiplexed;
+            return Batch::plain(self).at_end(now, multiplexed).start();
+        }
         if self.runs_concurrently() {
             state.phase = Phase::Idle;
             let mut batches = Vec::with_capacity(state.tasks.len());
@@ -281,10 +342,10 @@ impl Queue {
         }
     }
 
-    /// True for a queue without a task that nobody else holds: none can be added, and nobody can ask how the response went. For an
-    /// idle request it saves the clock and the lock.
+    /// True for a queue without a task that nobody else holds: none can be added, and nobody can ask how the response went. It is as
+    /// good as new then. For an idle request this saves the clock and the lock.
     fn nobody_asks(queue: &mut Arc<Self>) -> bool {
-        Arc::get_mut(queue).is_some_and(|queue| get_mut(&mut queue.state).tasks.is_empty())
+        Arc::get_mut(queue).is_some_and(Self::renew)
     }
 
     /// The batch's task has ended; `failed` where it did not do what it was to do. On to the next.
@@ -300,13 +361,17 @@ impl Queue {
         Advance { ended, next }
     }
 
-    /// [`advance`](Self::advance) of a task that completed on the fast path. The next task begins in the same critical section, at
-    /// `begin`, if nothing is set for it either.
+    /// On the fast path: the task of `completed` has, and the next one's turn has come. If nothing is set for that one either, it
+    /// begins in the same critical section, as of `now`; that is what the `bool` says.
     #[inline]
-    pub(crate) fn completed(&self, key: Key, begin: Option<Instant>) -> Option<(Turn, bool)> {
+    pub(crate) fn advance_plain(
+        &self,
+        completed: Option<Key>,
+        now: Instant,
+    ) -> Option<(Turn, bool)> {
         let mut state = lock(&self.state);
         let runner = self.runner.as_ref()?;
-        if state.currents.take(key).is_some() {
+        if completed.is_some_and(|key| state.currents.remove(key)) {
             runner.count_completed();
         }
         let Some(next) = state.next_turn(self.arrived) else {
@@ -315,14 +380,44 @@ impl Queue {
             runner.tell_if_quiet();
             return None;
         };
-        let begin = begin.filter(|_| next.task.is_plain() && !next.task.is_blocking());
-        if let (Some(_), Some(current)) = (begin, state.currents.get_mut(next.key)) {
-            current.begun = begin;
+        let begins = next.task.is_plain() && !next.task.is_blocking();
+        if let (true, Some(current)) = (begins, state.currents.get_mut(next.key)) {
+            current.begun = Some(now);
             runner.task_begun();
         }
         drop(state);
+        if completed.is_some() {
+            runner.tell_if_quiet();
+        }
+        Some((next, begins))
+    }
+
+    /// On the fast path: the task of `completed` has, and the batch goes on later, if this is true.
+    pub(crate) fn pause_plain(&self, completed: Key) -> bool {
+        let mut state = lock(&self.state);
+        let Some(runner) = &self.runner else {
+            return false;
+        };
+        if state.currents.remove(completed) {
+            runner.count_completed();
+        }
+        let goes_on = !state.tasks.is_empty();
+        if !goes_on {
+            state.phase = Phase::Idle;
+        }
+        self.leave_if_empty(state);
         runner.tell_if_quiet();
-        Some((next, begin.is_some()))
+        goes_on
+    }
+
+    /// The turn of the first of the tasks, for a batch that was handed over without one.
+    pub(crate) fn first_turn(&self) -> Option<Turn> {
+        let mut state = lock(&self.state);
+        let turn = state.next_turn(self.arrived);
+        if turn.is_none() {
+            state.phase = Phase::Idle;
+        }
+        turn
     }
 
     /// A task that is a batch of its own, or is run by hand, has ended: `Some` is for the caller to report.
@@ -391,12 +486,14 @@ impl Queue {
     /// Whether tasks for which nothing is set may take the fast path.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
-        let responded = self.outcome().is_none_or(ResponseOutcome::is_responded);
-        responded
-            && self
-                .runner
-                .as_ref()
-                .is_some_and(|runner| runner.is_plain() && !runner.is_observed())
+        self.is_plain_so_far() && lock(&self.state).is_responded()
+    }
+
+    /// [`is_plain`](Self::is_plain), if there was a response.
+    #[inline]
+    pub(crate) fn is_plain_so_far(&self) -> bool {
+        let runner = self.runner.as_ref();
+        runner.is_some_and(|runner| runner.is_plain() && !runner.is_observed())
     }
 
     /// False where somebody has ended the task.
@@ -606,6 +703,12 @@ impl Queue {
 }
 
 impl State {
+    /// There was a response, or there is none to wait for.
+    #[inline]
+    fn is_responded(&self) -> bool {
+        self.ended.is_none_or(|(verdict, _)| verdict.is_responded())
+    }
+
     /// The next task's turn has come: it is current from now on.
     #[inline]
     fn next_turn(&mut self, arrived: Instant) -> Option<Turn> {

@@ -286,6 +286,11 @@ impl Task {
         }
     }
 
+    /// Notes that the task was added now, if it is not noted.
+    pub(crate) fn add_by_now(&mut self) {
+        self.header_mut().added.get_or_insert_with(Instant::now);
+    }
+
     #[inline]
     pub(crate) fn id(&self) -> TaskId {
         self.header().id
@@ -301,10 +306,13 @@ impl Task {
         self.node.work.is_blocking()
     }
 
-    /// True for a task without a name, a timeout or a condition of its own, added in no span.
+    /// True for a task without a timeout or a condition of its own, added in no span.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
-        self.header().extras.is_none()
+        let extras = self.header().extras.as_ref();
+        extras.is_none_or(|extras| {
+            extras.timeout.is_none() && extras.run_if.is_none() && extras.added_in.is_none()
+        })
     }
 
     #[inline]
@@ -362,6 +370,10 @@ impl Task {
 #[inline]
 pub(crate) fn next_mut(link: &mut Link) -> &mut Option<Link> {
     link.as_mut().project().next
+}
+
+pub(crate) fn is_blocking(link: &Link) -> bool {
+    link.work.is_blocking()
 }
 
 pub(crate) fn next(link: &Link) -> Option<&Link> {
