@@ -21,6 +21,7 @@ use crate::{
     lanes::Lane,
     plain::{self, Left},
     queue::{Advance, Queue, Turn},
+    start::Start,
     sync::{Mutex, lock},
 };
 
@@ -45,37 +46,38 @@ pub(crate) struct Batch {
 impl Batch {
     /// The caller has just turned the queue's phase to running.
     pub(crate) fn new(queue: Arc<Queue>, first: Turn) -> Self {
-        Self::begin(queue, Some(first), false)
+        Self::begin(queue, first, false)
     }
 
-    /// The same, for a queue whose first task may take the fast path, and is still in it.
-    pub(crate) fn plain(queue: Arc<Queue>) -> Self {
-        Self::begin(queue, None, false)
+    /// The same, for a batch that was counted when it began, and has yet to take its first task.
+    pub(crate) fn begun(queue: Arc<Queue>) -> Self {
+        Self {
+            current: None,
+            has_ended: false,
+            queue,
+            alone: false,
+            clock: None,
+            yields: false,
+        }
     }
 
     /// For one task of a queue whose tasks run concurrently.
     pub(crate) fn of_one(queue: Arc<Queue>, only: Turn) -> Self {
-        Self::begin(queue, Some(only), true)
+        Self::begin(queue, only, true)
     }
 
-    fn begin(queue: Arc<Queue>, first: Option<Turn>, alone: bool) -> Self {
+    fn begin(queue: Arc<Queue>, first: Turn, alone: bool) -> Self {
         if let Some(runner) = queue.runner() {
             runner.batch_begun();
         }
-        Self {
-            current: first.map(Execution::new),
-            has_ended: false,
-            queue,
-            alone,
-            clock: None,
-            yields: true,
-        }
+        let mut batch = Self::begun(queue);
+        batch.current = Some(Execution::new(first));
+        batch.alone = alone;
+        batch.yields = true;
+        batch
     }
 
-    /// The response has just ended: it is `now`.
-    ///
-    /// Over HTTP/1 hyper writes what is left within the poll that ends the body, so that the batch may run right behind it. It saves
-    /// a poll, and the wake-up of another worker that Tokio sends with each task that goes to the back.
+    /// The response has just ended: see [`Start::at_end`](crate::start::Start::at_end).
     pub(crate) fn at_end(mut self, now: Instant, multiplexed: bool) -> Self {
         self.clock = Some(now);
         self.yields = multiplexed;
@@ -92,15 +94,14 @@ impl Batch {
     /// In a model: runs the batch here and now.
     #[cfg(all(test, background_tasks_loom))]
     pub(crate) fn launch(self) {
-        crate::models::run(self.drive(None));
+        crate::models::run(Drive::batch(self));
     }
 
     /// Hands the batch to the runtime. Where there is none, or it is shutting down, its tasks end aborted.
     #[cfg(not(all(test, background_tasks_loom)))]
     pub(crate) fn launch(self) {
         let queue = Arc::clone(&self.queue);
-        let Some(runner) = queue.runner() else { return };
-        let Some(runtime) = runner.runtime() else {
+        let Some(runtime) = queue.runner().and_then(Runner::runtime) else {
             return;
         };
         // Tokio panics when the system has no more threads to give.
@@ -108,24 +109,9 @@ impl Batch {
             if self.wants_blocking_thread() {
                 self.launch_blocking(runtime);
             } else {
-                self.launch_async(runner, runtime);
+                runtime.spawn(Drive::batch(self));
             }
         });
-    }
-
-    fn launch_async(self, runner: &Runner, runtime: &Handle) {
-        let lanes = runner.lanes();
-        if let Err(batch) = lanes.give(self) {
-            runtime.spawn(batch.drive(Some(Lane::new(Arc::clone(lanes)))));
-        }
-    }
-
-    fn drive(self, lane: Option<Lane<Self>>) -> Drive {
-        Drive {
-            yielded: !self.yields,
-            batch: Some(self),
-            lane,
-        }
     }
 
     /// A pool that is shutting down drops the closure it is given, some versions of Tokio's under the pool's own lock. What is left
@@ -200,16 +186,19 @@ impl Batch {
     /// Takes the fast path as far as it goes. Pending where a task on it is, or others are to run first.
     #[inline]
     fn run_plain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let is_plain = match &self.current {
-            None => self.queue.is_plain_so_far(), // the rest was looked at when the batch was made
-            Some(current) => current.is_fresh() && self.queue.is_plain(),
-        };
-        if !is_plain {
+        let fresh = self.current.as_ref().is_some_and(Execution::is_fresh);
+        if !fresh || !self.queue.is_plain() {
             return Poll::Ready(());
         }
         let turn = self.current.take().map(Execution::into_turn);
         let now = *self.clock.get_or_insert_with(Instant::now);
-        match plain::run(&self.queue, turn, cx, now) {
+        let left = plain::run(&self.queue, turn, cx, now);
+        self.leave_plain(left, cx)
+    }
+
+    /// Goes on behind the fast path.
+    pub(crate) fn leave_plain(&mut self, left: Left, cx: &mut Context<'_>) -> Poll<()> {
+        match left {
             Left::Nothing => self.end(),
             Left::Waiting(turn) => self.current = Some(Execution::new(turn)),
             Left::Ended(turn, end) => {
@@ -307,11 +296,14 @@ impl Drop for Batch {
 }
 
 /// Runs a batch's tasks one after another, and then the next batch that it is given.
-struct Drive {
-    /// `None` once the batch has ended, or gone elsewhere.
+pub(crate) struct Drive {
+    /// `None` once the batch has begun.
+    start: Option<Start>,
+    /// `None` on the fast path, and once the batch has ended, or gone elsewhere.
     batch: Option<Batch>,
     yielded: bool,
-    lane: Option<Lane<Batch>>,
+    /// `None` for a batch that is a task of the runtime by itself.
+    lane: Option<Lane<Start>>,
 }
 
 impl Future for Drive {
@@ -324,16 +316,34 @@ impl Future for Drive {
             let Some(lane) = &mut this.lane else {
                 return Poll::Ready(());
             };
-            let Some(batch) = ready!(lane.poll_next(cx)) else {
+            let Some(start) = ready!(lane.poll_next(cx)) else {
                 return Poll::Ready(());
             };
-            this.yielded = !batch.yields;
-            this.batch = Some(batch);
+            this.yielded = !start.yields;
+            this.start = Some(start);
         }
     }
 }
 
 impl Drive {
+    pub(crate) fn new(start: Start, lane: Option<Lane<Start>>) -> Self {
+        Self {
+            yielded: !start.yields,
+            start: Some(start),
+            batch: None,
+            lane,
+        }
+    }
+
+    fn batch(batch: Batch) -> Self {
+        Self {
+            yielded: !batch.yields,
+            start: None,
+            batch: Some(batch),
+            lane: None,
+        }
+    }
+
     fn let_batch_go(&mut self) {
         if let Some(batch) = self.batch.take() {
             batch.let_go();
@@ -349,6 +359,7 @@ impl Drive {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        ready!(Start::run(&mut self.start, &mut self.batch, cx));
         while let Some(batch) = &mut self.batch {
             let progress = ready!(coop::poll_proceed(cx));
             ready!(batch.run_plain(cx));

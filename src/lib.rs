@@ -45,6 +45,7 @@ mod service;
 mod shutdown;
 mod slow_poll;
 mod span;
+mod start;
 mod stats;
 mod sync;
 mod task;

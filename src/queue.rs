@@ -33,6 +33,7 @@ use crate::{
     registry::{Closed, Place},
     report::{self, Report},
     span::TaskSpan,
+    start::Start,
     sync::{Mutex, MutexGuard, OnceLock, get_mut, lock},
     task::Label,
 };
@@ -79,6 +80,12 @@ enum Phase {
 pub(crate) struct Turn {
     pub(crate) task: Task,
     pub(crate) key: Key,
+}
+
+/// What a queue has ready to run.
+enum Ready {
+    Start(Start),
+    Batch(Batch),
 }
 
 /// What had not ended.
@@ -224,11 +231,11 @@ impl Queue {
             task.add_by_now();
         }
         let (id, name) = (task.id(), self.metrics_name(&task));
-        let batch = self.enqueue(&mut state, task);
+        let ready = self.enqueue(&mut state, task);
         drop(state);
         metrics::added(name);
-        if let Some(batch) = batch {
-            batch.start();
+        if let Some(ready) = ready {
+            ready.launch();
         }
         Ok(id)
     }
@@ -266,28 +273,33 @@ impl Queue {
 
     /// Puts a task behind the others. Where nothing else would start it, what the caller is to start comes back.
     #[inline]
-    fn enqueue(self: &Arc<Self>, state: &mut State, task: Task) -> Option<Batch> {
+    fn enqueue(self: &Arc<Self>, state: &mut State, task: Task) -> Option<Ready> {
         state.tasks.push(task);
         if !matches!(state.phase, Phase::Idle) {
             return None;
         }
-        if self.starts_plain(state) {
+        if self.starts_on_the_worker(state) {
             state.phase = Phase::Running;
-            return Some(Batch::plain(Arc::clone(self)));
+            let start = Start::new(Arc::clone(self), state.is_responded());
+            return Some(Ready::Start(start));
         }
         let turn = state.next_turn(self.arrived)?;
-        Some(if self.runs_concurrently() {
+        Some(Ready::Batch(if self.runs_concurrently() {
             Batch::of_one(Arc::clone(self), turn)
         } else {
             state.phase = Phase::Running;
             Batch::new(Arc::clone(self), turn)
-        })
+        }))
     }
 
-    /// Whether the first task may take the fast path, which takes it out itself.
+    /// Whether a worker can take the first task out itself: it needs no place under the runner's limits, nor a blocking thread.
     #[inline]
-    fn starts_plain(&self, state: &mut State) -> bool {
-        state.is_responded() && self.is_plain_so_far() && state.tasks.begins_async()
+    fn starts_on_the_worker(&self, state: &mut State) -> bool {
+        let runner = self.runner.as_ref();
+        let is_free = runner.is_some_and(|runner| {
+            runner.admission().is_none() && runner.order() == Order::Sequential
+        });
+        is_free && state.tasks.begins_async()
     }
 
     /// For the metrics of the runner, if there is one.
@@ -318,11 +330,12 @@ impl Queue {
             return;
         }
         state.ended = Some((verdict, now));
-        if self.starts_plain(&mut state) {
+        if self.starts_on_the_worker(&mut state) {
             state.phase = Phase::Running;
             drop(state);
             let multiplexed = self.multiplexed;
-            return Batch::plain(self).at_end(now, multiplexed).start();
+            let start = Start::new(self, verdict.is_responded());
+            return start.at_end(now, multiplexed).launch();
         }
         if self.runs_concurrently() {
             state.phase = Phase::Idle;
@@ -648,7 +661,7 @@ impl Queue {
         }
         drop(into_state);
         names.into_iter().for_each(metrics::added);
-        batches.into_iter().for_each(Batch::start);
+        batches.into_iter().for_each(Ready::launch);
         for task in refused {
             into.reject(task);
         }
@@ -699,6 +712,15 @@ impl Queue {
     pub(crate) fn stops_on_failure(&self) -> bool {
         let on_failure = self.runner.as_ref().map(Runner::on_failure);
         on_failure == Some(OnFailure::Stop)
+    }
+}
+
+impl Ready {
+    fn launch(self) {
+        match self {
+            Self::Start(start) => start.launch(),
+            Self::Batch(batch) => batch.start(),
+        }
     }
 }
 

@@ -14,7 +14,6 @@ use crate::{
     ResponseOutcome, RunnerBuilder, Stats, Task, TaskEnd, TaskId, TaskInfo, TaskOutput, TaskReport,
     add_error::Refusal,
     admission::Admission,
-    batch::Batch,
     builder::Settings,
     contain::contain,
     lanes::Lanes,
@@ -23,6 +22,7 @@ use crate::{
     queue::Queue,
     registry::Registry,
     report::{self, Report},
+    start::Start,
     stats::Counters,
     sync::{AtomicUsize, Mutex, OnceLock, Ordering, fence_in_models, lock},
 };
@@ -65,7 +65,7 @@ struct Shared {
     /// How many tasks wait; kept where `max_pending` limits them.
     pending: AtomicUsize,
     registry: Registry,
-    lanes: Arc<Lanes<Batch>>,
+    lanes: Arc<Lanes<Start>>,
     /// Cancelled when a shutdown begins.
     closing: CancellationToken,
     /// What shutdowns have aborted.
@@ -445,7 +445,7 @@ impl Runner {
         &self.shared.registry
     }
 
-    pub(crate) fn lanes(&self) -> &Arc<Lanes<Batch>> {
+    pub(crate) fn lanes(&self) -> &Arc<Lanes<Start>> {
         &self.shared.lanes
     }
 
