@@ -14,7 +14,7 @@ use std::{
 use tokio::{runtime::Handle, task::coop, time::Instant};
 
 use crate::{
-    Runner, TaskEnd,
+    TaskEnd,
     admission::Permit,
     contain::contain,
     execution::{Execution, clear, discard},
@@ -23,6 +23,7 @@ use crate::{
     queue::{Advance, Queue, Turn},
     start::Start,
     sync::{Mutex, lock},
+    warm::Warm,
 };
 
 /// How long one hop to the blocking pool serves a queue's tasks before it goes through the pool's own queue again: behind
@@ -101,13 +102,14 @@ impl Batch {
     #[cfg(not(all(test, background_tasks_loom)))]
     pub(crate) fn launch(self) {
         let queue = Arc::clone(&self.queue);
-        let Some(runtime) = queue.runner().and_then(Runner::runtime) else {
+        let Some(runner) = queue.runner() else { return };
+        let Some(runtime) = runner.runtime() else {
             return;
         };
         // Tokio panics when the system has no more threads to give.
         let _ = contain(|| {
             if self.wants_blocking_thread() {
-                self.launch_blocking(runtime);
+                self.launch_blocking(runner.warm(), runtime);
             } else {
                 runtime.spawn(Drive::batch(self));
             }
@@ -116,23 +118,26 @@ impl Batch {
 
     /// A pool that is shutting down drops the closure it is given, some versions of Tokio's under the pool's own lock. What is left
     /// of the batch is then dropped here, where its tasks' ends may start others.
-    fn launch_blocking(self, runtime: &Handle) {
-        let slot = Arc::new(Mutex::new(Some(self)));
-        let taken = Arc::clone(&slot);
+    fn launch_blocking(self, warm: &Arc<Warm<Self>>, runtime: &Handle) {
+        let Err(cold) = warm.give(self) else { return };
+        let slot = Arc::new(Mutex::new(Some(cold)));
+        let (taken, warm) = (Arc::clone(&slot), Arc::clone(warm));
         runtime.spawn_blocking(move || {
-            let batch = lock(&taken).take();
-            if let Some(batch) = batch {
-                batch.run_blocking();
+            let hopped = Instant::now();
+            let mut next = lock(&taken).take();
+            while let Some(batch) = next {
+                batch.run_blocking(hopped);
+                let holds = hopped.elapsed() <= HOLDS_THREAD;
+                next = holds.then(|| warm.look_out()).flatten();
             }
         });
         drop(slot); // the last one, if the closure was dropped
     }
 
     /// One hop to the blocking pool serves blocking tasks in a row, up to [`HOLDS_THREAD`].
-    fn run_blocking(mut self) {
+    fn run_blocking(mut self, hopped: Instant) {
         self.clock = None; // the pool may have let it wait, and its tasks take their time
-        let hopped = Instant::now();
-        let mut now = hopped;
+        let mut now = Instant::now();
         while let Some(execution) = &mut self.current {
             let end = execution.run_here(&self.queue, now);
             self.advance(end);

@@ -50,6 +50,7 @@ mod stats;
 mod sync;
 mod task;
 mod tasks;
+mod warm;
 mod work;
 
 #[cfg(any(doc, doctest))]

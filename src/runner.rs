@@ -14,6 +14,7 @@ use crate::{
     ResponseOutcome, RunnerBuilder, Stats, Task, TaskEnd, TaskId, TaskInfo, TaskOutput, TaskReport,
     add_error::Refusal,
     admission::Admission,
+    batch::Batch,
     builder::Settings,
     contain::contain,
     lanes::Lanes,
@@ -25,6 +26,7 @@ use crate::{
     start::Start,
     stats::Counters,
     sync::{AtomicUsize, Mutex, OnceLock, Ordering, fence_in_models, lock},
+    warm::Warm,
 };
 
 /// Runs tasks off the connections, and counts what becomes of each. Clones are the same runner.
@@ -66,6 +68,7 @@ struct Shared {
     pending: AtomicUsize,
     registry: Registry,
     lanes: Arc<Lanes<Start>>,
+    warm: Arc<Warm<Batch>>,
     /// Cancelled when a shutdown begins.
     closing: CancellationToken,
     /// What shutdowns have aborted.
@@ -110,6 +113,7 @@ impl Runner {
                 pending: AtomicUsize::new(0),
                 registry: Registry::default(),
                 lanes: Arc::default(),
+                warm: Arc::default(),
                 closing: CancellationToken::new(),
                 unfinished: Mutex::default(),
                 quiet: Notify::new(),
@@ -447,6 +451,10 @@ impl Runner {
 
     pub(crate) fn lanes(&self) -> &Arc<Lanes<Start>> {
         &self.shared.lanes
+    }
+
+    pub(crate) fn warm(&self) -> &Arc<Warm<Batch>> {
+        &self.shared.warm
     }
 
     pub(crate) fn closing(&self) -> &CancellationToken {

@@ -15,6 +15,12 @@ pub(crate) use loom::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
+#[cfg(not(all(test, background_tasks_loom)))]
+pub(crate) use std::thread::yield_now;
+
+#[cfg(all(test, background_tasks_loom))]
+pub(crate) use loom::thread::yield_now;
+
 /// Between counting what one did and looking whether somebody waits for it, and the other way round. Sequentially consistent
 /// read-modify-writes order the two by themselves; loom takes them for acquire-release, and wants a fence to see it.
 pub(crate) fn fence_in_models() {

@@ -1,0 +1,129 @@
+//! [`Warm`]: blocking threads that look out for the next batch for a moment, so that nobody has to wake one.
+//!
+//! Waking a thread of the blocking pool takes longer than most requests, and many blocking tasks are short. While they keep coming,
+//! a thread that has just ended one finds the next within [`PATIENCE`].
+//!
+//! 1. Who gives work to a thread has seen it look out, and is the only one to give it something.
+//! 2. A thread that has stopped looking out is given nothing. What it was given before, it takes.
+//! 3. Looking out costs its thread's time: so where it was in vain, the next times are left out, twice as many after each.
+
+use std::{
+    array,
+    time::{Duration, Instant},
+};
+
+use crate::sync::{AtomicUsize, Mutex, Ordering, lock, yield_now};
+
+/// How long a thread looks out.
+const PATIENCE: Duration = Duration::from_micros(50);
+
+/// So many threads of a runner look out at once.
+const SEATS: usize = 2;
+
+/// So many times are left out at most.
+const LONGEST_BREAK: usize = 256;
+
+pub(crate) struct Warm<T> {
+    seats: [Seat<T>; SEATS],
+    /// How many times are still to be left out.
+    left_out: AtomicUsize,
+    /// How many were left out when it was last in vain.
+    last_break: AtomicUsize,
+}
+
+/// A place for one thread that looks out.
+struct Seat<T> {
+    /// Free → looking out → being given → given → free, or from looking out back to free.
+    state: AtomicUsize,
+    given: Mutex<Option<T>>,
+}
+
+const FREE: usize = 0;
+const LOOKING_OUT: usize = 1;
+const BEING_GIVEN: usize = 2;
+const GIVEN: usize = 3;
+
+impl<T> Warm<T> {
+    /// Gives `work` to a thread that looks out, or back where there is none.
+    pub(crate) fn give(&self, work: T) -> Result<(), T> {
+        let seat = self
+            .seats
+            .iter()
+            .find(|seat| seat.turn(LOOKING_OUT, BEING_GIVEN));
+        let Some(seat) = seat else { return Err(work) };
+        *lock(&seat.given) = Some(work);
+        seat.state.store(GIVEN, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Looks out for work.
+    pub(crate) fn look_out(&self) -> Option<T> {
+        if self.is_left_out() {
+            return None;
+        }
+        let seat = self
+            .seats
+            .iter()
+            .find(|seat| seat.turn(FREE, LOOKING_OUT))?;
+        let work = seat.look_out();
+        self.note(work.is_some());
+        work
+    }
+
+    /// These counts are a rule of thumb: threads that change them at the same time do no harm.
+    fn is_left_out(&self) -> bool {
+        let left = self.left_out.load(Ordering::Relaxed);
+        if left > 0 {
+            self.left_out.store(left - 1, Ordering::Relaxed);
+        }
+        left > 0
+    }
+
+    fn note(&self, found: bool) {
+        let last = self.last_break.load(Ordering::Relaxed);
+        let next = if found {
+            0
+        } else {
+            (last * 2).clamp(1, LONGEST_BREAK)
+        };
+        self.last_break.store(next, Ordering::Relaxed);
+        self.left_out.store(next, Ordering::Relaxed);
+    }
+}
+
+impl<T> Seat<T> {
+    fn turn(&self, from: usize, to: usize) -> bool {
+        self.state.load(Ordering::Relaxed) == from // spares others the cache line
+            && self
+                .state
+                .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)
+                .is_ok()
+    }
+
+    fn look_out(&self) -> Option<T> {
+        let begun = Instant::now();
+        while self.state.load(Ordering::SeqCst) != GIVEN {
+            if begun.elapsed() > PATIENCE && self.turn(LOOKING_OUT, FREE) {
+                return None;
+            }
+            yield_now(); // whoever has something to do goes first
+        }
+        let work = lock(&self.given).take();
+        self.state.store(FREE, Ordering::SeqCst);
+        work
+    }
+}
+
+impl<T> Default for Warm<T> {
+    fn default() -> Self {
+        let seat = || Seat {
+            state: AtomicUsize::new(FREE),
+            given: Mutex::new(None),
+        };
+        Self {
+            seats: array::from_fn(|_| seat()),
+            left_out: AtomicUsize::new(0),
+            last_break: AtomicUsize::new(0),
+        }
+    }
+}
