@@ -19,6 +19,8 @@ use std::{borrow::Cow, fmt, mem, panic::Location, sync::Arc, task::Waker, time::
 use http::{Request, Version};
 use tokio::time::Instant;
 
+#[cfg(feature = "jobs")]
+use crate::jobs::JobSide;
 use crate::{
     AddTaskError, OnFailure, Order, ResponseOutcome, Runner, Task, TaskEnd, TaskId, TaskInfo,
     add_error::Refusal,
@@ -47,6 +49,9 @@ pub(crate) struct Queue {
     /// How the response ended. Empty until it has, and for good in a queue of no request.
     outcome: OnceLock<ResponseOutcome>,
     state: Mutex<State>,
+    /// What jobs added here need to know; `None` for most queues.
+    #[cfg(feature = "jobs")]
+    job_side: Option<Box<JobSide>>,
 }
 
 struct State {
@@ -100,11 +105,35 @@ impl Queue {
     /// A queue that waits for the response to `request` to end.
     pub(crate) fn of_request<B>(runner: Runner, request: &Request<B>) -> Arc<Self> {
         let multiplexed = request.version() >= Version::HTTP_2;
+        #[cfg(feature = "jobs")]
+        let job_side = JobSide::of_request(&runner, request.headers());
         let request = RequestLine {
             method: request.method().clone(),
             path: request.uri().path_and_query().cloned(),
         };
-        Self::new(Some(runner), Some(request), multiplexed, Phase::Open)
+        let queue = Self::new(Some(runner), Some(request), multiplexed, Phase::Open);
+        #[cfg(feature = "jobs")]
+        let queue = Self::with_job_side(queue, job_side);
+        queue
+    }
+
+    /// Sets what jobs need to know, of a queue that nobody else holds yet.
+    #[cfg(feature = "jobs")]
+    pub(crate) fn with_job_side(mut queue: Arc<Self>, job_side: Option<Box<JobSide>>) -> Arc<Self> {
+        if let Some(queue) = Arc::get_mut(&mut queue) {
+            queue.job_side = job_side;
+        }
+        queue
+    }
+
+    #[cfg(feature = "jobs")]
+    pub(crate) fn job_side(&self) -> Option<&JobSide> {
+        self.job_side.as_deref()
+    }
+
+    #[cfg(feature = "jobs")]
+    pub(crate) fn request(&self) -> Option<&RequestLine> {
+        self.request.as_ref()
     }
 
     /// A queue that waits for a response to end, of a request that is not known.
@@ -136,6 +165,8 @@ impl Queue {
                 place: None,
                 stopped: false,
             }),
+            #[cfg(feature = "jobs")]
+            job_side: None,
         })
     }
 
@@ -397,6 +428,28 @@ impl Queue {
         };
         self.leave_if_empty(state);
         left
+    }
+
+    /// Takes the jobs that a store may have out of what was taken out.
+    #[cfg(feature = "jobs")]
+    pub(crate) fn jobs_of(&self, left: &mut Left) -> Vec<Current> {
+        let is_job = |current: &Current| current.label.kept.is_some();
+        let currents = left.currents.take_all().into_iter();
+        let (mut jobs, others): (Vec<_>, Vec<_>) = currents.partition(is_job);
+        for current in others {
+            left.currents.insert(current);
+        }
+        for _ in 0..left.tasks.len() {
+            let Some(task) = left.tasks.pop() else { break };
+            let current = Current::new(task.label(self.arrived));
+            if is_job(&current) {
+                let _ = contain_drop(task);
+                jobs.push(current);
+            } else {
+                left.tasks.push(task);
+            }
+        }
+        jobs
     }
 
     /// Rows for what was taken out.

@@ -430,6 +430,11 @@ impl Runner {
         self.shared.admission.as_ref()
     }
 
+    #[cfg(feature = "jobs")]
+    pub(crate) fn job_settings(&self) -> &crate::jobs::JobSettings {
+        &self.shared.settings.jobs
+    }
+
     pub(crate) fn registry(&self) -> &Registry {
         &self.shared.registry
     }
@@ -465,7 +470,7 @@ impl Runner {
 }
 
 /// Those added first in front.
-fn in_order(mut tasks: Vec<TaskInfo>) -> Vec<TaskInfo> {
+pub(crate) fn in_order(mut tasks: Vec<TaskInfo>) -> Vec<TaskInfo> {
     tasks.sort_by_key(TaskInfo::id);
     tasks
 }
