@@ -87,13 +87,16 @@ async fn add<J: Job>(
     job: J,
     location: &'static Location<'static>,
 ) -> Result<JobId, AddJobError> {
+    let registered = registered::<J>(&queue);
     let queue = queue.root();
     match queue
         .runner()
         .and_then(|runner| Some((runner, runner.job_settings().store.as_deref()?)))
     {
-        Some((runner, store)) => add_to_store(&queue, runner, store, job).await,
-        None => add_to_queue(&queue, job, location),
+        Some((runner, store)) => {
+            add_to_store(&queue, runner, store, registered.is_some(), job).await
+        }
+        None => add_to_queue(&queue, registered, job, location),
     }
 }
 
@@ -101,10 +104,11 @@ async fn add_to_store<J: Job>(
     queue: &Queue,
     runner: &Runner,
     store: &dyn JobStore,
+    registered: bool,
     job: J,
 ) -> Result<JobId, AddJobError> {
     let settings = runner.job_settings();
-    if settings.jobs.is_some() && registered::<J>(queue).is_none() {
+    if settings.jobs.is_some() && !registered {
         return Err(AddJobError::not_registered(job));
     }
     let stored = match stored(queue, &job) {
@@ -121,10 +125,11 @@ async fn add_to_store<J: Job>(
 /// Adds a job as a task.
 fn add_to_queue<J: Job>(
     queue: &Arc<Queue>,
+    registered: Option<Arc<Registered<J>>>,
     job: J,
     location: &'static Location<'static>,
 ) -> Result<JobId, AddJobError> {
-    let Some(registered) = registered::<J>(queue) else {
+    let Some(registered) = registered else {
         return Err(AddJobError::not_registered(job));
     };
     let kept = match may_spill(queue).then(|| stored(queue, &job)).transpose() {
@@ -150,10 +155,19 @@ fn task_of<J: Job>(job: J, registered: Arc<Registered<J>>, id: JobId) -> Task {
     }))
 }
 
-fn registered<J: Job>(queue: &Queue) -> Option<Arc<Registered<J>>> {
+/// By the queue's own jobs, or else by those of its runner.
+fn registered<J: Job>(queue: &Arc<Queue>) -> Option<Arc<Registered<J>>> {
     let own = queue.job_side().and_then(|side| side.jobs.as_ref());
-    let of_runner = || queue.runner()?.job_settings().jobs.as_ref();
-    own.or_else(of_runner)?.registered()
+    match own {
+        Some(jobs) => jobs.registered(),
+        None => queue
+            .root()
+            .runner()?
+            .job_settings()
+            .jobs
+            .as_ref()?
+            .registered(),
+    }
 }
 
 fn may_spill(queue: &Queue) -> bool {

@@ -47,7 +47,7 @@ pub enum AddJobErrorKind {
     Closed,
     /// The job cannot be serialised to JSON.
     NotSerialised(serde_json::Error),
-    /// The store did not take it.
+    /// The store did not take it. Where only its answer was lost, it may have the job all the same.
     StoreFailed(BoxError),
     /// The store did not answer within this time, [`RunnerBuilder::job_store_timeout`](crate::RunnerBuilder::job_store_timeout). It may
     /// have the job all the same: added again, it may run twice, under two numbers.

@@ -63,6 +63,12 @@ use crate::{
 ///
 /// A function does as well, where a worker has more to do:
 /// `.build(|stored: StoredJob, attempt: Attempt, jobs: Data<Jobs<S>>| async move { jobs.run_attempt(stored, attempt.current() as u32).await })`.
+///
+/// # What to set on a backend
+///
+/// - The queue's name. By default it is made of the type's path, which another version of this crate may change.
+/// - `poll_with_interval`, on the worker's side: what is pushed by another process may else wait for the next heartbeat.
+/// - How often a failed job is tried again, and how soon: backends differ.
 #[derive(Clone)]
 pub struct ApalisStore<S> {
     shared: Arc<Shared<S>>,
@@ -118,10 +124,7 @@ where
         Box::pin(async move {
             let task = self.shared.task_of(job);
             let mut storage = lock(&self.shared.storage).clone();
-            storage
-                .push_task(task)
-                .await
-                .map_err(|error| error.to_string())?;
+            storage.push_task(task).await?;
             Ok(())
         })
     }

@@ -24,6 +24,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 pub struct JobId(u128);
 
 impl JobId {
+    /// Of what is no job.
+    pub(crate) const NONE: Self = Self(0);
+
     /// A new one.
     ///
     /// The standard library's hashers are keyed from the system's source of randomness: what they make of a count is unique, though

@@ -74,6 +74,9 @@ impl RunJob {
 
 impl Waiting {
     fn start(self) -> Result<Stage, RunJobError> {
+        if !self.stored.is_readable() {
+            return Err(RunJobError::Unreadable);
+        }
         let Some(entry) = self.registry.entry(self.stored.name()) else {
             let name = self.stored.name().to_owned();
             return Err(RunJobError::NotRegistered { name });

@@ -39,6 +39,8 @@ pub enum RunJobError {
         /// What does not fit, and where.
         error: serde_json::Error,
     },
+    /// What the store had is no job: it has no name, or no id.
+    Unreadable,
     /// The job panicked. Nothing else of the worker is harmed.
     #[non_exhaustive]
     Panicked {
@@ -50,12 +52,13 @@ pub enum RunJobError {
 }
 
 impl RunJobError {
-    /// The stored job's name.
+    /// The stored job's name; empty where it has none.
     pub fn job_name(&self) -> &str {
         match self {
             Self::NotRegistered { name }
             | Self::Payload { name, .. }
             | Self::Panicked { name, .. } => name,
+            Self::Unreadable => "",
         }
     }
 }
@@ -71,6 +74,9 @@ impl fmt::Display for RunJobError {
             Self::Payload { name, error } => write!(
                 f,
                 "the payload of job `{name}` does not parse, as another version of it was stored ({error}): give new fields `#[serde(default)]`"
+            ),
+            Self::Unreadable => f.write_str(
+                "what was stored is no job, as it has no name or no id: does something else write to this queue?",
             ),
             Self::Panicked { name, message } => write!(f, "job `{name}` panicked: {message}"),
         }

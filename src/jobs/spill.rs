@@ -5,20 +5,14 @@
 //! 3. It is named, as spilled or unfinished, before it is reported: whoever waits for the reports finds the name.
 
 use std::{
-    collections::VecDeque,
-    fmt,
-    future::poll_fn,
-    pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
+    collections::VecDeque, fmt, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration,
 };
 
 use tokio::time::Instant;
 
-use super::store::{PushError, push_within};
+use super::store::push;
 use crate::{
-    JobStore, Runner, ShutdownReport, StoredJob, TaskEnd, TaskInfo,
+    BoxError, JobStore, Runner, ShutdownReport, StoredJob, TaskEnd, TaskInfo,
     contain::contain,
     current::Current,
     queue::Queue,
@@ -45,8 +39,10 @@ struct Cut {
     current: Current,
     stored: StoredJob,
     row: TaskInfo,
-    /// How it ends unless the store takes it.
+    /// `Aborted`, unless the store takes it.
     end: TaskEnd,
+    /// Why the store did not take it.
+    error: Option<String>,
 }
 
 /// Jobs.
@@ -100,57 +96,44 @@ impl Runner {
             cuts.extend(jobs.filter_map(|job| Cut::new(self, queue, job, now)));
         });
         cuts.iter_mut().for_each(Cut::stop);
-        push_all(self, store, cuts, settings.spill_timeout).await;
-        // Another call of `shutdown` may have more under way, whose names belong in this one's report too.
-        within(settings.spill_timeout, self.drained()).await;
+        within(settings.spill_timeout, async {
+            push_all(store, cuts).await;
+            // Another call of `shutdown` may have more under way, whose names belong in this one's report too.
+            self.drained().await;
+        })
+        .await;
     }
 }
 
-/// Pushes all, some at once, and drops what is left when the time is over.
-async fn push_all(runner: &Runner, store: &dyn JobStore, cuts: VecDeque<Cut>, limit: Duration) {
+/// Pushes all, some at once. Dropped before, those that the store has not taken end aborted.
+async fn push_all(store: &dyn JobStore, cuts: VecDeque<Cut>) {
     let waiting = Mutex::new(cuts);
     let next = || lock(&waiting).pop_front();
     let lane = async || {
         while let Some(cut) = next() {
-            let pushed = push_within(store, cut.stored.clone(), limit).await;
+            let pushed = push(store, cut.stored.clone()).await;
             cut.answered(pushed);
         }
     };
-    let lanes: Vec<_> = (0..LANES).map(|_| lane()).collect();
-    if !within(limit, all(lanes)).await {
-        note_error(runner, format!("no answer within {limit:?}"));
-    }
-    // What is left in `waiting` ends aborted here; what was on its way has.
+    all((0..LANES).map(|_| lane())).await;
 }
 
-/// False when the time was over first.
-async fn within(limit: Duration, future: impl Future<Output = ()>) -> bool {
+/// Waits, but no longer than `limit`.
+async fn within(limit: Duration, future: impl Future<Output = ()>) {
     let (mut future, mut over) = (pin!(future), pin!(elapse(limit)));
     poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(()) => Poll::Ready(true),
-        Poll::Pending => over.as_mut().poll(cx).map(|()| false),
+        Poll::Ready(()) => Poll::Ready(()),
+        Poll::Pending => over.as_mut().poll(cx),
     })
-    .await
+    .await;
 }
 
 /// Polls each until all are done.
-async fn all<F: Future<Output = ()>>(futures: Vec<F>) {
-    let mut futures: Vec<_> = futures
-        .into_iter()
-        .map(|future| Some(Box::pin(future)))
-        .collect();
-    let poll_one = |slot: &mut Option<Pin<Box<F>>>, cx: &mut Context<'_>| {
-        if slot
-            .as_mut()
-            .is_some_and(|future| future.as_mut().poll(cx).is_ready())
-        {
-            *slot = None;
-        }
-        slot.is_none()
-    };
+async fn all<F: Future<Output = ()>>(futures: impl Iterator<Item = F>) {
+    let mut left: Vec<_> = futures.map(Box::pin).collect();
     poll_fn(|cx| {
-        let done = futures.iter_mut().map(|slot| poll_one(slot, cx));
-        if done.filter(|done| !done).count() == 0 {
+        left.retain_mut(|future| future.as_mut().poll(cx).is_pending());
+        if left.is_empty() {
             Poll::Ready(())
         } else {
             Poll::Pending
@@ -169,6 +152,7 @@ impl Cut {
             row: current.info(queue.request(), now),
             current,
             end: TaskEnd::Aborted,
+            error: None,
         })
     }
 
@@ -179,30 +163,33 @@ impl Cut {
         }
     }
 
-    fn answered(mut self, pushed: Result<(), PushError>) {
+    fn answered(mut self, pushed: Result<(), BoxError>) {
         match pushed {
             Ok(()) => self.end = TaskEnd::Spilled,
-            Err(error) => note_error(&self.runner, error.to_string()),
+            Err(error) => self.error = Some(error.to_string()),
+        }
+    }
+
+    fn name(&self, spilled: &mut Spilled) {
+        if matches!(self.end, TaskEnd::Spilled) {
+            spilled.jobs.push(self.row.clone());
+        } else {
+            self.runner.note_unfinished(vec![self.row.clone()]);
+            let error = self.error.clone();
+            spilled
+                .error
+                .get_or_insert_with(|| error.unwrap_or_else(|| NO_ANSWER.into()));
         }
     }
 }
 
-fn note_error(runner: &Runner, error: String) {
-    let settings = runner.job_settings();
-    settings.note_spilled(|spilled| {
-        spilled.error.get_or_insert(error);
-    });
-}
+const NO_ANSWER: &str =
+    "it had not answered when the shutdown's time was over; see `spill_timeout`";
 
 impl Drop for Cut {
     fn drop(&mut self) {
-        let row = self.row.clone();
-        if matches!(self.end, TaskEnd::Spilled) {
-            let settings = self.runner.job_settings();
-            settings.note_spilled(|spilled| spilled.jobs.push(row));
-        } else {
-            self.runner.note_unfinished(vec![row]);
-        }
+        let settings = self.runner.job_settings();
+        settings.note_spilled(|spilled| self.name(spilled));
         let span = self.current.span.clone();
         span.in_scope(|| self.queue.report(&self.current, &self.end));
     }

@@ -1,7 +1,6 @@
 //! [`JobStore`]: where jobs are kept until a worker runs them.
 
 use std::{
-    fmt,
     future::poll_fn,
     pin::{Pin, pin},
     sync::Arc,
@@ -56,37 +55,30 @@ pub(crate) enum PushError {
     TimedOut(Duration),
 }
 
-/// Pushes a job, and waits no longer than `limit`. A store is code of the user's: a panic in it is its failure.
+/// Pushes a job. A store is code of the user's: a panic in it is its failure.
+pub(crate) async fn push(store: &dyn JobStore, job: StoredJob) -> Result<(), BoxError> {
+    let panicked = |message| BoxError::from(format!("the store panicked: {message}"));
+    let mut push = contain(|| store.push(job)).map_err(panicked)?;
+    poll_fn(|cx| match contain(|| push.as_mut().poll(cx)) {
+        Ok(polled) => polled,
+        Err(message) => Poll::Ready(Err(panicked(message))),
+    })
+    .await
+}
+
+/// Pushes a job, and waits no longer than `limit`.
 pub(crate) async fn push_within(
     store: &dyn JobStore,
     job: StoredJob,
     limit: Duration,
 ) -> Result<(), PushError> {
-    let push = contain(|| store.push(job));
-    let mut push = push.map_err(|panic| PushError::panicked(&panic))?;
-    let mut over = pin!(elapse(limit));
-    poll_fn(|cx| match contain(|| push.as_mut().poll(cx)) {
-        Ok(Poll::Ready(pushed)) => Poll::Ready(pushed.map_err(PushError::Failed)),
-        Ok(Poll::Pending) => over
+    let (mut push, mut over) = (pin!(push(store, job)), pin!(elapse(limit)));
+    poll_fn(|cx| match push.as_mut().poll(cx) {
+        Poll::Ready(pushed) => Poll::Ready(pushed.map_err(PushError::Failed)),
+        Poll::Pending => over
             .as_mut()
             .poll(cx)
             .map(|()| Err(PushError::TimedOut(limit))),
-        Err(panic) => Poll::Ready(Err(PushError::panicked(&panic))),
     })
     .await
-}
-
-impl PushError {
-    fn panicked(message: &str) -> Self {
-        Self::Failed(format!("the store panicked: {message}").into())
-    }
-}
-
-impl fmt::Display for PushError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Failed(error) => write!(f, "{error}"),
-            Self::TimedOut(limit) => write!(f, "no answer within {limit:?}"),
-        }
-    }
 }

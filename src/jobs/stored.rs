@@ -3,7 +3,9 @@
 use std::{collections::HashMap, fmt};
 
 use http::uri::PathAndQuery;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned, ser::SerializeStruct,
+};
 use serde_json::Value;
 
 use crate::{Job, JobId, info::RequestLine};
@@ -29,18 +31,21 @@ use crate::{Job, JobId, info::RequestLine};
 /// assert_eq!(read.payload()["to"], "ferris@example.org");
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+///
+/// # What is no job
+///
+/// Whatever JSON it is read from, reading does not fail: a worker of apalis ends at arguments that it cannot read, and finds them
+/// again when it is started anew. What has no name or no id fails as a job, with [`RunJobError::Unreadable`](crate::RunJobError::Unreadable).
+#[derive(Clone, PartialEq)]
 pub struct StoredJob {
     id: JobId,
     name: String,
+    /// All there was, of what is no job.
     payload: Value,
-    // What follows may be missing: an older version may have stored the job, or somebody by hand.
-    #[serde(default)]
     attempts: u32,
-    #[serde(default)]
     request: Option<JobRequest>,
-    #[serde(default)]
     trace: HashMap<String, String>,
+    readable: bool,
 }
 
 /// The request that a job came from.
@@ -68,6 +73,7 @@ impl StoredJob {
             attempts: 0,
             request: None,
             trace: HashMap::new(),
+            readable: true,
         })
     }
 
@@ -119,8 +125,68 @@ impl StoredJob {
         &self.trace
     }
 
+    pub(crate) fn is_readable(&self) -> bool {
+        self.readable
+    }
+
     pub(crate) fn into_parts(self) -> (Value, Option<JobRequest>, HashMap<String, String>) {
         (self.payload, self.request, self.trace)
+    }
+}
+
+impl Serialize for StoredJob {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if !self.readable {
+            return self.payload.serialize(serializer);
+        }
+        let mut parts = serializer.serialize_struct("StoredJob", 6)?;
+        parts.serialize_field("id", &self.id)?;
+        parts.serialize_field("name", &self.name)?;
+        parts.serialize_field("payload", &self.payload)?;
+        parts.serialize_field("attempts", &self.attempts)?;
+        parts.serialize_field("request", &self.request)?;
+        parts.serialize_field("trace", &self.trace)?;
+        parts.end()
+    }
+}
+
+impl From<Value> for StoredJob {
+    fn from(mut value: Value) -> Self {
+        let id = value.get("id").and_then(|id| JobId::deserialize(id).ok());
+        let name = value.get("name").and_then(Value::as_str).map(str::to_owned);
+        match (id, name) {
+            (Some(id), Some(name)) => Self {
+                id,
+                name,
+                payload: taken(&mut value, "payload"),
+                // May be missing: an older version may have stored the job, or somebody by hand.
+                attempts: taken(&mut value, "attempts"),
+                request: taken(&mut value, "request"),
+                trace: taken(&mut value, "trace"),
+                readable: true,
+            },
+            (id, name) => Self {
+                id: id.unwrap_or(JobId::NONE),
+                name: name.unwrap_or_default(),
+                payload: value,
+                attempts: 0,
+                request: None,
+                trace: HashMap::new(),
+                readable: false,
+            },
+        }
+    }
+}
+
+/// A part of what was read; its default where it is missing, or something else.
+fn taken<T: DeserializeOwned + Default>(value: &mut Value, part: &str) -> T {
+    let part = value.get_mut(part).map(Value::take).unwrap_or_default();
+    serde_json::from_value(part).unwrap_or_default()
+}
+
+impl<'de> Deserialize<'de> for StoredJob {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Value::deserialize(deserializer).map(Self::from)
     }
 }
 

@@ -8,12 +8,20 @@ mod ends;
 mod extract;
 mod failure;
 mod isolation;
+#[cfg(feature = "jobs")]
+mod job_support;
+#[cfg(feature = "jobs")]
+mod jobs;
 mod limits;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod order;
 mod runtime;
 mod shutdown;
+#[cfg(feature = "jobs")]
+mod spill;
 mod support;
 mod task;
 mod transparent;
+#[cfg(feature = "jobs")]
+mod worker;
