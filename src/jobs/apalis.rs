@@ -61,8 +61,18 @@ use crate::{
 /// # }
 /// ```
 ///
-/// A function does as well, where a worker has more to do:
-/// `.build(|stored: StoredJob, attempt: Attempt, jobs: Data<Jobs<S>>| async move { jobs.run_attempt(stored, attempt.current() as u32).await })`.
+/// Where a worker has more to do, a function does as well:
+///
+/// ```
+/// use apalis_core::{error::BoxDynError, task::{attempt::Attempt, data::Data}};
+/// use tower_background_tasks::{Jobs, StoredJob};
+///
+/// /// For `WorkerBuilder::new("worker-1").backend(storage).data(jobs).build(work)`.
+/// async fn work(stored: StoredJob, attempt: Attempt, jobs: Data<Jobs<()>>) -> Result<(), BoxDynError> {
+///     let attempt = attempt.current().try_into()?;
+///     jobs.run_attempt(stored, attempt).await
+/// }
+/// ```
 ///
 /// # What to set on a backend
 ///

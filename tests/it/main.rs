@@ -1,6 +1,8 @@
 //! The promises, each as tests. One binary: `cargo test --test it order` runs the tests of one file.
 
 mod adding;
+#[cfg(feature = "apalis")]
+mod apalis;
 mod attach;
 mod cancel;
 mod connection;
