@@ -26,7 +26,7 @@ fn acknowledge(
 ) -> impl FnMut(&Result<(), BoxDynError>, &ExecutionContext) -> Ready<Result<(), std::io::Error>> + Clone
 {
     move |result, cx| {
-        let result = result.as_ref().map(|()| ()).map_err(ToString::to_string);
+        let result = result.as_ref().copied().map_err(ToString::to_string);
         let _ = ends.send((result, cx.attempt(), cx.max_attempts()));
         ready(Ok(()))
     }
