@@ -1,6 +1,9 @@
 //! Jobs and stores for tests.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -72,6 +75,8 @@ pub(crate) enum Mood {
     Fails,
     Panics,
     NeverAnswers,
+    /// Takes each after this time.
+    Slow(Duration),
     /// Refuses the job with this text, and takes others.
     FailsFor(&'static str),
 }
@@ -108,6 +113,7 @@ impl JobStore for Store {
                 Mood::Fails => return Err("the store is down".into()),
                 Mood::Panics => panic!("on purpose: a store"),
                 Mood::NeverAnswers => std::future::pending().await,
+                Mood::Slow(time) => tokio::time::sleep(time).await,
                 Mood::FailsFor(text) if job.payload()["text"] == text => {
                     return Err("the store dislikes it".into());
                 }

@@ -219,15 +219,20 @@ async fn a_shutdown_that_is_dropped_while_it_spills_names_what_was_not_taken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn overlapping_shutdowns_report_the_same() {
-    let (log, store) = (Log::default(), Store::new(Mood::FailsFor("second")));
-    let runner = builder(&log, &store).build();
-    stuck_and_waiting(&runner).await;
-    let rows = |report: &ShutdownReport| (report.unfinished().len(), report.spilled().len());
-    let (first, second) = tokio::join!(runner.shutdown(SECOND), runner.shutdown(SECOND));
-    assert_eq!((rows(&first), rows(&second)), ((1, 2), (1, 2)));
-    assert_eq!(rows(&runner.shutdown(SECOND).await), (1, 2));
-    assert_eq!(store.texts().len(), 2, "each once");
+async fn overlapping_shutdowns_report_the_same_and_store_each_job_once() {
+    for (mood, rows) in [
+        (Mood::FailsFor("second"), (1, 2)),
+        (Mood::Slow(SECOND), (0, 3)),
+    ] {
+        let (log, store) = (Log::default(), Store::new(mood));
+        let runner = builder(&log, &store).build();
+        stuck_and_waiting(&runner).await;
+        let of = |report: &ShutdownReport| (report.unfinished().len(), report.spilled().len());
+        let (first, second) = tokio::join!(runner.shutdown(SECOND), runner.shutdown(SECOND));
+        assert_eq!((of(&first), of(&second)), (rows, rows));
+        assert_eq!(of(&runner.shutdown(SECOND).await), rows);
+        assert_eq!(store.texts().len(), rows.1);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -444,9 +444,13 @@ mod jobs {
         let linked = jobs.link_span(|_, _| panic!("on purpose: a link"));
         linked.run(stored).await.unwrap();
 
-        let seen = SEEN.lock().unwrap();
+        // Copied, so that a failed assertion leaves no lock behind for the spans that end by it.
+        let (spans, events) = {
+            let seen = SEEN.lock().unwrap();
+            (seen.spans.clone(), seen.events.clone())
+        };
         let is_it = |name: &String| name == "seen-on-a-worker";
-        let spans = seen.spans.iter();
+        let spans = spans.iter();
         let mut spans: Vec<_> = spans
             .filter(|(_, span)| span.fields.get("task.name").is_some_and(is_it))
             .collect();
@@ -470,7 +474,7 @@ mod jobs {
         }
         assert_eq!(span.follows, [cause.id().unwrap().into_u64()]);
         assert!(unlinked.follows.is_empty() && span.closed && unlinked.closed);
-        let mut events = seen.events.iter();
+        let mut events = events.iter();
         assert!(events.any(|event| event.fields.contains_key("inside") && event.span == Some(*id)));
     }
 }
