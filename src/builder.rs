@@ -82,6 +82,8 @@ pub(crate) struct Settings {
     pub(crate) span_relation: SpanRelation,
     #[cfg(feature = "tracing")]
     pub(crate) slow_poll: Option<Duration>,
+    #[cfg(feature = "jobs")]
+    pub(crate) jobs: crate::jobs::JobSettings,
 }
 
 impl Settings {

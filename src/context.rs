@@ -28,6 +28,11 @@ impl TaskContext {
         Self { queue, name }
     }
 
+    #[cfg(feature = "jobs")]
+    pub(crate) fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
     /// How the response ended, or `None` for a task of no request
     /// ([`Runner::add_task`](crate::Runner::add_task), [`BackgroundTasks::run`](crate::BackgroundTasks::run)).
     ///

@@ -35,6 +35,12 @@ pub enum TaskEnd {
     Rejected,
     /// It was dropped, waiting or running: it was cancelled ([`Runner::cancel`](crate::Runner::cancel)), the runner shut down, there was no runtime to run on, or the runtime went away.
     Aborted,
+    /// It is a job that had not ended when the runner shut down, and is in the
+    /// [`spill_store`](crate::RunnerBuilder::spill_store) now, for a worker to run. One that was running by then may have done
+    /// its work, or a part of it.
+    #[cfg(feature = "jobs")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "jobs")))]
+    Spilled,
 }
 
 impl TaskEnd {
@@ -56,6 +62,8 @@ impl fmt::Display for TaskEnd {
             Self::Skipped => f.write_str("skipped"),
             Self::Rejected => f.write_str("rejected"),
             Self::Aborted => f.write_str("aborted"),
+            #[cfg(feature = "jobs")]
+            Self::Spilled => f.write_str("handed to the store"),
         }
     }
 }

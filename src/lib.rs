@@ -26,6 +26,8 @@ mod execution;
 mod future;
 mod id;
 mod info;
+#[cfg(feature = "jobs")]
+mod jobs;
 mod lanes;
 mod layer;
 mod list;
@@ -60,6 +62,15 @@ pub mod testing {}
 #[cfg(feature = "tracing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
 pub use self::builder::SpanRelation;
+#[cfg(feature = "apalis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "apalis")))]
+pub use self::jobs::ApalisStore;
+#[cfg(feature = "jobs")]
+#[cfg_attr(docsrs, doc(cfg(feature = "jobs")))]
+pub use self::jobs::{
+    AddJobError, AddJobErrorKind, Job, JobContext, JobId, JobRequest, JobStore, Jobs, PushFuture,
+    RunJob, RunJobError, StoredJob,
+};
 pub use self::{
     add_error::AddTaskError,
     body::ResponseBody,

@@ -154,5 +154,7 @@ fn end(end: &TaskEnd) -> &'static str {
         TaskEnd::Skipped => "skipped",
         TaskEnd::Rejected => "rejected",
         TaskEnd::Aborted => "aborted",
+        #[cfg(feature = "jobs")]
+        TaskEnd::Spilled => "spilled",
     }
 }

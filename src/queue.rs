@@ -19,6 +19,8 @@ use std::{borrow::Cow, fmt, mem, panic::Location, sync::Arc, task::Waker};
 use http::{Request, Version};
 use tokio::time::Instant;
 
+#[cfg(feature = "jobs")]
+use crate::jobs::JobSide;
 use crate::{
     AddTaskError, OnFailure, Order, ResponseOutcome, Runner, Task, TaskEnd, TaskId, TaskInfo,
     add_error::Refusal,
@@ -50,6 +52,9 @@ pub(crate) struct Queue {
     /// Made of `ended` for the first who asks.
     outcome: OnceLock<ResponseOutcome>,
     state: Mutex<State>,
+    /// What jobs added here need to know; `None` for most queues.
+    #[cfg(feature = "jobs")]
+    job_side: Option<Box<JobSide>>,
 }
 
 struct State {
@@ -111,11 +116,40 @@ impl Queue {
     /// A queue that waits for the response to `request` to end.
     pub(crate) fn of_request<B>(runner: Runner, request: &Request<B>) -> Arc<Self> {
         let multiplexed = request.version() >= Version::HTTP_2;
+        #[cfg(feature = "jobs")]
+        let job_side = JobSide::of_request(&runner, request.headers());
         let request = RequestLine {
             method: request.method().clone(),
             path: request.uri().path_and_query().cloned(),
         };
-        Self::new(Some(runner), Some(request), multiplexed, Phase::Open)
+        let queue = Self::new(Some(runner), Some(request), multiplexed, Phase::Open);
+        #[cfg(feature = "jobs")]
+        let queue = Self::with_job_side(queue, job_side);
+        queue
+    }
+
+    /// Sets what jobs need to know, of a queue that nobody else holds yet.
+    #[cfg(feature = "jobs")]
+    pub(crate) fn with_job_side(mut queue: Arc<Self>, job_side: Option<Box<JobSide>>) -> Arc<Self> {
+        if let Some(queue) = Arc::get_mut(&mut queue) {
+            queue.job_side = job_side;
+        }
+        queue
+    }
+
+    #[cfg(feature = "jobs")]
+    fn forget_job_side(&mut self) {
+        self.job_side = None;
+    }
+
+    #[cfg(feature = "jobs")]
+    pub(crate) fn job_side(&self) -> Option<&JobSide> {
+        self.job_side.as_deref()
+    }
+
+    #[cfg(feature = "jobs")]
+    pub(crate) fn request(&self) -> Option<&RequestLine> {
+        self.request.as_ref()
     }
 
     /// A queue that waits for a response to end, of a request that is not known.
@@ -161,6 +195,8 @@ impl Queue {
                 ended: None,
                 stopped: false,
             }),
+            #[cfg(feature = "jobs")]
+            job_side: None,
         })
     }
 
@@ -186,6 +222,8 @@ impl Queue {
         self.outcome = OnceLock::new();
         self.runner = None;
         self.request = None;
+        #[cfg(feature = "jobs")]
+        self.forget_job_side();
         true
     }
 
@@ -543,6 +581,28 @@ impl Queue {
         };
         self.leave_if_empty(state);
         left
+    }
+
+    /// Takes the jobs that a store may have out of what was taken out.
+    #[cfg(feature = "jobs")]
+    pub(crate) fn jobs_of(&self, left: &mut Left) -> Vec<Current> {
+        let is_job = |current: &Current| current.label.kept.is_some();
+        let currents = left.currents.take_all().into_iter();
+        let (mut jobs, others): (Vec<_>, Vec<_>) = currents.partition(is_job);
+        for current in others {
+            left.currents.insert(current);
+        }
+        for _ in 0..left.tasks.len() {
+            let Some(task) = left.tasks.pop() else { break };
+            let current = Current::new(task.label(self.arrived));
+            if is_job(&current) {
+                let _ = contain_drop(task);
+                jobs.push(current);
+            } else {
+                left.tasks.push(task);
+            }
+        }
+        jobs
     }
 
     /// Rows for what was taken out.

@@ -182,6 +182,8 @@ impl Report<'_> {
             | TaskEnd::Skipped
             | TaskEnd::Rejected
             | TaskEnd::Aborted => log!(warn),
+            #[cfg(feature = "jobs")]
+            TaskEnd::Spilled => log!(info),
         }
     }
 }

@@ -445,6 +445,11 @@ impl Runner {
         self.shared.admission.as_ref()
     }
 
+    #[cfg(feature = "jobs")]
+    pub(crate) fn job_settings(&self) -> &crate::jobs::JobSettings {
+        &self.shared.settings.jobs
+    }
+
     pub(crate) fn registry(&self) -> &Registry {
         &self.shared.registry
     }
@@ -495,7 +500,7 @@ impl Drop for Shared {
 }
 
 /// Those added first in front.
-fn in_order(mut tasks: Vec<TaskInfo>) -> Vec<TaskInfo> {
+pub(crate) fn in_order(mut tasks: Vec<TaskInfo>) -> Vec<TaskInfo> {
     tasks.sort_by_key(TaskInfo::id);
     tasks
 }

@@ -4,7 +4,10 @@ use std::{
     fmt,
     future::poll_fn,
     pin::pin,
-    sync::mpsc::{RecvTimeoutError, channel},
+    sync::{
+        Arc,
+        mpsc::{RecvTimeoutError, channel},
+    },
     task::Poll,
     thread,
     time::Duration,
@@ -12,7 +15,12 @@ use std::{
 
 use tokio::{runtime::Handle, sync::oneshot, time::Instant};
 
-use crate::{Runner, TaskInfo, admission::Admission, contain::contain};
+use crate::{
+    Runner, TaskInfo,
+    admission::Admission,
+    contain::contain,
+    queue::{Left, Queue},
+};
 
 /// What [`Runner::shutdown`] had to leave.
 ///
@@ -21,10 +29,12 @@ use crate::{Runner, TaskInfo, admission::Admission, contain::contain};
 #[must_use = "it names the tasks that were not finished"]
 pub struct ShutdownReport {
     unfinished: Vec<TaskInfo>,
+    #[cfg(feature = "jobs")]
+    pub(crate) spilled: crate::jobs::Spilled,
 }
 
 impl ShutdownReport {
-    /// True when every task had ended in time.
+    /// True when every task had ended in time, or is in the store that jobs spill to.
     pub fn is_clean(&self) -> bool {
         self.unfinished.is_empty()
     }
@@ -37,6 +47,8 @@ impl ShutdownReport {
 
 impl fmt::Display for ShutdownReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        #[cfg(feature = "jobs")]
+        self.spilled.fmt(f)?;
         if self.is_clean() {
             return f.write_str("all background tasks ended");
         }
@@ -59,6 +71,9 @@ impl Runner {
     /// 3. When all is done, or after `grace`, the runner closes: what is added from now on is refused.
     /// 4. What is left ends [`Aborted`](crate::TaskEnd::Aborted), and is in the report. An async task is dropped at its next
     ///    await point. A blocking task that runs cannot be stopped: it is reported, and its thread goes on.
+    ///
+    /// With the feature `jobs` and a `spill_store`, jobs that are left are stopped in the same way, and handed to that store: see
+    /// `RunnerBuilder::spill_store`.
     ///
     /// # More than one call
     ///
@@ -101,15 +116,28 @@ impl Runner {
                 break;
             }
         }
+        #[cfg(feature = "jobs")]
+        self.spill_jobs().await;
         ShutdownReport {
             unfinished: self.abort_all(),
+            #[cfg(feature = "jobs")]
+            spilled: self.job_settings().spilled(),
         }
     }
 
     /// Aborts what is left, and gives a row for each task that any call of this has aborted.
     pub(crate) fn abort_all(&self) -> Vec<TaskInfo> {
+        self.abort_but(|_, _| {});
+        self.note_unfinished(Vec::new())
+    }
+
+    /// Aborts what is left, except for what `spare` takes out of it.
+    pub(crate) fn abort_but(&self, mut spare: impl FnMut(&Arc<Queue>, &mut Left)) {
         let (queues, now) = (self.registry().queues(), Instant::now());
-        let left: Vec<_> = queues.iter().map(|queue| queue.take_all()).collect();
+        let mut left: Vec<_> = queues.iter().map(|queue| queue.take_all()).collect();
+        for (queue, left) in queues.iter().zip(&mut left) {
+            spare(queue, left);
+        }
         // Named before they are reported: who waits for the reports, as another call of this does, finds the names.
         let rows = queues
             .iter()
@@ -121,12 +149,11 @@ impl Runner {
         }
         // Only now, so that no batch comes to wait for a place behind this; what it waited with is aborted.
         drop(self.admission().map(Admission::close));
-        self.note_unfinished(Vec::new())
     }
 }
 
 /// Waits, on the runtime's timer where there is one, or else on a thread.
-async fn elapse(time: Duration) {
+pub(crate) async fn elapse(time: Duration) {
     let timer = Handle::try_current()
         .is_ok()
         .then(|| contain(|| Box::pin(tokio::time::sleep(time))));

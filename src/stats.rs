@@ -46,15 +46,22 @@ pub struct Stats {
     pub rejected: u64,
     /// Ended [`Aborted`](TaskEnd::Aborted).
     pub aborted: u64,
+    /// Ended [`Spilled`](TaskEnd::Spilled).
+    #[cfg(feature = "jobs")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "jobs")))]
+    pub spilled: u64,
     /// Waiting: for their response to end, or for their turn.
     pub pending: u64,
     /// Running now.
     pub running: u64,
 }
 
+/// How many kinds of [`TaskEnd`] there are.
+const ENDS: usize = if cfg!(feature = "jobs") { 8 } else { 7 };
+
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    ended: [AtomicU64; 7],
+    ended: [AtomicU64; ENDS],
     begun: AtomicU64,
     added: AtomicU64,
     batches_ended: AtomicU64,
@@ -105,27 +112,21 @@ impl Counters {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let [
-            completed,
-            failed,
-            panicked,
-            timed_out,
-            skipped,
-            rejected,
-            aborted,
-        ] = self.ended.each_ref().map(|end| end.load(Ordering::SeqCst));
-        let ended = completed + failed + panicked + timed_out + skipped + rejected + aborted;
+        let ends = self.ended.each_ref().map(|end| end.load(Ordering::SeqCst));
+        let ended: u64 = ends.iter().sum();
         let begun = self.begun.load(Ordering::SeqCst);
         let added = self.added.load(Ordering::SeqCst);
         Stats {
             added,
-            completed,
-            failed,
-            panicked,
-            timed_out,
-            skipped,
-            rejected,
-            aborted,
+            completed: ends[0],
+            failed: ends[1],
+            panicked: ends[2],
+            timed_out: ends[3],
+            skipped: ends[4],
+            rejected: ends[5],
+            aborted: ends[6],
+            #[cfg(feature = "jobs")]
+            spilled: ends[7],
             pending: added.saturating_sub(begun),
             running: begun.saturating_sub(ended),
         }
@@ -141,5 +142,7 @@ fn index(end: &TaskEnd) -> usize {
         TaskEnd::Skipped => 4,
         TaskEnd::Rejected => 5,
         TaskEnd::Aborted => 6,
+        #[cfg(feature = "jobs")]
+        TaskEnd::Spilled => 7,
     }
 }

@@ -1,5 +1,7 @@
 //! [`Task`]: a future or a closure, with what it should be called and when it should run.
 
+#[cfg(feature = "jobs")]
+use std::sync::Arc;
 use std::{
     borrow::Cow,
     fmt,
@@ -12,6 +14,8 @@ use std::{
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
+#[cfg(feature = "jobs")]
+use crate::StoredJob;
 use crate::{
     ResponseOutcome, Runner, TaskContext, TaskId, TaskOutput, TaskResult,
     info::TaskKind,
@@ -72,6 +76,9 @@ struct Extras {
     timeout: Option<Duration>,
     run_if: Option<RunIf>,
     added_in: Option<AddedIn>,
+    /// A job's stored form, where a shutdown may want it.
+    #[cfg(feature = "jobs")]
+    kept: Option<Arc<StoredJob>>,
 }
 
 /// A task's own condition.
@@ -85,6 +92,9 @@ pub(crate) struct Label {
     pub(crate) location: &'static Location<'static>,
     pub(crate) added: Instant,
     pub(crate) blocking: bool,
+    /// A job's stored form, where a shutdown may want it.
+    #[cfg(feature = "jobs")]
+    pub(crate) kept: Option<Arc<StoredJob>>,
 }
 
 /// A task's name, cut to size only when somebody reads it.
@@ -242,7 +252,7 @@ impl Task {
         self
     }
 
-    fn from_work(work: impl Work + 'static) -> Self {
+    pub(crate) fn from_work(work: impl Work + 'static) -> Self {
         let header = Header {
             id: TaskId::NONE,
             location: Location::caller(), // until it is added
@@ -256,6 +266,18 @@ impl Task {
                 work,
             }),
         }
+    }
+
+    /// Keeps a job's stored form with the task, for a shutdown to find.
+    #[cfg(feature = "jobs")]
+    pub(crate) fn keep(&mut self, stored: Arc<StoredJob>) {
+        self.extras().kept = Some(stored);
+    }
+
+    /// Gives back the job of a task that was refused.
+    #[cfg(feature = "jobs")]
+    pub(crate) fn take_job(&mut self) -> Option<Box<dyn std::any::Any + Send>> {
+        self.node.as_mut().project().work.take_job()
     }
 
     fn extras(&mut self) -> &mut Extras {
@@ -410,6 +432,12 @@ impl Node<dyn Work> {
             location: self.header.location,
             added: self.header.added.unwrap_or(arrived),
             blocking: self.work.is_blocking(),
+            #[cfg(feature = "jobs")]
+            kept: self
+                .header
+                .extras
+                .as_ref()
+                .and_then(|extras| extras.kept.clone()),
         }
     }
 }

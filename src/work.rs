@@ -24,6 +24,12 @@ pub(crate) trait Work: Send {
         cx: &mut Context<'_>,
         context: &dyn Fn() -> TaskContext,
     ) -> Poll<TaskResult>;
+
+    /// Gives back the job of a task that was refused; `None` where the task is no job, or has begun.
+    #[cfg(feature = "jobs")]
+    fn take_job(self: Pin<&mut Self>) -> Option<Box<dyn std::any::Any + Send>> {
+        None
+    }
 }
 
 pin_project! {

@@ -402,3 +402,79 @@ async fn the_end_of_an_aborted_task_is_in_its_span() {
     assert_eq!(end_of("aborted-in-its-span").span, Some(id));
     assert!(span.closed);
 }
+
+#[cfg(feature = "jobs")]
+mod jobs {
+    use serde::{Deserialize, Serialize};
+    use tower_background_tasks::{Job, JobContext, Jobs, StoredJob, TaskResult};
+
+    use super::{SEEN, capture, info_span};
+
+    #[derive(Serialize, Deserialize)]
+    struct Seen;
+
+    impl Job for Seen {
+        const NAME: &'static str = "seen-on-a-worker";
+        type State = ();
+
+        async fn run(self, (): (), _: JobContext) -> TaskResult {
+            tokio::task::yield_now().await;
+            tracing::info!(inside = "the job");
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_worker_s_span_tells_the_job_and_its_request_and_can_be_linked_to_its_trace() {
+        capture();
+        let stored = serde_json::json!({
+            "id": "0f8fad5bd9cb469fa16570867728950e", "name": "seen-on-a-worker", "payload": null,
+            "request": {"method": "POST", "path": "/orders/7"}, "trace": {"traceparent": "00-a-b-01"},
+        });
+        let stored: StoredJob = serde_json::from_value(stored).unwrap();
+        let cause = info_span!("the trace it came from");
+        let from = cause.clone();
+        let jobs = Jobs::new(())
+            .register::<Seen>()
+            .link_span(move |span, stored| {
+                assert_eq!(stored.trace()["traceparent"], "00-a-b-01");
+                span.follows_from(&from);
+            });
+        jobs.run(stored.clone()).await.unwrap();
+        let linked = jobs.link_span(|_, _| panic!("on purpose: a link"));
+        linked.run(stored).await.unwrap();
+
+        // Copied, so that a failed assertion leaves no lock behind for the spans that end by it.
+        let (spans, events) = {
+            let seen = SEEN.lock().unwrap();
+            (seen.spans.clone(), seen.events.clone())
+        };
+        let is_it = |name: &String| name == "seen-on-a-worker";
+        let spans = spans.iter();
+        let mut spans: Vec<_> = spans
+            .filter(|(_, span)| span.fields.get("task.name").is_some_and(is_it))
+            .collect();
+        spans.sort_by_key(|(_, span)| span.follows.len());
+        let [(_, unlinked), (id, span)] = spans[..] else {
+            panic!("{spans:?}")
+        };
+        assert_eq!(
+            (span.name, &*span.fields["task.kind"]),
+            ("background_task", "job")
+        );
+        let fields = [
+            ("task.id", "0f8fad5bd9cb469fa16570867728950e"),
+            ("task.attempt", "1"),
+            ("request.method", "POST"),
+            ("request.path", "/orders/7"),
+            ("traceparent", "00-a-b-01"),
+        ];
+        for (field, value) in fields {
+            assert_eq!(span.fields[field], value);
+        }
+        assert_eq!(span.follows, [cause.id().unwrap().into_u64()]);
+        assert!(unlinked.follows.is_empty() && span.closed && unlinked.closed);
+        let mut events = events.iter();
+        assert!(events.any(|event| event.fields.contains_key("inside") && event.span == Some(*id)));
+    }
+}

@@ -1,0 +1,193 @@
+//! `add_job`: the one place that decides where a job goes.
+
+use std::{collections::HashMap, panic::Location, sync::Arc};
+
+use super::{registered::Registered, side::JobSide, store::push_within, work::JobWork};
+use crate::{
+    AddJobError, AddTaskError, BackgroundTasks, Job, JobContext, JobId, JobStore, Runner,
+    StoredJob, Task, queue::Queue,
+};
+
+/// Jobs.
+#[cfg_attr(docsrs, doc(cfg(feature = "jobs")))]
+impl BackgroundTasks {
+    /// Adds a job.
+    ///
+    /// Where the runner has no [`job_store`](crate::RunnerBuilder::job_store) it is a task of this request, which runs here once the
+    /// response has ended; this resolves at once. Where it has one, this resolves when the store has the job: from then on it runs at
+    /// least once, on any worker, whatever becomes of this process and of the response.
+    ///
+    /// The job's number comes back; it is that which [`JobContext::id`] says.
+    ///
+    /// ```
+    /// use axum::http::StatusCode;
+    /// # use serde::{Deserialize, Serialize};
+    /// # use tower_background_tasks::{AddJobError, BackgroundTasks, Job, JobContext, TaskResult};
+    /// # #[derive(Serialize, Deserialize)] struct WelcomeEmail { to: String }
+    /// # impl Job for WelcomeEmail {
+    /// #     const NAME: &'static str = "welcome-email";
+    /// #     type State = ();
+    /// #     async fn run(self, _: (), _: JobContext) -> TaskResult { Ok(()) }
+    /// # }
+    ///
+    /// async fn signup(tasks: BackgroundTasks) -> Result<StatusCode, AddJobError> {
+    ///     tasks.add_job(WelcomeEmail { to: "ferris@example.org".into() }).await?; // as a response the error is a 503
+    ///     Ok(StatusCode::CREATED)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// This returns an error, with the job in it, when the job is not registered, when the runner refuses it as it may refuse
+    /// [`try_add_task`](Self::try_add_task), and when the store fails or does not answer in time. See
+    /// [`AddJobErrorKind`](crate::AddJobErrorKind).
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is added before the first poll. Dropped while it waits for a store, the job may or may not be in it.
+    #[track_caller]
+    pub fn add_job<J: Job>(
+        &self,
+        job: J,
+    ) -> impl Future<Output = Result<JobId, AddJobError>> + Send + use<J> {
+        add(Arc::clone(self.queue()), job, Location::caller())
+    }
+}
+
+/// Jobs.
+#[cfg_attr(docsrs, doc(cfg(feature = "jobs")))]
+impl Runner {
+    /// Adds a job of no request: it starts at once, or goes to the [`job_store`](crate::RunnerBuilder::job_store).
+    ///
+    /// As [`BackgroundTasks::add_job`] otherwise; and [`RunnerBuilder::jobs`](crate::RunnerBuilder::jobs) has an example.
+    ///
+    /// # Errors
+    ///
+    /// This returns an error, with the job in it, when the job is not registered, when the runner refuses it, and when the store
+    /// fails or does not answer in time.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is added before the first poll. Dropped while it waits for a store, the job may or may not be in it.
+    #[track_caller]
+    pub fn add_job<J: Job>(
+        &self,
+        job: J,
+    ) -> impl Future<Output = Result<JobId, AddJobError>> + Send + use<J> {
+        let (runner, location) = (self.clone(), Location::caller());
+        async move {
+            runner.remember_runtime();
+            add(Queue::of_no_request(runner), job, location).await
+        }
+    }
+}
+
+async fn add<J: Job>(
+    queue: Arc<Queue>,
+    job: J,
+    location: &'static Location<'static>,
+) -> Result<JobId, AddJobError> {
+    let registered = registered::<J>(&queue);
+    let queue = queue.root();
+    match queue
+        .runner()
+        .and_then(|runner| Some((runner, runner.job_settings().store.as_deref()?)))
+    {
+        Some((runner, store)) => {
+            add_to_store(&queue, runner, store, registered.is_some(), job).await
+        }
+        None => add_to_queue(&queue, registered, job, location),
+    }
+}
+
+async fn add_to_store<J: Job>(
+    queue: &Queue,
+    runner: &Runner,
+    store: &dyn JobStore,
+    registered: bool,
+    job: J,
+) -> Result<JobId, AddJobError> {
+    let settings = runner.job_settings();
+    if settings.jobs.is_some() && !registered {
+        return Err(AddJobError::not_registered(job));
+    }
+    let stored = match stored(queue, &job) {
+        Ok(stored) => stored,
+        Err(error) => return Err(AddJobError::not_serialised(job, error)),
+    };
+    let id = stored.id();
+    match push_within(store, stored, settings.store_timeout).await {
+        Ok(()) => Ok(id),
+        Err(error) => Err(AddJobError::not_stored(job, error)),
+    }
+}
+
+/// Adds a job as a task.
+fn add_to_queue<J: Job>(
+    queue: &Arc<Queue>,
+    registered: Option<Arc<Registered<J>>>,
+    job: J,
+    location: &'static Location<'static>,
+) -> Result<JobId, AddJobError> {
+    let Some(registered) = registered else {
+        return Err(AddJobError::not_registered(job));
+    };
+    let kept = match may_spill(queue).then(|| stored(queue, &job)).transpose() {
+        Ok(kept) => kept,
+        Err(error) => return Err(AddJobError::not_serialised(job, error)),
+    };
+    let id = kept.as_ref().map_or_else(JobId::random, StoredJob::id);
+    let mut task = task_of(job, registered, id);
+    if let Some(kept) = kept {
+        task.keep(Arc::new(kept));
+    }
+    match queue.add(task, location) {
+        Ok(_) => Ok(id),
+        Err(AddTaskError::Full(task)) => Err(AddJobError::full(J::NAME, task)),
+        Err(AddTaskError::Closed(task)) => Err(AddJobError::closed(J::NAME, task)),
+    }
+}
+
+fn task_of<J: Job>(job: J, registered: Arc<Registered<J>>, id: JobId) -> Task {
+    Task::from_work(JobWork::new(job, move |job: J, task| {
+        let cx = JobContext::of_task(id, J::NAME, task);
+        job.run(registered.state.clone(), cx)
+    }))
+}
+
+/// By the queue's own jobs, or else by those of its runner.
+fn registered<J: Job>(queue: &Arc<Queue>) -> Option<Arc<Registered<J>>> {
+    let own = queue.job_side().and_then(|side| side.jobs.as_ref());
+    match own {
+        Some(jobs) => jobs.registered(),
+        None => queue
+            .root()
+            .runner()?
+            .job_settings()
+            .jobs
+            .as_ref()?
+            .registered(),
+    }
+}
+
+fn may_spill(queue: &Queue) -> bool {
+    let runner = queue.runner();
+    runner.is_some_and(|runner| runner.job_settings().spill_store.is_some())
+}
+
+fn stored<J: Job>(queue: &Queue, job: &J) -> Result<StoredJob, serde_json::Error> {
+    Ok(StoredJob::new(job)?.with_origin(queue.request(), trace(queue)))
+}
+
+/// The current trace; or else the one that the request came with.
+fn trace(queue: &Queue) -> HashMap<String, String> {
+    let runner = queue.runner();
+    let current = runner
+        .map(|runner| runner.job_settings().trace())
+        .unwrap_or_default();
+    if current.is_empty() {
+        let side: Option<&JobSide> = queue.job_side();
+        return side.map(|side| side.trace.clone()).unwrap_or_default();
+    }
+    current
+}

@@ -1,0 +1,200 @@
+//! [`AddJobError`].
+
+use std::{any::Any, error::Error, fmt, time::Duration};
+
+use super::store::PushError;
+use crate::{BoxError, Job, Task, sync::Mutex};
+
+/// A job was not taken, and comes back: from [`BackgroundTasks::add_job`](crate::BackgroundTasks::add_job).
+///
+/// As an axum response it is a 503; or a 500 where the program is at fault.
+///
+/// ```
+/// # use serde::{Deserialize, Serialize};
+/// # use tower_background_tasks::{AddJobErrorKind, Job, JobContext, Runner, TaskResult};
+/// # #[derive(Debug, Serialize, Deserialize)] struct WelcomeEmail { to: String }
+/// # impl Job for WelcomeEmail {
+/// #     const NAME: &'static str = "welcome-email";
+/// #     type State = ();
+/// #     async fn run(self, _: (), _: JobContext) -> TaskResult { Ok(()) }
+/// # }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let runner = Runner::new(); // without `jobs`
+/// let error = runner.add_job(WelcomeEmail { to: "ferris@example.org".into() }).await.unwrap_err();
+/// assert!(matches!(error.kind(), AddJobErrorKind::NotRegistered));
+/// let job: WelcomeEmail = error.into_job().unwrap(); // to try again, or to keep elsewhere
+/// assert_eq!(job.to, "ferris@example.org");
+/// # }
+/// ```
+pub struct AddJobError {
+    name: &'static str,
+    kind: AddJobErrorKind,
+    /// Behind a lock, so that the error is `Sync` even if the job is not.
+    job: Mutex<Box<dyn Any + Send>>,
+}
+
+/// Why a job was not taken.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum AddJobErrorKind {
+    /// No job of that type is registered: with [`RunnerBuilder::jobs`](crate::RunnerBuilder::jobs), or for a stand-alone queue, with
+    /// [`BackgroundTasks::with_jobs`](crate::BackgroundTasks::with_jobs).
+    NotRegistered,
+    /// As many tasks wait as [`RunnerBuilder::max_pending`](crate::RunnerBuilder::max_pending) allows.
+    Full,
+    /// The runner has shut down.
+    Closed,
+    /// The job cannot be serialised to JSON.
+    NotSerialised(serde_json::Error),
+    /// The store did not take it. Where only its answer was lost, it may have the job all the same.
+    StoreFailed(BoxError),
+    /// The store did not answer within this time, [`RunnerBuilder::job_store_timeout`](crate::RunnerBuilder::job_store_timeout). It may
+    /// have the job all the same: added again, it may run twice, under two numbers.
+    StoreTimedOut(Duration),
+}
+
+impl AddJobError {
+    fn new(name: &'static str, kind: AddJobErrorKind, job: Box<dyn Any + Send>) -> Self {
+        Self {
+            name,
+            kind,
+            job: Mutex::new(job),
+        }
+    }
+
+    fn of_job<J: Job>(job: J, kind: AddJobErrorKind) -> Self {
+        Self::new(J::NAME, kind, Box::new(job))
+    }
+
+    fn of_task(name: &'static str, kind: AddJobErrorKind, mut task: Task) -> Self {
+        let job = task.take_job().unwrap_or_else(|| Box::new(()));
+        Self::new(name, kind, job)
+    }
+
+    pub(crate) fn not_registered<J: Job>(job: J) -> Self {
+        Self::of_job(job, AddJobErrorKind::NotRegistered)
+    }
+
+    pub(crate) fn full(name: &'static str, task: Task) -> Self {
+        Self::of_task(name, AddJobErrorKind::Full, task)
+    }
+
+    pub(crate) fn closed(name: &'static str, task: Task) -> Self {
+        Self::of_task(name, AddJobErrorKind::Closed, task)
+    }
+
+    pub(crate) fn not_serialised<J: Job>(job: J, error: serde_json::Error) -> Self {
+        Self::of_job(job, AddJobErrorKind::NotSerialised(error))
+    }
+
+    pub(crate) fn not_stored<J: Job>(job: J, error: PushError) -> Self {
+        Self::of_job(
+            job,
+            match error {
+                PushError::Failed(error) => AddJobErrorKind::StoreFailed(error),
+                PushError::TimedOut(limit) => AddJobErrorKind::StoreTimedOut(limit),
+            },
+        )
+    }
+
+    /// Why.
+    pub fn kind(&self) -> &AddJobErrorKind {
+        &self.kind
+    }
+
+    /// [`Job::NAME`].
+    pub fn job_name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Gives back the job.
+    ///
+    /// # Errors
+    ///
+    /// This returns the error itself when the job is of another type.
+    pub fn into_job<J: Job>(self) -> Result<J, Self> {
+        let job = self
+            .job
+            .into_inner()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        match job.downcast() {
+            Ok(job) => Ok(*job),
+            Err(job) => Err(Self::new(self.name, self.kind, job)),
+        }
+    }
+
+    /// True where it is no use to try again: the program is at fault.
+    pub fn is_permanent(&self) -> bool {
+        matches!(
+            self.kind,
+            AddJobErrorKind::NotRegistered | AddJobErrorKind::NotSerialised(_)
+        )
+    }
+}
+
+impl fmt::Display for AddJobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.name;
+        match &self.kind {
+            AddJobErrorKind::NotRegistered => write!(
+                f,
+                "job `{name}` is not registered: give the runner's builder `jobs(Jobs::new(…).register::<…>())`, or a stand-alone queue `with_jobs`"
+            ),
+            AddJobErrorKind::Full => write!(
+                f,
+                "job `{name}` was refused, as too many background tasks are waiting: answer 503, or raise the runner's `max_pending`"
+            ),
+            AddJobErrorKind::Closed => write!(
+                f,
+                "job `{name}` was refused, as the background task runner has shut down: stop the server before the runner"
+            ),
+            AddJobErrorKind::NotSerialised(_) => write!(
+                f,
+                "job `{name}` cannot be serialised: its fields must be what JSON can hold"
+            ),
+            AddJobErrorKind::StoreFailed(_) => write!(
+                f,
+                "job `{name}` was not stored: answer 503, and look after the store"
+            ),
+            AddJobErrorKind::StoreTimedOut(limit) => write!(
+                f,
+                "job `{name}` was not stored within {limit:?}: answer 503, or raise `job_store_timeout`"
+            ),
+        }
+    }
+}
+
+impl Error for AddJobError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.kind {
+            AddJobErrorKind::NotSerialised(error) => Some(error),
+            AddJobErrorKind::StoreFailed(error) => Some(&**error),
+            _ => None,
+        }
+    }
+}
+
+/// Without the job, which need not be `Debug`, and may hold what is not for a log.
+impl fmt::Debug for AddJobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AddJobError")
+            .field("job_name", &self.name)
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A 503; or, where the program is at fault, a 500, whose text says what to do.
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+impl axum_core::response::IntoResponse for AddJobError {
+    fn into_response(self) -> axum_core::response::Response {
+        use http::StatusCode;
+        if self.is_permanent() {
+            (StatusCode::INTERNAL_SERVER_ERROR, self.to_string()).into_response()
+        } else {
+            (StatusCode::SERVICE_UNAVAILABLE, "too busy, try again later").into_response()
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! apalis: [`ApalisStore`], and [`Jobs`] as a worker's service.
+
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use apalis_core::{
+    backend::{BackendConfig, TaskSink},
+    task::{Task, builder::TaskBuilder},
+};
+use tower::Service;
+
+use super::run::Attempt;
+use crate::{
+    BoxError, JobStore, Jobs, PushFuture, RunJob, StoredJob,
+    sync::{Mutex, lock},
+};
+
+/// A [`JobStore`] over any backend of apalis 1.x that stores [`StoredJob`] and can be cloned: `SQLite`, Postgres, Redis and others.
+///
+/// The worker is apalis' own. [`Jobs`] is its service, which so learns the attempt:
+///
+/// ```
+/// use apalis_core::{backend::dequeue::VecDequeBackend, worker::builder::WorkerBuilder};
+/// use serde::{Deserialize, Serialize};
+/// use tower_background_tasks::{ApalisStore, Job, JobContext, Jobs, Runner, TaskResult};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct WelcomeEmail { to: String }
+///
+/// impl Job for WelcomeEmail {
+///     const NAME: &'static str = "welcome-email";
+///     type State = ();
+///     async fn run(self, (): (), cx: JobContext) -> TaskResult {
+///         println!("Welcome, {}! (attempt {})", self.to, cx.attempt());
+///         Ok(())
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// let storage = VecDequeBackend::new(); // or a `SqliteStorage`, a `PostgresStorage`, …
+/// let jobs = Jobs::new(()).register::<WelcomeEmail>();
+///
+/// // The server:
+/// let runner = Runner::builder()
+///     .jobs(jobs.clone())
+///     .job_store(ApalisStore::new(storage.clone()))
+///     .build();
+/// runner.add_job(WelcomeEmail { to: "ferris@example.org".into() }).await?;
+///
+/// // The worker, here or elsewhere:
+/// let worker = WorkerBuilder::new("worker-1").backend(storage).build(jobs);
+/// tokio::select! {
+///     ended = worker.run() => ended?,
+///     () = tokio::time::sleep(std::time::Duration::from_millis(100)) => {} // or until a signal comes
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Where a worker has more to do, a function does as well:
+///
+/// ```
+/// use apalis_core::{error::BoxDynError, task::{attempt::Attempt, data::Data}};
+/// use tower_background_tasks::{Jobs, StoredJob};
+///
+/// /// For `WorkerBuilder::new("worker-1").backend(storage).data(jobs).build(work)`.
+/// async fn work(stored: StoredJob, attempt: Attempt, jobs: Data<Jobs<()>>) -> Result<(), BoxDynError> {
+///     let attempt = attempt.current().try_into()?;
+///     jobs.run_attempt(stored, attempt).await
+/// }
+/// ```
+///
+/// # What to set on a backend
+///
+/// - The queue's name. By default it is made of the type's path, which another version of this crate may change.
+/// - `poll_with_interval`, on the worker's side: what is pushed by another process may else wait for the next heartbeat.
+/// - How often a failed job is tried again, and how soon: backends differ.
+#[derive(Clone)]
+pub struct ApalisStore<S> {
+    shared: Arc<Shared<S>>,
+}
+
+struct Shared<S> {
+    /// Each push has a clone: pushing wants `&mut`. Locked to clone, so that a backend need not be `Sync`.
+    storage: Mutex<S>,
+    prepare: Option<Box<Prepare>>,
+}
+
+type Prepare = dyn Fn(&StoredJob, TaskBuilder<()>) -> TaskBuilder<()> + Send + Sync;
+
+impl<S> ApalisStore<S> {
+    /// Keeps jobs in `storage`.
+    pub fn new(storage: S) -> Self {
+        Self::with(storage, None)
+    }
+
+    /// Keeps jobs in `storage`, as `prepare` sets them up: how many attempts, which priority, when.
+    ///
+    /// ```
+    /// use apalis_core::backend::dequeue::VecDequeBackend;
+    /// use tower_background_tasks::{ApalisStore, StoredJob};
+    ///
+    /// let storage = VecDequeBackend::<StoredJob>::new();
+    /// let store = ApalisStore::prepared(storage, |stored, task| match stored.name() {
+    ///     "charge" => task.max_attempts(50).priority(9),
+    ///     _ => task.max_attempts(5),
+    /// });
+    /// # drop(store);
+    /// ```
+    pub fn prepared(
+        storage: S,
+        prepare: impl Fn(&StoredJob, TaskBuilder<()>) -> TaskBuilder<()> + Send + Sync + 'static,
+    ) -> Self {
+        Self::with(storage, Some(Box::new(prepare)))
+    }
+
+    fn with(storage: S, prepare: Option<Box<Prepare>>) -> Self {
+        let storage = Mutex::new(storage);
+        Self {
+            shared: Arc::new(Shared { storage, prepare }),
+        }
+    }
+}
+
+impl<S> JobStore for ApalisStore<S>
+where
+    S: TaskSink<StoredJob, <S as BackendConfig>::Kind> + BackendConfig + Clone + Send + 'static,
+{
+    fn push(&self, job: StoredJob) -> PushFuture<'_> {
+        Box::pin(async move {
+            let task = self.shared.task_of(job);
+            let mut storage = lock(&self.shared.storage).clone();
+            storage.push_task(task).await?;
+            Ok(())
+        })
+    }
+}
+
+impl<S> Shared<S> {
+    fn task_of(&self, job: StoredJob) -> Task<StoredJob> {
+        let mut task = TaskBuilder::new(());
+        if let Some(prepare) = &self.prepare {
+            task = prepare(&job, task);
+        }
+        task.map_args(|()| job).build()
+    }
+}
+
+/// A worker's service: `WorkerBuilder::new(…).backend(…).build(jobs)`.
+#[cfg_attr(docsrs, doc(cfg(feature = "apalis")))]
+impl<S> Service<Task<StoredJob>> for Jobs<S> {
+    type Response = ();
+    type Error = BoxError;
+    type Future = RunJob;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, task: Task<StoredJob>) -> RunJob {
+        let attempt = task.raw_attempt().clone();
+        self.run_with(task.args, Attempt::Counted(attempt))
+    }
+}
+
+impl<S> fmt::Debug for ApalisStore<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApalisStore").finish_non_exhaustive()
+    }
+}

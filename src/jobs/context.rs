@@ -1,0 +1,112 @@
+//! [`JobContext`]: what a running job may ask.
+
+use std::fmt;
+
+use crate::{Job, JobId, JobRequest, TaskContext};
+
+/// What a running job may ask: who it is, which attempt this is, where it came from.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use tower_background_tasks::{Job, JobContext, TaskResult};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Charge {
+///     cents: u64,
+/// }
+///
+/// impl Job for Charge {
+///     const NAME: &'static str = "charge";
+///     type State = ();
+///
+///     async fn run(self, (): (), cx: JobContext) -> TaskResult {
+///         let key = cx.id().to_string(); // the same at each attempt: the bank charges once
+///         println!("{} cents, key {key}, attempt {}, for {:?}", self.cents, cx.attempt(), cx.request());
+///         Ok(())
+///     }
+/// }
+///
+/// // In a unit test:
+/// let run = Charge { cents: 100 }.run((), JobContext::new::<Charge>());
+/// # drop(run);
+/// ```
+#[derive(Clone)]
+pub struct JobContext {
+    id: JobId,
+    attempt: u32,
+    name: &'static str,
+    request: Option<JobRequest>,
+    /// `None` on a worker.
+    task: Option<TaskContext>,
+}
+
+impl JobContext {
+    /// The context of a new job's first attempt, for a unit test of [`Job::run`].
+    pub fn new<J: Job>() -> Self {
+        Self::on_worker(JobId::random(), J::NAME, 1, None)
+    }
+
+    pub(crate) fn on_worker(
+        id: JobId,
+        name: &'static str,
+        attempt: u32,
+        request: Option<JobRequest>,
+    ) -> Self {
+        Self {
+            id,
+            attempt,
+            name,
+            request,
+            task: None,
+        }
+    }
+
+    /// Of a job that is a task of its request.
+    pub(crate) fn of_task(id: JobId, name: &'static str, task: TaskContext) -> Self {
+        Self {
+            id,
+            attempt: 1,
+            name,
+            request: task.queue().request().map(JobRequest::from),
+            task: Some(task),
+        }
+    }
+
+    /// The job's number: the same at each attempt, on whichever machine.
+    pub fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// Which run of the job this is: 1 for the first.
+    ///
+    /// As far as is known: a worker that died may have run it without telling, and [`Jobs::run`](crate::Jobs::run) is told nothing.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// [`Job::NAME`].
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The request in which the job was added; `None` for a job of no request.
+    pub fn request(&self) -> Option<&JobRequest> {
+        self.request.as_ref()
+    }
+
+    /// Where the job runs as a task of its request: how the response went, and whether the runner shuts down. `None` on a worker.
+    pub fn task(&self) -> Option<&TaskContext> {
+        self.task.as_ref()
+    }
+}
+
+impl fmt::Debug for JobContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobContext")
+            .field("id", &self.id)
+            .field("attempt", &self.attempt)
+            .field("name", &self.name)
+            .field("request", &self.request)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,298 @@
+//! [`Jobs`]: which jobs there are, and the states they run with.
+
+use std::{any::Any, collections::BTreeMap, fmt, marker::PhantomData, pin::Pin, sync::Arc};
+
+use serde_json::Value;
+#[cfg(feature = "tracing")]
+use tracing::Span;
+
+use super::run::Attempt;
+use crate::{
+    BackgroundTasks, Job, JobContext, RunJob, RunJobError, StoredJob, TaskResult, queue::Queue,
+};
+
+/// Which jobs there are, and the states they run with: for a [`RunnerBuilder`](crate::RunnerBuilder::jobs), a worker, or both.
+///
+/// `S` is the state of the jobs that are registered next. A job that wants another does not compile.
+///
+/// ```
+/// # use serde::{Deserialize, Serialize};
+/// # use tower_background_tasks::{Job, JobContext, Jobs, TaskResult};
+/// # #[derive(Clone)] struct Mailer;
+/// # #[derive(Clone)] struct Pool;
+/// # #[derive(Serialize, Deserialize)] struct WelcomeEmail;
+/// # impl Job for WelcomeEmail {
+/// #     const NAME: &'static str = "welcome-email";
+/// #     type State = Mailer;
+/// #     async fn run(self, _: Mailer, _: JobContext) -> TaskResult { Ok(()) }
+/// # }
+/// # #[derive(Serialize, Deserialize)] struct Reindex;
+/// # impl Job for Reindex {
+/// #     const NAME: &'static str = "reindex";
+/// #     type State = Pool;
+/// #     async fn run(self, _: Pool, _: JobContext) -> TaskResult { Ok(()) }
+/// # }
+/// let jobs = Jobs::new(Mailer)
+///     .register::<WelcomeEmail>()
+///     .with_state(Pool)
+///     .register::<Reindex>();
+/// assert_eq!(jobs.names(), ["reindex", "welcome-email"]);
+/// ```
+///
+/// ```compile_fail,E0271
+/// # use serde::{Deserialize, Serialize};
+/// # use tower_background_tasks::{Job, JobContext, Jobs, TaskResult};
+/// # #[derive(Clone)] struct Mailer;
+/// # #[derive(Clone)] struct Pool;
+/// # #[derive(Serialize, Deserialize)] struct WelcomeEmail;
+/// # impl Job for WelcomeEmail {
+/// #     const NAME: &'static str = "welcome-email";
+/// #     type State = Mailer;
+/// #     async fn run(self, _: Mailer, _: JobContext) -> TaskResult { Ok(()) }
+/// # }
+/// let jobs = Jobs::new(Pool).register::<WelcomeEmail>(); // its state is a `Mailer`
+/// ```
+///
+/// With the feature `apalis` it is a service, so that a worker is built from it: see [`ApalisStore`](crate::ApalisStore).
+#[derive(Clone)]
+#[must_use = "jobs do nothing unless a runner or a worker has them"]
+pub struct Jobs<S> {
+    registry: Arc<Registry>,
+    state: S,
+}
+
+/// The jobs by name.
+#[derive(Clone, Default)]
+pub(crate) struct Registry {
+    entries: BTreeMap<&'static str, Arc<dyn Entry>>,
+    #[cfg(feature = "tracing")]
+    link: Option<Arc<LinkSpan>>,
+}
+
+#[cfg(feature = "tracing")]
+pub(crate) type LinkSpan = dyn Fn(&Span, &StoredJob) + Send + Sync;
+
+/// A job under way.
+pub(crate) type Running = Pin<Box<dyn Future<Output = TaskResult> + Send>>;
+
+/// A registered job whose type is forgotten.
+pub(crate) trait Entry: Send + Sync {
+    fn name(&self) -> &'static str;
+
+    /// Parses the payload, and starts the job.
+    fn start(&self, payload: Value, cx: JobContext) -> Result<Running, RunJobError>;
+
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+}
+
+/// A job's type, and its state.
+pub(crate) struct Registered<J: Job> {
+    pub(crate) state: J::State,
+    job: PhantomData<fn() -> J>,
+}
+
+impl<S> Jobs<S> {
+    /// No jobs yet; those that are registered next run with `state`.
+    pub fn new(state: S) -> Self {
+        Self {
+            registry: Arc::default(),
+            state,
+        }
+    }
+
+    /// Those that are registered from now on run with `state`; those registered before keep theirs.
+    pub fn with_state<T>(self, state: T) -> Jobs<T> {
+        Jobs {
+            registry: self.registry,
+            state,
+        }
+    }
+
+    /// Adds a job, to be run with the current state.
+    ///
+    /// # Panics
+    ///
+    /// If there is a job of that name already.
+    #[track_caller]
+    pub fn register<J: Job<State = S>>(mut self) -> Self
+    where
+        S: Clone,
+    {
+        let entry = Registered::<J> {
+            state: self.state.clone(),
+            job: PhantomData,
+        };
+        let entries = &mut Arc::make_mut(&mut self.registry).entries;
+        let before = entries.insert(J::NAME, Arc::new(entry));
+        assert!(
+            before.is_none(),
+            "two jobs are registered as `{}`: a stored job could be either",
+            J::NAME
+        );
+        self
+    }
+
+    /// Called with the span of each job that a worker runs, to link it to the trace in which the job was added
+    /// ([`StoredJob::trace`]). A panic in it is contained.
+    ///
+    /// ```
+    /// use tower_background_tasks::Jobs;
+    ///
+    /// let jobs = Jobs::new(()).link_span(|span, stored| {
+    ///     if let Some(parent) = stored.trace().get("traceparent") {
+    ///         println!("{:?} follows from {parent}", span.metadata());
+    ///     }
+    /// });
+    /// # drop(jobs);
+    /// ```
+    ///
+    /// With OpenTelemetry (the map is an extractor of its, as it stands):
+    ///
+    /// ```text
+    /// .link_span(|span, stored| {
+    ///     let parent = global::get_text_map_propagator(|propagator| propagator.extract(stored.trace()));
+    ///     let _ = span.set_parent(parent); // or `add_link(parent.span().span_context().clone())`
+    /// })
+    /// ```
+    #[cfg(feature = "tracing")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
+    pub fn link_span(mut self, link: impl Fn(&Span, &StoredJob) + Send + Sync + 'static) -> Self {
+        Arc::make_mut(&mut self.registry).link = Some(Arc::new(link));
+        self
+    }
+
+    /// The registered jobs' names, in alphabetical order.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.registry.entries.keys().copied().collect()
+    }
+
+    /// Runs a stored job: the body of a worker's function.
+    ///
+    /// It runs in a span `background_task` under its name, with the method and path of the request it came from. To the job this is
+    /// the first attempt since it was stored; [`run_attempt`](Self::run_attempt) says otherwise.
+    ///
+    /// ```
+    /// # use serde::{Deserialize, Serialize};
+    /// # use tower_background_tasks::{Job, JobContext, Jobs, RunJobError, StoredJob, TaskResult};
+    /// # #[derive(Serialize, Deserialize)] struct Greet { whom: String }
+    /// # impl Job for Greet {
+    /// #     const NAME: &'static str = "greet";
+    /// #     type State = ();
+    /// #     async fn run(self, _: (), _: JobContext) -> TaskResult { Ok(()) }
+    /// # }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    /// let stored = StoredJob::new(&Greet { whom: "Ferris".into() })?;
+    /// Jobs::new(()).register::<Greet>().run(stored.clone()).await?;
+    ///
+    /// let error = Jobs::new(()).run(stored).await.unwrap_err();
+    /// assert!(matches!(error.downcast_ref(), Some(RunJobError::NotRegistered { .. })));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// This returns a [`RunJobError`] when no job is registered under that name, when the payload is not that job's, and when the job
+    /// panics; the job's own error when it fails. Each leaves it to the worker to try again.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping this stops the job at its current await point.
+    pub fn run(&self, stored: StoredJob) -> RunJob {
+        self.run_attempt(stored, 1)
+    }
+
+    /// Runs a stored job, whose `attempt`-th run since it was stored this is: 1 for the first. As [`run`](Self::run) otherwise.
+    ///
+    /// For a worker's function that is told the attempt; of apalis', `attempt.current()`.
+    pub fn run_attempt(&self, stored: StoredJob, attempt: u32) -> RunJob {
+        self.run_with(stored, Attempt::Given(attempt))
+    }
+
+    pub(crate) fn run_with(&self, stored: StoredJob, attempt: Attempt) -> RunJob {
+        RunJob::new(Arc::clone(&self.registry), stored, attempt)
+    }
+
+    pub(crate) fn into_registry(self) -> Arc<Registry> {
+        self.registry
+    }
+}
+
+/// Jobs.
+#[cfg_attr(docsrs, doc(cfg(feature = "jobs")))]
+impl BackgroundTasks {
+    /// A stand-alone queue that takes jobs: for a unit test of a handler, or to attach to a response.
+    ///
+    /// A job in it is a task like any other, whatever store the runner that takes the queue may have.
+    ///
+    /// ```
+    /// # use serde::{Deserialize, Serialize};
+    /// # use tower_background_tasks::{AddJobError, BackgroundTasks, Job, JobContext, Jobs, TaskEnd, TaskResult};
+    /// # #[derive(Serialize, Deserialize)] struct WelcomeEmail { to: String }
+    /// # impl Job for WelcomeEmail {
+    /// #     const NAME: &'static str = "welcome-email";
+    /// #     type State = ();
+    /// #     async fn run(self, _: (), _: JobContext) -> TaskResult { Ok(()) }
+    /// # }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// async fn signup(tasks: BackgroundTasks) -> Result<&'static str, AddJobError> {
+    ///     tasks.add_job(WelcomeEmail { to: "ferris@example.org".into() }).await?;
+    ///     Ok("signed up")
+    /// }
+    ///
+    /// let tasks = BackgroundTasks::with_jobs(Jobs::new(()).register::<WelcomeEmail>());
+    /// signup(tasks.clone()).await.unwrap();
+    /// assert_eq!(tasks.names(), ["welcome-email"]);
+    /// assert!(matches!(tasks.run().await[..], [TaskEnd::Completed]));
+    /// # }
+    /// ```
+    pub fn with_jobs<S>(jobs: Jobs<S>) -> Self {
+        let side = super::JobSide::of_jobs(jobs.into_registry());
+        Queue::with_job_side(Queue::stand_alone(), side).into()
+    }
+}
+
+impl Registry {
+    pub(crate) fn entry(&self, name: &str) -> Option<&Arc<dyn Entry>> {
+        self.entries.get(name)
+    }
+
+    /// `None` also where another type has that name.
+    pub(crate) fn registered<J: Job>(&self) -> Option<Arc<Registered<J>>> {
+        let entry = Arc::clone(self.entry(J::NAME)?);
+        entry.into_any().downcast().ok()
+    }
+
+    #[cfg(feature = "tracing")]
+    pub(crate) fn link(&self) -> Option<&LinkSpan> {
+        self.link.as_deref()
+    }
+}
+
+impl<J: Job> Entry for Registered<J> {
+    fn name(&self) -> &'static str {
+        J::NAME
+    }
+
+    fn start(&self, payload: Value, cx: JobContext) -> Result<Running, RunJobError> {
+        let job: J = serde_json::from_value(payload).map_err(|error| RunJobError::Payload {
+            name: J::NAME.to_owned(),
+            error,
+        })?;
+        Ok(Box::pin(job.run(self.state.clone(), cx)))
+    }
+
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+}
+
+impl<S> fmt::Debug for Jobs<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Jobs")
+            .field("names", &self.names())
+            .finish_non_exhaustive()
+    }
+}

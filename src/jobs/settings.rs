@@ -1,0 +1,224 @@
+//! What a [`RunnerBuilder`] is told of jobs.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use super::{registered::Registry, spill::Spilled};
+use crate::{
+    JobStore, Jobs, RunnerBuilder,
+    contain::contain,
+    sync::{Mutex, lock},
+};
+
+type Inject = Box<dyn Fn(&mut HashMap<String, String>) + Send + Sync>;
+
+pub(crate) struct JobSettings {
+    pub(crate) jobs: Option<Arc<Registry>>,
+    pub(crate) store: Option<Box<dyn JobStore>>,
+    pub(crate) store_timeout: Duration,
+    pub(crate) spill_store: Option<Box<dyn JobStore>>,
+    pub(crate) spill_timeout: Duration,
+    inject: Option<Inject>,
+    /// What shutdowns have handed to `spill_store`.
+    spilled: Mutex<Spilled>,
+}
+
+impl Default for JobSettings {
+    fn default() -> Self {
+        Self {
+            jobs: None,
+            store: None,
+            store_timeout: Duration::from_secs(5),
+            spill_store: None,
+            spill_timeout: Duration::from_secs(10),
+            inject: None,
+            spilled: Mutex::default(),
+        }
+    }
+}
+
+impl JobSettings {
+    /// Whether a job may ever come to a store.
+    pub(crate) fn stores(&self) -> bool {
+        self.store.is_some() || self.spill_store.is_some()
+    }
+
+    /// The current trace, by the user's closure.
+    pub(crate) fn trace(&self) -> HashMap<String, String> {
+        let mut trace = HashMap::new();
+        if let Some(inject) = &self.inject {
+            let _ = contain(|| inject(&mut trace));
+        }
+        trace
+    }
+
+    pub(crate) fn spilled(&self) -> Spilled {
+        lock(&self.spilled).in_order()
+    }
+
+    pub(crate) fn note_spilled(&self, note: impl FnOnce(&mut Spilled)) {
+        note(&mut lock(&self.spilled));
+    }
+}
+
+/// Jobs.
+#[cfg_attr(docsrs, doc(cfg(feature = "jobs")))]
+impl RunnerBuilder {
+    /// The jobs that may be added, and the states they run with.
+    ///
+    /// Without a [`job_store`](Self::job_store) a job is a task of its request, named by [`Job::NAME`](crate::Job::NAME): it runs
+    /// here after the response, once, under this runner's limits, with every promise of any other task.
+    ///
+    /// ```
+    /// # use serde::{Deserialize, Serialize};
+    /// # use tower_background_tasks::{Job, JobContext, Jobs, Runner, TaskResult};
+    /// # #[derive(Serialize, Deserialize)]
+    /// # struct WelcomeEmail { to: String }
+    /// # impl Job for WelcomeEmail {
+    /// #     const NAME: &'static str = "welcome-email";
+    /// #     type State = ();
+    /// #     async fn run(self, _: (), _: JobContext) -> TaskResult { Ok(()) }
+    /// # }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let jobs = Jobs::new(()).register::<WelcomeEmail>();
+    /// let runner = Runner::builder().jobs(jobs).build();
+    /// runner.add_job(WelcomeEmail { to: "ferris@example.org".into() }).await?;
+    /// runner.idle().await;
+    /// assert_eq!(runner.stats().completed, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn jobs<S>(mut self, jobs: Jobs<S>) -> Self {
+        self.settings.jobs.jobs = Some(jobs.into_registry());
+        self
+    }
+
+    /// Where jobs are kept until a worker runs them, on this machine or another.
+    ///
+    /// From then on [`add_job`](crate::BackgroundTasks::add_job) resolves when the store has the job. It then runs at least once,
+    /// even if this process dies that moment, and whatever becomes of the response: none of this runner's settings holds for it,
+    /// it is in no count, and a shutdown has nothing to wait for.
+    ///
+    /// With [`jobs`](Self::jobs), only those registered there are taken, though they do not run here; without, each is.
+    ///
+    /// ```
+    /// # use serde::{Deserialize, Serialize};
+    /// # use std::sync::{Arc, Mutex};
+    /// # use tower_background_tasks::{Job, JobContext, Jobs, JobStore, PushFuture, Runner, StoredJob, TaskResult};
+    /// # #[derive(Serialize, Deserialize)]
+    /// # struct WelcomeEmail { to: String }
+    /// # impl Job for WelcomeEmail {
+    /// #     const NAME: &'static str = "welcome-email";
+    /// #     type State = ();
+    /// #     async fn run(self, _: (), _: JobContext) -> TaskResult { Ok(()) }
+    /// # }
+    /// # #[derive(Default)]
+    /// # struct InMemory(Mutex<Vec<StoredJob>>);
+    /// # impl JobStore for InMemory {
+    /// #     fn push(&self, job: StoredJob) -> PushFuture<'_> {
+    /// #         Box::pin(async move { self.0.lock().unwrap().push(job); Ok(()) })
+    /// #     }
+    /// # }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = Arc::new(InMemory::default());
+    /// let jobs = Jobs::new(()).register::<WelcomeEmail>();
+    /// let runner = Runner::builder().jobs(jobs.clone()).job_store(store.clone()).build();
+    /// runner.add_job(WelcomeEmail { to: "ferris@example.org".into() }).await?;
+    ///
+    /// // On the worker:
+    /// let stored = store.0.lock().unwrap().pop().unwrap();
+    /// jobs.run(stored).await.unwrap();
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn job_store(mut self, store: impl JobStore) -> Self {
+        self.settings.jobs.store = Some(Box::new(store));
+        self
+    }
+
+    /// How long [`add_job`](crate::BackgroundTasks::add_job) waits for the [`job_store`](Self::job_store) to answer; 5 seconds by
+    /// default. Past it the handler gets the job back, with an error.
+    ///
+    /// # Panics
+    ///
+    /// If `timeout` is zero.
+    pub fn job_store_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.jobs.store_timeout = positive("job_store_timeout", timeout);
+        self
+    }
+
+    /// Where a shutdown puts the jobs that have not ended, so that a deploy loses none.
+    ///
+    /// Jobs run here, as tasks of their requests. When [`Runner::shutdown`](crate::Runner::shutdown) comes to the end of its grace
+    /// period, what is left of them is stopped as any other task, and each is pushed into this store, for a worker to run: those that
+    /// run, those that wait for their turn, for a place under the limits, or for their response to end. Each that the store takes ends
+    /// [`Spilled`](crate::TaskEnd::Spilled), and is in
+    /// [`ShutdownReport::spilled`](crate::ShutdownReport::spilled). One that it does not take ends
+    /// [`Aborted`](crate::TaskEnd::Aborted), and is named as unfinished.
+    ///
+    /// What changes for a job that is spilled: it runs at least once (one that was running may have done its work, or a part
+    /// of it), whether or not its response comes to be, and beside the others of its request.
+    ///
+    /// Only jobs can be handed over; other tasks are aborted. So are jobs where there is no shutdown: a crash, a `kill -9`, the end of the
+    /// runtime, a [`cancel`](crate::Runner::cancel). To survive those, use a [`job_store`](Self::job_store). Jobs that were added to a
+    /// stand-alone queue ([`BackgroundTasks::with_jobs`](crate::BackgroundTasks::with_jobs)) are tasks like others.
+    ///
+    /// Each job is serialised when it is added, as it cannot be once it runs. Without this setting none is.
+    pub fn spill_store(mut self, store: impl JobStore) -> Self {
+        self.settings.jobs.spill_store = Some(Box::new(store));
+        self
+    }
+
+    /// How long a shutdown goes on after its grace period to hand jobs to the [`spill_store`](Self::spill_store), all of them together;
+    /// 10 seconds by default. Those that the store has not taken by then are aborted.
+    ///
+    /// # Panics
+    ///
+    /// If `timeout` is zero.
+    pub fn spill_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.jobs.spill_timeout = positive("spill_timeout", timeout);
+        self
+    }
+
+    /// Called when a job is added that may come to a store, to write down the current trace: the headers of W3C's Trace
+    /// Context, or whatever the worker's [`Jobs::link_span`](crate::Jobs::link_span) can read.
+    ///
+    /// Where this is not set, or writes nothing, the request's own `traceparent` and `tracestate` are passed on as they came.
+    ///
+    /// ```
+    /// use tower_background_tasks::Runner;
+    /// # fn current_traceparent() -> String { "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into() }
+    ///
+    /// let runner = Runner::builder()
+    ///     .job_trace(|trace| {
+    ///         trace.insert("traceparent".into(), current_traceparent());
+    ///     })
+    ///     .build();
+    /// ```
+    ///
+    /// With OpenTelemetry (the map is an injector of its, as it stands):
+    ///
+    /// ```text
+    /// .job_trace(|trace| {
+    ///     let context = tracing::Span::current().context();
+    ///     global::get_text_map_propagator(|propagator| propagator.inject_context(&context, trace));
+    /// })
+    /// ```
+    pub fn job_trace(
+        mut self,
+        inject: impl Fn(&mut HashMap<String, String>) + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.jobs.inject = Some(Box::new(inject));
+        self
+    }
+}
+
+#[track_caller]
+fn positive(setting: &str, timeout: Duration) -> Duration {
+    assert!(
+        !timeout.is_zero(),
+        "`{setting}` must not be zero: no store could answer"
+    );
+    timeout
+}

@@ -1,0 +1,55 @@
+//! [`JobSpan`]: the `tracing` span that a job runs in on a worker. Without the feature, or without a subscriber, it is nothing.
+
+use super::registered::Registry;
+use crate::StoredJob;
+#[cfg(feature = "tracing")]
+use crate::contain::contain;
+
+pub(crate) struct JobSpan {
+    #[cfg(feature = "tracing")]
+    span: tracing::Span,
+}
+
+impl JobSpan {
+    /// Within the worker's own span, if it has one.
+    pub(crate) fn open(registry: &Registry, stored: &StoredJob, attempt: u32) -> Self {
+        #[cfg(feature = "tracing")]
+        {
+            let span =
+                contain(|| span_of(stored, attempt)).unwrap_or_else(|_| tracing::Span::none());
+            if let (Some(link), false) = (registry.link(), span.is_disabled()) {
+                let _ = contain(|| link(&span, stored));
+            }
+            Self { span }
+        }
+        #[cfg(not(feature = "tracing"))]
+        {
+            let _ = (registry, stored, attempt);
+            Self {}
+        }
+    }
+
+    /// The caller contains it.
+    pub(crate) fn in_scope<R>(&self, f: impl FnOnce() -> R) -> R {
+        #[cfg(feature = "tracing")]
+        return self.span.in_scope(f);
+        #[cfg(not(feature = "tracing"))]
+        f()
+    }
+}
+
+#[cfg(feature = "tracing")]
+fn span_of(stored: &StoredJob, attempt: u32) -> tracing::Span {
+    let request = stored.request();
+    tracing::info_span!(
+        target: "tower_background_tasks",
+        "background_task",
+        task.id = %stored.id(),
+        task.name = stored.name(),
+        task.kind = "job",
+        task.attempt = attempt,
+        request.method = request.map(|request| &*request.method),
+        request.path = request.map(|request| &*request.path),
+        traceparent = stored.trace().get("traceparent").map(|parent| &**parent),
+    )
+}

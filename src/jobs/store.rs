@@ -1,0 +1,84 @@
+//! [`JobStore`]: where jobs are kept until a worker runs them.
+
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use crate::{BoxError, StoredJob, contain::contain, shutdown::elapse};
+
+/// What [`JobStore::push`] gives back.
+pub type PushFuture<'a> = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send + 'a>>;
+
+/// Keeps jobs: a queue in a database, or on a broker. [`ApalisStore`](crate::ApalisStore) is one over any backend of apalis.
+///
+/// ```
+/// use std::sync::Mutex;
+/// use tower_background_tasks::{JobStore, PushFuture, StoredJob};
+///
+/// #[derive(Default)]
+/// struct InMemory(Mutex<Vec<StoredJob>>);
+///
+/// impl JobStore for InMemory {
+///     fn push(&self, job: StoredJob) -> PushFuture<'_> {
+///         Box::pin(async move {
+///             self.0.lock().unwrap().push(job);
+///             Ok(())
+///         })
+///     }
+/// }
+/// ```
+pub trait JobStore: Send + Sync + 'static {
+    /// Resolves when the job is kept, and a worker will find it.
+    ///
+    /// It may be dropped when it takes longer than
+    /// [`RunnerBuilder::job_store_timeout`](crate::RunnerBuilder::job_store_timeout), and may or may not have kept the job then.
+    ///
+    /// # Errors
+    ///
+    /// The future gives an error when the job is not kept.
+    fn push(&self, job: StoredJob) -> PushFuture<'_>;
+}
+
+impl<S: JobStore + ?Sized> JobStore for Arc<S> {
+    fn push(&self, job: StoredJob) -> PushFuture<'_> {
+        (**self).push(job)
+    }
+}
+
+/// Why a store has not taken a job.
+pub(crate) enum PushError {
+    Failed(BoxError),
+    TimedOut(Duration),
+}
+
+/// Pushes a job. A store is code of the user's: a panic in it is its failure.
+pub(crate) async fn push(store: &dyn JobStore, job: StoredJob) -> Result<(), BoxError> {
+    let panicked = |message| BoxError::from(format!("the store panicked: {message}"));
+    let mut push = contain(|| store.push(job)).map_err(panicked)?;
+    poll_fn(|cx| match contain(|| push.as_mut().poll(cx)) {
+        Ok(polled) => polled,
+        Err(message) => Poll::Ready(Err(panicked(message))),
+    })
+    .await
+}
+
+/// Pushes a job, and waits no longer than `limit`.
+pub(crate) async fn push_within(
+    store: &dyn JobStore,
+    job: StoredJob,
+    limit: Duration,
+) -> Result<(), PushError> {
+    let (mut push, mut over) = (pin!(push(store, job)), pin!(elapse(limit)));
+    poll_fn(|cx| match push.as_mut().poll(cx) {
+        Poll::Ready(pushed) => Poll::Ready(pushed.map_err(PushError::Failed)),
+        Poll::Pending => over
+            .as_mut()
+            .poll(cx)
+            .map(|()| Err(PushError::TimedOut(limit))),
+    })
+    .await
+}

@@ -1,0 +1,214 @@
+//! [`StoredJob`]: what a store keeps.
+
+use std::{collections::HashMap, fmt};
+
+use http::uri::PathAndQuery;
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned, ser::SerializeStruct,
+};
+use serde_json::Value;
+
+use crate::{Job, JobId, info::RequestLine};
+
+/// A job as a store keeps it: an id, a name and a payload, and where it came from.
+///
+/// It is serialisable; a backend of apalis stores it as its arguments. A worker hands it to [`Jobs::run`](crate::Jobs::run).
+///
+/// ```
+/// # use serde::{Deserialize, Serialize};
+/// # use tower_background_tasks::{Job, JobContext, StoredJob, TaskResult};
+/// # #[derive(Serialize, Deserialize)]
+/// # struct WelcomeEmail { to: String }
+/// # impl Job for WelcomeEmail {
+/// #     const NAME: &'static str = "welcome-email";
+/// #     type State = ();
+/// #     async fn run(self, _: (), _: JobContext) -> TaskResult { Ok(()) }
+/// # }
+/// let stored = StoredJob::new(&WelcomeEmail { to: "ferris@example.org".into() })?;
+/// let json = serde_json::to_string(&stored)?;
+/// let read: StoredJob = serde_json::from_str(&json)?;
+/// assert_eq!((read.name(), read.id()), ("welcome-email", stored.id()));
+/// assert_eq!(read.payload()["to"], "ferris@example.org");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+///
+/// # What is no job
+///
+/// Whatever JSON it is read from, reading does not fail: a worker of apalis ends at arguments that it cannot read, and finds them
+/// again when it is started anew. What has no name or no id fails as a job, with [`RunJobError::Unreadable`](crate::RunJobError::Unreadable).
+#[derive(Clone, PartialEq)]
+pub struct StoredJob {
+    id: JobId,
+    name: String,
+    /// All there was, of what is no job.
+    payload: Value,
+    attempts: u32,
+    request: Option<JobRequest>,
+    trace: HashMap<String, String>,
+    readable: bool,
+}
+
+/// The request that a job came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct JobRequest {
+    /// Its method, such as `POST`.
+    pub method: String,
+    /// Its path, without the query: that may hold what is not for a store.
+    pub path: String,
+}
+
+impl StoredJob {
+    /// A job of no request: to store it by other means than a [`JobStore`](crate::JobStore), such as a row in the same transaction
+    /// as what it is about.
+    ///
+    /// # Errors
+    ///
+    /// This returns an error when the job cannot be serialised to JSON.
+    pub fn new<J: Job>(job: &J) -> Result<Self, serde_json::Error> {
+        Ok(Self {
+            id: JobId::random(),
+            name: J::NAME.to_owned(),
+            payload: serde_json::to_value(job)?,
+            attempts: 0,
+            request: None,
+            trace: HashMap::new(),
+            readable: true,
+        })
+    }
+
+    pub(crate) fn with_origin(
+        mut self,
+        request: Option<&RequestLine>,
+        trace: HashMap<String, String>,
+    ) -> Self {
+        self.request = request.map(JobRequest::from);
+        self.trace = trace;
+        self
+    }
+
+    /// Counts an attempt that was cut short before the job came to the store.
+    pub(crate) fn with_attempts(mut self, attempts: u32) -> Self {
+        self.attempts = attempts;
+        self
+    }
+
+    /// The same for each run of the job.
+    pub fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// [`Job::NAME`].
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The job's own fields.
+    pub fn payload(&self) -> &Value {
+        &self.payload
+    }
+
+    /// How often it had begun to run before it was stored: once for a job that was running when its runner shut down, and otherwise
+    /// never. The store counts its own attempts.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// The request in which it was added; `None` for a job of no request.
+    pub fn request(&self) -> Option<&JobRequest> {
+        self.request.as_ref()
+    }
+
+    /// The trace in which it was added, as the headers by which W3C's Trace Context travels: `traceparent`, `tracestate`. Or whatever
+    /// [`RunnerBuilder::job_trace`](crate::RunnerBuilder::job_trace) put there.
+    pub fn trace(&self) -> &HashMap<String, String> {
+        &self.trace
+    }
+
+    pub(crate) fn is_readable(&self) -> bool {
+        self.readable
+    }
+
+    pub(crate) fn into_parts(self) -> (Value, Option<JobRequest>, HashMap<String, String>) {
+        (self.payload, self.request, self.trace)
+    }
+}
+
+impl Serialize for StoredJob {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if !self.readable {
+            return self.payload.serialize(serializer);
+        }
+        let mut parts = serializer.serialize_struct("StoredJob", 6)?;
+        parts.serialize_field("id", &self.id)?;
+        parts.serialize_field("name", &self.name)?;
+        parts.serialize_field("payload", &self.payload)?;
+        parts.serialize_field("attempts", &self.attempts)?;
+        parts.serialize_field("request", &self.request)?;
+        parts.serialize_field("trace", &self.trace)?;
+        parts.end()
+    }
+}
+
+impl From<Value> for StoredJob {
+    fn from(mut value: Value) -> Self {
+        let id = value.get("id").and_then(|id| JobId::deserialize(id).ok());
+        let name = value.get("name").and_then(Value::as_str).map(str::to_owned);
+        match (id, name) {
+            (Some(id), Some(name)) => Self {
+                id,
+                name,
+                payload: taken(&mut value, "payload"),
+                // May be missing: an older version may have stored the job, or somebody by hand.
+                attempts: taken(&mut value, "attempts"),
+                request: taken(&mut value, "request"),
+                trace: taken(&mut value, "trace"),
+                readable: true,
+            },
+            (id, name) => Self {
+                id: id.unwrap_or(JobId::NONE),
+                name: name.unwrap_or_default(),
+                payload: value,
+                attempts: 0,
+                request: None,
+                trace: HashMap::new(),
+                readable: false,
+            },
+        }
+    }
+}
+
+/// A part of what was read; its default where it is missing, or something else.
+fn taken<T: DeserializeOwned + Default>(value: &mut Value, part: &str) -> T {
+    let part = value.get_mut(part).map(Value::take).unwrap_or_default();
+    serde_json::from_value(part).unwrap_or_default()
+}
+
+impl<'de> Deserialize<'de> for StoredJob {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Value::deserialize(deserializer).map(Self::from)
+    }
+}
+
+impl From<&RequestLine> for JobRequest {
+    fn from(request: &RequestLine) -> Self {
+        let path = request.path.as_ref().map(PathAndQuery::path);
+        Self {
+            method: request.method.to_string(),
+            path: path.unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+/// Without the payload, which may hold what is not for a log.
+impl fmt::Debug for StoredJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoredJob")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("attempts", &self.attempts)
+            .field("request", &self.request)
+            .field("trace", &self.trace)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,71 @@
+//! [`JobWork`]: a job as the work of a task.
+
+use std::{
+    any::Any,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use pin_project_lite::pin_project;
+
+use crate::{Job, TaskContext, TaskResult, work::Work};
+
+pin_project! {
+    /// A job that is started with its context; until then it can be taken back.
+    #[project = JobWorkProj]
+    pub(crate) enum JobWork<J, C, F> {
+        /// `job` and `start` are `Some` until the first poll.
+        Waiting { job: Option<J>, start: Option<C> },
+        Running { #[pin] future: F },
+    }
+}
+
+impl<J, C, F> JobWork<J, C, F> {
+    pub(crate) fn new(job: J, start: C) -> Self {
+        Self::Waiting {
+            job: Some(job),
+            start: Some(start),
+        }
+    }
+}
+
+impl<J, C, F> Work for JobWork<J, C, F>
+where
+    J: Job,
+    C: FnOnce(J, TaskContext) -> F + Send,
+    F: Future<Output = TaskResult> + Send,
+{
+    fn is_blocking(&self) -> bool {
+        false
+    }
+
+    /// The job's name, which so costs nothing.
+    fn type_name(&self) -> &'static str {
+        J::NAME
+    }
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        context: &dyn Fn() -> TaskContext,
+    ) -> Poll<TaskResult> {
+        if let JobWorkProj::Waiting { job, start } = self.as_mut().project() {
+            if let (Some(job), Some(start)) = (job.take(), start.take()) {
+                let future = start(job, context());
+                self.set(Self::Running { future });
+            }
+        }
+        match self.project() {
+            JobWorkProj::Running { future } => future.poll(cx),
+            // Only after `start` panicked, and a panicked task is not polled again.
+            JobWorkProj::Waiting { .. } => Poll::Pending,
+        }
+    }
+
+    fn take_job(self: Pin<&mut Self>) -> Option<Box<dyn Any + Send>> {
+        match self.project() {
+            JobWorkProj::Waiting { job, .. } => Some(Box::new(job.take()?)),
+            JobWorkProj::Running { .. } => None,
+        }
+    }
+}

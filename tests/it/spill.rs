@@ -1,0 +1,280 @@
+//! At shutdown: jobs that have not ended go to the store.
+
+use std::{future::pending, sync::Arc, time::Duration};
+
+use axum::{Router, body::Body, routing::post};
+use http::Request;
+use tokio::{sync::mpsc, time::Instant};
+use tower::ServiceExt;
+use tower_background_tasks::{
+    BackgroundTasks, Order, Runner, RunnerBuilder, ShutdownReport, StoredJob, Task, TaskInfo,
+    TaskState,
+};
+
+use crate::{
+    job_support::{Mood, Store, add, note, notes},
+    support::{Log, full, read_all, soon},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn builder(log: &Log, store: &Arc<Store>) -> RunnerBuilder {
+    Runner::builder()
+        .jobs(notes(log))
+        .spill_store(store.clone())
+}
+
+fn names(rows: &[TaskInfo]) -> Vec<&str> {
+    rows.iter().map(TaskInfo::name).collect()
+}
+
+/// Every task has one end.
+fn assert_adds_up(runner: &Runner) {
+    let stats = runner.stats();
+    let ended = stats.completed + stats.failed + stats.panicked + stats.timed_out + stats.skipped;
+    let ended = ended + stats.rejected + stats.aborted + stats.spilled;
+    assert_eq!(stats.added, ended, "{stats:?}");
+    assert_eq!((stats.pending, stats.running), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_that_run_or_wait_for_their_turn_a_place_or_their_response_are_all_spilled() {
+    for order in [Order::Sequential, Order::Concurrent] {
+        let (log, store) = (Log::default(), Store::new(Mood::Takes));
+        let (ends, mut ended) = mpsc::unbounded_channel();
+        let runner = builder(&log, &store)
+            .order(order)
+            .max_running(1)
+            .on_task_end(move |report| {
+                let _ = ends.send((report.name().to_owned(), report.end().to_string()));
+            })
+            .build();
+        let tasks = BackgroundTasks::new();
+        let response = runner.attach(full("hello"), tasks.clone());
+        add(&tasks, "done").await.unwrap();
+        add(&tasks, "stuck").await.unwrap(); // runs, and has the only place
+        add(&tasks, "its turn").await.unwrap();
+        tasks.add_task(Task::new(pending::<()>()).named("no job"));
+        add(&tasks, "behind").await.unwrap();
+        drop(response);
+        tokio::time::sleep(SECOND).await;
+        runner.add_job(note("a place")).await.unwrap();
+        let open = BackgroundTasks::new();
+        let in_flight = runner.attach(full("hello"), open.clone());
+        add(&open, "its response").await.unwrap();
+
+        let report = runner.shutdown(SECOND).await;
+        let mut texts = store.texts();
+        texts.sort();
+        assert_eq!(
+            texts,
+            ["a place", "behind", "its response", "its turn", "stuck"]
+        );
+        assert_eq!(names(report.spilled()), ["note"; 5]);
+        assert_eq!(names(report.unfinished()), ["no job"]);
+        assert_eq!(report.spill_error(), None);
+        let running = |row: &TaskInfo| row.state() == TaskState::Running;
+        assert_eq!(
+            report.spilled().iter().filter(|row| running(row)).count(),
+            1
+        );
+        assert!(!report.is_clean());
+        drop(in_flight);
+        soon(runner.idle()).await;
+        assert_eq!(
+            log.lines(),
+            ["done", "stuck"],
+            "what was spilled does nothing more here"
+        );
+        let stats = runner.stats();
+        assert_eq!((stats.completed, stats.spilled, stats.aborted), (1, 5, 1));
+        assert_adds_up(&runner);
+        let mut seen = 0;
+        while let Ok((name, end)) = ended.try_recv() {
+            seen += 1;
+            let expected = if name == "note" {
+                "handed to the store"
+            } else {
+                "aborted"
+            };
+            assert!(end == expected || end == "completed", "{name}: {end}");
+        }
+        assert_eq!(seen, 7, "each is reported once");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_job_is_stored_that_ran_with_its_number_its_attempt_and_its_origin() {
+    let (log, store) = (Log::default(), Store::new(Mood::Takes));
+    let runner = builder(&log, &store).build();
+    let handler = async |tasks: BackgroundTasks| {
+        let id = tasks.add_job(note("stuck")).await.unwrap();
+        add(&tasks, "waits").await.unwrap();
+        id.to_string()
+    };
+    let app = Router::new()
+        .route("/orders/{id}", post(handler))
+        .layer(runner.layer());
+    let request = Request::post("/orders/7?token=secret").header("traceparent", "00-a-b-01");
+    let response = app.oneshot(request.body(Body::empty()).unwrap());
+    let id = read_all(response.await.unwrap()).await;
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(log.lines(), ["stuck"]);
+    let report = runner.shutdown(SECOND).await;
+    assert!(report.is_clean(), "nothing is lost");
+    assert_eq!(report.spilled()[0].path(), Some("/orders/7"));
+
+    let stored = store.jobs.lock().unwrap();
+    assert_eq!(stored[0].id().to_string().as_bytes(), id);
+    let attempts: Vec<_> = stored.iter().map(StoredJob::attempts).collect();
+    assert_eq!(attempts, [1, 0], "one had begun");
+    for job in &*stored {
+        let request = job.request().unwrap();
+        assert_eq!((&*request.method, &*request.path), ("POST", "/orders/7"));
+        assert_eq!(job.trace()["traceparent"], "00-a-b-01");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_that_end_in_time_are_not_spilled() {
+    let (log, store) = (Log::default(), Store::new(Mood::Takes));
+    let runner = builder(&log, &store).build();
+    for text in ["one", "two"] {
+        runner.add_job(note(text)).await.unwrap();
+    }
+    let report = runner.shutdown(SECOND).await;
+    assert_eq!((report.spilled().len(), store.texts().len()), (0, 0));
+    assert_eq!(report.to_string(), "all background tasks ended");
+    assert_eq!(runner.stats().completed, 2);
+}
+
+async fn stuck_and_waiting(runner: &Runner) {
+    let tasks = BackgroundTasks::new();
+    let response = runner.attach(full("hello"), tasks.clone());
+    for text in ["stuck", "second", "third"] {
+        add(&tasks, text).await.unwrap();
+    }
+    drop(response);
+    tokio::time::sleep(SECOND).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_the_store_does_not_take_is_unfinished_and_the_others_are_spilled() {
+    let (log, store) = (Log::default(), Store::new(Mood::FailsFor("second")));
+    let runner = builder(&log, &store).build();
+    stuck_and_waiting(&runner).await;
+    let report = runner.shutdown(SECOND).await;
+    assert_eq!(store.texts(), ["stuck", "third"]);
+    assert_eq!(
+        (report.spilled().len(), names(report.unfinished())),
+        (2, vec!["note"])
+    );
+    assert_eq!(report.spill_error(), Some("the store dislikes it"));
+    let text = report.to_string();
+    assert!(text.contains("2 jobs handed to the store:"), "{text}");
+    assert!(
+        text.contains("the store did not take all jobs: the store dislikes it"),
+        "{text}"
+    );
+    assert!(text.contains("1 background tasks aborted:"), "{text}");
+    assert!(!report.is_clean());
+    assert_adds_up(&runner);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_never_answers_or_panics_holds_up_no_shutdown() {
+    for (mood, seconds) in [
+        (Mood::NeverAnswers, 1 + 4),
+        (Mood::Panics, 1),
+        (Mood::Fails, 1),
+    ] {
+        let (log, store) = (Log::default(), Store::new(mood));
+        let runner = builder(&log, &store).spill_timeout(4 * SECOND).build();
+        stuck_and_waiting(&runner).await;
+        let begun = Instant::now();
+        let report = runner.shutdown(SECOND).await;
+        assert_eq!(begun.elapsed().as_secs(), seconds);
+        assert_eq!((report.unfinished().len(), report.spilled().len()), (3, 0));
+        assert!(report.spill_error().is_some());
+        assert_eq!(runner.stats().aborted, 3);
+        assert_adds_up(&runner);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_that_is_dropped_while_it_spills_names_what_was_not_taken() {
+    let (log, store) = (Log::default(), Store::new(Mood::NeverAnswers));
+    let runner = builder(&log, &store).build();
+    stuck_and_waiting(&runner).await;
+    let shutting_down = tokio::spawn({
+        let runner = runner.clone();
+        async move { runner.shutdown(SECOND).await }
+    });
+    soon(store.asked()).await;
+    shutting_down.abort();
+    assert!(shutting_down.await.unwrap_err().is_cancelled());
+    assert_adds_up(&runner);
+    let report = runner.shutdown(SECOND).await;
+    assert_eq!(report.unfinished().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn overlapping_shutdowns_report_the_same_and_store_each_job_once() {
+    for (mood, rows) in [
+        (Mood::FailsFor("second"), (1, 2)),
+        (Mood::Slow(SECOND), (0, 3)),
+    ] {
+        let (log, store) = (Log::default(), Store::new(mood));
+        let runner = builder(&log, &store).build();
+        stuck_and_waiting(&runner).await;
+        let of = |report: &ShutdownReport| (report.unfinished().len(), report.spilled().len());
+        let (first, second) = tokio::join!(runner.shutdown(SECOND), runner.shutdown(SECOND));
+        assert_eq!((of(&first), of(&second)), (rows, rows));
+        assert_eq!(of(&runner.shutdown(SECOND).await), rows);
+        assert_eq!(store.texts().len(), rows.1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn thousands_are_spilled() {
+    let (log, store) = (Log::default(), Store::new(Mood::Takes));
+    let runner = builder(&log, &store).max_running(1).build();
+    for _ in 0..5_000 {
+        runner.add_job(note("stuck")).await.unwrap();
+    }
+    tokio::time::sleep(SECOND).await;
+    let report = runner.shutdown(SECOND).await;
+    assert_eq!(
+        (report.spilled().len(), store.texts().len()),
+        (5_000, 5_000)
+    );
+    let mut ids: Vec<_> = store
+        .jobs
+        .lock()
+        .unwrap()
+        .iter()
+        .map(StoredJob::id)
+        .collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 5_000, "each once");
+    assert_adds_up(&runner);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_job_is_not_spilled_and_without_a_spill_store_jobs_are_aborted() {
+    let (log, store) = (Log::default(), Store::new(Mood::Takes));
+    let runner = builder(&log, &store).build();
+    runner.add_job(note("stuck")).await.unwrap();
+    assert!(runner.cancel(runner.tasks()[0].id()));
+    assert!(runner.shutdown(SECOND).await.spilled().is_empty());
+    assert_eq!((runner.stats().aborted, store.texts().len()), (1, 0));
+
+    let runner = Runner::builder().jobs(notes(&log)).build();
+    runner.add_job(note("stuck")).await.unwrap();
+    let report = runner.shutdown(SECOND).await;
+    assert_eq!(
+        (names(report.unfinished()), report.spilled().len()),
+        (vec!["note"], 0)
+    );
+}

@@ -1,0 +1,189 @@
+//! Stored jobs on a worker.
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tower_background_tasks::{Job, JobContext, JobId, Jobs, RunJobError, StoredJob, TaskResult};
+
+use crate::{
+    job_support::{note, notes},
+    support::Log,
+};
+
+fn stored(json: serde_json::Value) -> StoredJob {
+    serde_json::from_value(json).unwrap()
+}
+
+const ID: &str = "0f8fad5bd9cb469fa16570867728950e";
+
+/// Version 2, say: `greeting` is new.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Greet {
+    pub(crate) whom: String,
+    #[serde(default)]
+    pub(crate) greeting: Option<String>,
+}
+
+impl Job for Greet {
+    const NAME: &'static str = "greet";
+    type State = mpsc::UnboundedSender<(String, JobContext)>;
+
+    async fn run(self, seen: Self::State, cx: JobContext) -> TaskResult {
+        let greeting = self.greeting.unwrap_or("Hello".into());
+        seen.send((format!("{greeting}, {}", self.whom), cx))
+            .unwrap();
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_job_knows_its_number_its_attempt_and_its_request_and_runs_without_a_runner() {
+    let (sender, mut seen) = mpsc::unbounded_channel();
+    let jobs = Jobs::new(sender).register::<Greet>();
+    let job = stored(json!({
+        "id": ID, "name": "greet", "payload": {"whom": "Ferris"},
+        "attempts": 1, "request": {"method": "POST", "path": "/signup"}, "trace": {},
+        "from": "a newer version, with more to say",
+    }));
+    jobs.run_attempt(job, 3).await.unwrap();
+    let (text, cx) = seen.try_recv().unwrap();
+    assert_eq!(text, "Hello, Ferris");
+    assert_eq!(cx.id(), ID.parse::<JobId>().unwrap());
+    assert_eq!(
+        cx.attempt(),
+        4,
+        "once before it was stored, and three times since"
+    );
+    assert_eq!(cx.request().unwrap().path, "/signup");
+    assert!(cx.task().is_none());
+}
+
+#[tokio::test]
+async fn a_name_nobody_knows_a_payload_that_does_not_fit_and_a_panic_are_named_failures() {
+    let jobs = notes(&Log::default());
+    let unknown = json!({"id": ID, "name": "from-next-year", "payload": {}});
+    let error = jobs.run(stored(unknown)).await.unwrap_err();
+    let text = "no job is registered as `from-next-year`";
+    assert!(error.to_string().contains(text), "{error}");
+    assert!(matches!(
+        error.downcast_ref(),
+        Some(RunJobError::NotRegistered { .. })
+    ));
+
+    for payload in [json!({"texts": 1}), json!({"text": 1}), json!(null)] {
+        let other_version = json!({"id": ID, "name": "note", "payload": payload});
+        let error = jobs.run(stored(other_version)).await.unwrap_err();
+        let text = "the payload of job `note` does not parse";
+        assert!(error.to_string().contains(text), "{error}");
+        assert!(matches!(
+            error.downcast_ref(),
+            Some(RunJobError::Payload { .. })
+        ));
+    }
+
+    let job = StoredJob::new(&note("panic")).unwrap();
+    let error = jobs.run(job).await.unwrap_err();
+    assert_eq!(error.to_string(), "job `note` panicked: on purpose: a job");
+    assert!(matches!(
+        error.downcast_ref(),
+        Some(RunJobError::Panicked { .. })
+    ));
+}
+
+#[tokio::test]
+async fn what_is_no_job_is_read_fails_by_name_and_is_written_as_it_was() {
+    for json in [
+        json!(null),
+        json!([1]),
+        json!("text"),
+        json!({"name": "note"}),
+        json!({"id": 7, "name": "note"}),
+    ] {
+        let read = stored(json.clone());
+        assert_eq!(serde_json::to_value(&read).unwrap(), json);
+        let error = notes(&Log::default()).run(read).await.unwrap_err();
+        assert!(matches!(
+            error.downcast_ref(),
+            Some(RunJobError::Unreadable)
+        ));
+    }
+}
+
+#[test]
+fn a_stored_job_is_read_as_it_was_written() {
+    let job = StoredJob::new(&note("text")).unwrap();
+    let json = serde_json::to_string(&job).unwrap();
+    assert_eq!(serde_json::from_str::<StoredJob>(&json).unwrap(), job);
+    assert!(
+        !format!("{job:?}").contains("text"),
+        "the payload is not for a log"
+    );
+}
+
+#[derive(Debug)]
+struct OwnError;
+
+impl std::fmt::Display for OwnError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("its own")
+    }
+}
+
+impl std::error::Error for OwnError {}
+
+#[derive(Serialize, Deserialize)]
+struct Fails;
+
+impl Job for Fails {
+    const NAME: &'static str = "fails";
+    type State = ();
+
+    async fn run(self, (): (), _: JobContext) -> TaskResult {
+        Err(OwnError.into())
+    }
+}
+
+#[tokio::test]
+async fn a_job_s_own_error_comes_out_as_it_is() {
+    let jobs = Jobs::new(()).register::<Fails>();
+    let error = jobs.run(StoredJob::new(&Fails).unwrap()).await.unwrap_err();
+    assert!(error.is::<OwnError>());
+}
+
+/// Panics when it is dropped, unless that is while it unwinds.
+#[derive(Serialize, Deserialize)]
+struct Brittle {
+    for_ever: bool,
+}
+
+impl Drop for Brittle {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            panic!("on purpose: a destructor");
+        }
+    }
+}
+
+impl Job for Brittle {
+    const NAME: &'static str = "brittle";
+    type State = ();
+
+    async fn run(self, (): (), _: JobContext) -> TaskResult {
+        if self.for_ever {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_destructor_that_panics_harms_no_worker() {
+    let jobs = Jobs::new(()).register::<Brittle>();
+    let of =
+        |for_ever| stored(json!({"id": ID, "name": "brittle", "payload": {"for_ever": for_ever}}));
+    let error = jobs.run(of(false)).await.unwrap_err();
+    assert!(error.to_string().contains("on purpose: a destructor"));
+    let mut running = Box::pin(jobs.run(of(true)));
+    assert!(futures_util::poll!(&mut running).is_pending());
+    drop(running);
+}
