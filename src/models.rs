@@ -24,6 +24,7 @@ use crate::{
     lanes::{Lane, Lanes},
     outcome::Verdict,
     queue::Queue,
+    warm::Warm,
 };
 
 /// Runs a batch here and now.
@@ -259,6 +260,20 @@ fn what_lanes_are_given_is_taken_or_given_back() {
             .sum();
         lanes.close();
         assert_eq!(lane.join().unwrap() + given_back, 3);
+    });
+}
+
+#[test]
+fn what_a_thread_is_given_while_it_looks_out_it_takes() {
+    check("give and look out", || {
+        let warm = Arc::new(Warm::default());
+        let looking = Arc::clone(&warm);
+        let thread = thread::spawn(move || looking.look_out().unwrap_or(0));
+        let given_back: usize = [1, 2]
+            .into_iter()
+            .filter_map(|work| warm.give(work).err())
+            .sum();
+        assert_eq!(thread.join().unwrap() + given_back, 3);
     });
 }
 

@@ -15,7 +15,11 @@ use std::{
 use crate::sync::{AtomicUsize, Mutex, Ordering, lock, yield_now};
 
 /// How long a thread looks out.
-const PATIENCE: Duration = Duration::from_micros(50);
+const PATIENCE: Duration = if cfg!(all(test, background_tasks_loom)) {
+    Duration::ZERO // in a model no time passes
+} else {
+    Duration::from_micros(50)
+};
 
 /// So many threads of a runner look out at once.
 const SEATS: usize = 2;
@@ -93,17 +97,21 @@ impl<T> Warm<T> {
 
 impl<T> Seat<T> {
     fn turn(&self, from: usize, to: usize) -> bool {
-        self.state.load(Ordering::Relaxed) == from // spares others the cache line
-            && self
-                .state
-                .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)
-                .is_ok()
+        // A look first spares others the cache line. Not in a model: loom does not try what else such a look could see.
+        let looks = !cfg!(all(test, background_tasks_loom));
+        if looks && self.state.load(Ordering::Relaxed) != from {
+            return false;
+        }
+        let turned = self
+            .state
+            .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst);
+        turned.is_ok()
     }
 
     fn look_out(&self) -> Option<T> {
         let begun = Instant::now();
         while self.state.load(Ordering::SeqCst) != GIVEN {
-            if begun.elapsed() > PATIENCE && self.turn(LOOKING_OUT, FREE) {
+            if begun.elapsed() >= PATIENCE && self.turn(LOOKING_OUT, FREE) {
                 return None;
             }
             yield_now(); // whoever has something to do goes first
@@ -125,5 +133,53 @@ impl<T> Default for Warm<T> {
             left_out: AtomicUsize::new(0),
             last_break: AtomicUsize::new(0),
         }
+    }
+}
+
+#[cfg(all(test, not(background_tasks_loom)))]
+mod tests {
+    use std::{sync::Arc, thread};
+
+    use super::*;
+
+    #[test]
+    fn nobody_looks_out_and_it_comes_back() {
+        assert_eq!(Warm::default().give(1), Err(1));
+    }
+
+    #[test]
+    fn whoever_looks_out_has_it_and_the_next_comes_back() {
+        let warm = Arc::new(Warm::default());
+        let looking = Arc::clone(&warm);
+        let thread = thread::spawn(move || {
+            loop {
+                if let Some(work) = looking.look_out() {
+                    return work;
+                }
+            }
+        });
+        while warm.give(7).is_err() {
+            yield_now();
+        }
+        assert_eq!(thread.join().unwrap(), 7);
+        assert_eq!(warm.give(8), Err(8));
+    }
+
+    #[test]
+    fn after_a_time_in_vain_more_and_more_are_left_out() {
+        let warm = Warm::<()>::default();
+        let mut breaks = Vec::new();
+        for _ in 0..10 {
+            assert!(!warm.is_left_out());
+            warm.note(false);
+            let mut left_out = 0;
+            while warm.is_left_out() {
+                left_out += 1;
+            }
+            breaks.push(left_out);
+        }
+        assert_eq!(breaks, [1, 2, 4, 8, 16, 32, 64, 128, 256, 256]);
+        warm.note(true);
+        assert!(!warm.is_left_out());
     }
 }

@@ -18,6 +18,7 @@ mod limits;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod order;
+mod reuse;
 mod runtime;
 mod shutdown;
 #[cfg(feature = "jobs")]

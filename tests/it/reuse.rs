@@ -1,0 +1,165 @@
+//! What is used again: queues for the next request, tasks of the runtime for the next batch, threads for the next blocking task.
+
+use std::{
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::Duration,
+};
+
+use http::StatusCode;
+use tokio::{runtime::Handle, task::yield_now};
+use tower_background_tasks::{BackgroundTasks, Runner, Task, TaskEnd};
+
+use crate::support::{Log, full, get, read_all, respond, soon};
+
+/// One request with one task, until the task has ended.
+async fn request(runner: &Runner, path: &str) {
+    let response = respond(runner, get(path), |tasks| {
+        tasks.add_task(async {});
+        full("hello")
+    });
+    read_all(response.await).await;
+    soon(runner.idle()).await;
+}
+
+#[tokio::test]
+async fn a_request_knows_nothing_of_the_one_before() {
+    let runner = Runner::new();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    for (path, status, body) in [("/first", 404, "gone"), ("/second", 200, "here it is")] {
+        let seen = Arc::clone(&seen);
+        let response = respond(&runner, get(path), move |tasks| {
+            let seen = Arc::clone(&seen);
+            tasks.add_task(Task::with_context(|cx| async move {
+                let response = cx.response().unwrap();
+                let status = response.status.unwrap().as_u16();
+                seen.lock().unwrap().push((status, response.body_bytes));
+            }));
+            let mut response = full(body);
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            response
+        });
+        let response = response.await;
+        let info = &runner.tasks()[0];
+        assert_eq!(info.path(), Some(path));
+        read_all(response).await;
+        soon(runner.idle()).await;
+    }
+    assert_eq!(*seen.lock().unwrap(), [(404, 4), (200, 10)]);
+}
+
+#[tokio::test]
+async fn a_queue_that_is_still_held_is_nobody_elses() {
+    let (runner, log) = (Runner::new(), Log::default());
+    let kept = Arc::new(Mutex::new(None));
+    let keep = Arc::clone(&kept);
+    let response = respond(&runner, get("/kept"), move |tasks: BackgroundTasks| {
+        *keep.lock().unwrap() = Some(tasks);
+        full("hello")
+    });
+    read_all(response.await).await;
+    for _ in 0..3 {
+        request(&runner, "/another").await;
+    }
+    let kept = kept.lock().unwrap().take().unwrap();
+    kept.add_task(log.task("late"));
+    assert_eq!(runner.tasks()[0].path(), Some("/kept"));
+    soon(runner.idle()).await;
+    assert_eq!(log.lines(), ["late"]);
+    assert_eq!(runner.stats().added, 4);
+}
+
+#[tokio::test]
+async fn requests_one_after_another_need_one_task_of_the_runtime() {
+    let runner = Runner::new();
+    let alive = || Handle::current().metrics().num_alive_tasks();
+    for _ in 0..20 {
+        request(&runner, "/").await;
+    }
+    assert_eq!(alive(), 1);
+    drop(runner);
+    soon(async {
+        while alive() > 0 {
+            yield_now().await; // it ends with its runner
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn batches_side_by_side_have_a_task_of_the_runtime_each() {
+    let (runner, log) = (Runner::new(), Log::default());
+    request(&runner, "/").await; // leaves a task of the runtime that waits
+    for number in 0..3 {
+        let log = log.clone();
+        let response = respond(&runner, get("/"), move |tasks| {
+            tasks.add_task(log.task(format!("begins {number}")));
+            tasks.add_task(std::future::pending::<()>());
+            full("hello")
+        });
+        read_all(response.await).await;
+    }
+    soon(async {
+        while log.lines().len() < 3 || runner.stats().running < 3 {
+            yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(Handle::current().metrics().num_alive_tasks(), 3);
+    let report = runner.shutdown(Duration::ZERO).await;
+    assert_eq!(report.unfinished().len(), 3);
+}
+
+#[tokio::test]
+async fn what_waits_for_a_runtime_that_goes_away_ends_aborted_once() {
+    let ends = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&ends);
+    let runner = Runner::builder()
+        .on_task_end(move |report| {
+            let aborted = matches!(report.end(), TaskEnd::Aborted);
+            told.lock().unwrap().push(aborted);
+        })
+        .build();
+    let of_runner = runner.clone();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async { request(&of_runner, "/").await });
+        runtime.block_on(async {
+            // A task of the runtime waits, and is given this; but nobody polls it any more.
+            of_runner.add_task(async {});
+        });
+    })
+    .join()
+    .unwrap();
+    soon(runner.idle()).await;
+    runner.add_task(async {}); // by now the runtime is gone
+    soon(runner.idle()).await;
+    assert_eq!(*ends.lock().unwrap(), [false, true, true]);
+}
+
+#[tokio::test]
+async fn a_blocking_task_does_not_wait_behind_another_request_s() {
+    let runner = Runner::new();
+    // Short ones, so that a thread looks out for the next.
+    for _ in 0..50 {
+        let (tell, told) = mpsc::channel();
+        runner.add_blocking_task(move || tell.send(()).unwrap());
+        told.recv().unwrap();
+    }
+    let (release, held) = mpsc::channel::<()>();
+    runner.add_blocking_task(move || held.recv().unwrap());
+    let (tell, told) = mpsc::channel();
+    for number in 0..10 {
+        let tell = tell.clone();
+        runner.add_blocking_task(move || tell.send(number).unwrap());
+    }
+    for _ in 0..10 {
+        told.recv_timeout(Duration::from_secs(20)).unwrap();
+    }
+    release.send(()).unwrap();
+    soon(runner.idle()).await;
+    assert_eq!(runner.stats().completed, 61);
+}
