@@ -10,26 +10,15 @@
 //! 5. Wakers and batches are code of others: they are woken and dropped with no lock held.
 
 use std::{
-    array,
-    cell::Cell,
-    mem,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    array, mem,
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
 use crate::{
     contain::contain,
+    shard::{SHARDS, this_shard},
     sync::{Mutex, lock},
-};
-
-/// So many locks, that the threads of a runtime rarely meet at one.
-const SHARDS: usize = if cfg!(all(test, background_tasks_loom)) {
-    1
-} else {
-    8
 };
 
 /// So many lanes stay in each shard: beyond that many batches at once, each is a task of its own.
@@ -173,18 +162,4 @@ impl<T> Default for Lanes<T> {
             shards: array::from_fn(|_| Mutex::new(shard())),
         }
     }
-}
-
-/// Threads take turns in choosing.
-fn this_shard() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        /// It has no destructor, so it is there even while the thread ends.
-        static SHARD: Cell<Option<usize>> = const { Cell::new(None) };
-    }
-    SHARD.get().unwrap_or_else(|| {
-        let shard = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS; // no more than a number
-        SHARD.set(Some(shard));
-        shard
-    })
 }

@@ -44,6 +44,7 @@ mod registry;
 mod report;
 mod runner;
 mod service;
+mod shard;
 mod shutdown;
 mod slow_poll;
 mod span;

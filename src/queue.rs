@@ -297,8 +297,7 @@ impl Queue {
         };
         runner.take_pending_place()?;
         if state.place.is_none() {
-            let by = Arc::as_ptr(self) as usize / size_of::<Self>();
-            match runner.registry().enter(self, by) {
+            match runner.registry().enter(self) {
                 Ok(place) => state.place = Some(place),
                 Err(Closed) => {
                     runner.give_back_pending_place();

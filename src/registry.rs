@@ -9,11 +9,9 @@ use std::sync::Arc;
 
 use crate::{
     queue::Queue,
+    shard::{SHARDS, this_shard},
     sync::{Mutex, lock},
 };
-
-/// So many locks, that threads rarely meet at one.
-const SHARDS: usize = 8;
 
 pub(crate) struct Registry {
     shards: [Mutex<Shard>; SHARDS],
@@ -38,9 +36,8 @@ pub(crate) struct Place {
 pub(crate) struct Closed;
 
 impl Registry {
-    /// `by` tells which shard to use: something that differs between threads or requests.
-    pub(crate) fn enter(&self, queue: &Arc<Queue>, by: usize) -> Result<Place, Closed> {
-        let shard = by % SHARDS;
+    pub(crate) fn enter(&self, queue: &Arc<Queue>) -> Result<Place, Closed> {
+        let shard = this_shard();
         let mut entries = lock(&self.shards[shard]);
         if entries.closed {
             return Err(Closed);

@@ -1,0 +1,28 @@
+//! [`this_shard`]: which part of something that is kept in parts this thread uses, so that threads rarely meet.
+
+use std::{
+    cell::Cell,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+/// So many parts. One in a model, whose threads are to meet.
+pub(crate) const SHARDS: usize = if cfg!(all(test, background_tasks_loom)) {
+    1
+} else {
+    8
+};
+
+/// A number below [`SHARDS`]. Threads take turns in choosing theirs.
+#[inline]
+pub(crate) fn this_shard() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        /// It has no destructor, so it is there even while the thread ends.
+        static SHARD: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+    SHARD.get().unwrap_or_else(|| {
+        let shard = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS; // no more than a number
+        SHARD.set(Some(shard));
+        shard
+    })
+}
