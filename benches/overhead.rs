@@ -9,7 +9,8 @@ use std::future::ready;
 use common::{
     Budget, is_smoke, median, rounds,
     sides::{
-        BoxSide, bare, idle_layer, ours, ours_blocking, runtime, spawned, spawned_blocking, traced,
+        BoxSide, bare, idle_layer, least, ours, ours_blocking, runtime, spawned, spawned_blocking,
+        traced,
     },
     time,
 };
@@ -86,6 +87,14 @@ fn main() {
         "one task: what layer + task add, over what tokio::spawn adds",
         compare(&runtime, [bare(), ours(1), spawned(1)], 200, added),
         1.5,
+    );
+    budget.tell(
+        "  the least a layer could add, as a share of what TraceLayer adds",
+        compare(&runtime, [bare(), least(0), traced()], 200, added),
+    );
+    budget.tell(
+        "  the least one task could add, over what tokio::spawn adds",
+        compare(&runtime, [bare(), least(1), spawned(1)], 200, added),
     );
     for (tasks, limit) in [(8, 0.8), (64, 0.5)] {
         budget.at_most(

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+mod least;
 pub(crate) mod sides;
 
 /// True where a run has only to show that it works: `BENCH_SMOKE=1`, as in CI.
@@ -42,6 +43,11 @@ impl Budget {
         self.short += usize::from(!holds);
         let verdict = if holds { "holds" } else { "FALLS SHORT" };
         println!("{what:<72} {value:>8.2}  at most {limit:<5} {verdict}");
+    }
+
+    /// Prints a figure that has no limit.
+    pub(crate) fn tell(&self, what: &str, value: f64) {
+        println!("{what:<72} {value:>8.2}");
     }
 
     /// The last line of the table.

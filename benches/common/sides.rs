@@ -6,7 +6,7 @@
 
 use std::{convert::Infallible, future::ready, hint::black_box, pin::Pin};
 
-use axum::{Router, body::Body, routing::get};
+use axum::{Extension, Router, body::Body, routing::get};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt;
@@ -18,6 +18,8 @@ use tokio::{
 use tower::{Layer, Service};
 use tower_background_tasks::{BackgroundTasks, Runner};
 use tower_http::trace::TraceLayer;
+
+use super::least::{Least, List};
 
 pub(crate) fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
@@ -99,6 +101,21 @@ pub(crate) fn traced() -> BoxSide {
 
 pub(crate) fn idle_layer() -> BoxSide {
     side(0, |_| Runner::new().layer().layer(router()))
+}
+
+/// See `least`.
+pub(crate) fn least(tasks: usize) -> BoxSide {
+    let handler = async move |Extension(list): Extension<List>| {
+        for _ in 0..tasks {
+            list.add(ready(()));
+        }
+        "hello"
+    };
+    let router = match tasks {
+        0 => router(),
+        _ => Router::new().route("/", get(handler)),
+    };
+    side(0, |_| Least(router))
 }
 
 pub(crate) fn spawned(tasks: usize) -> BoxSide {
