@@ -1,0 +1,78 @@
+//! PostgreSQL. It needs the extension `hstore`, which is among those that the owner of a database may create.
+
+use apalis_core::{backend::ext::BackendExt, error::WorkerError};
+use apalis_postgres::{Config, PgConnection, PgPool, PostgresStorage};
+use sqlx::{Connection, postgres::PgPoolOptions};
+use tower_background_tasks::{ApalisStore, BoxError, StoredJob};
+
+use super::{Counts, Dead, MISSED_HEARTBEATS, POLL_INTERVAL};
+use crate::{
+    Settings,
+    work::{MAX_ATTEMPTS, Work, run_worker},
+};
+
+/// A PostgreSQL server.
+#[derive(Clone)]
+pub(super) struct Postgres {
+    storage: PostgresStorage<StoredJob>,
+}
+
+impl Postgres {
+    pub(super) async fn connect(settings: &Settings) -> Result<Self, BoxError> {
+        let pool = open(settings).await?;
+        PostgresStorage::setup(&pool).await?;
+        let config = Config::default()
+            .queue(&settings.queue)
+            .batch_size(settings.batch_size)
+            .heartbeat_interval(settings.heartbeat)
+            .missed_heartbeats(MISSED_HEARTBEATS);
+        let storage = PostgresStorage::new(&pool).with_config(config);
+        Ok(Self { storage })
+    }
+
+    pub(super) fn store(&self) -> ApalisStore<PostgresStorage<StoredJob>> {
+        ApalisStore::prepared(self.storage.clone(), |_, task| {
+            task.max_attempts(MAX_ATTEMPTS)
+        })
+    }
+
+    pub(super) async fn work(&self, name: &str, work: &Work) -> Result<(), WorkerError> {
+        let backend = self.storage.clone().poll_with_interval(POLL_INTERVAL);
+        run_worker(name, backend, work).await
+    }
+
+    pub(super) async fn counts(&self) -> Result<Counts, BoxError> {
+        let sql = "SELECT count(*), count(*) FILTER (WHERE status = 'Done'),
+            count(*) FILTER (WHERE status = 'Killed') FROM apalis.jobs WHERE job_type = $1";
+        let row = sqlx::query_as(sql)
+            .bind(self.storage.config().queue.to_string())
+            .fetch_one(self.storage.pool())
+            .await?;
+        Counts::of_row(row)
+    }
+
+    pub(super) async fn dead(&self) -> Result<Vec<Dead>, BoxError> {
+        let sql = "SELECT job, last_result::text FROM apalis.jobs WHERE job_type = $1 AND status = 'Killed'";
+        let rows: Vec<(Vec<u8>, String)> = sqlx::query_as(sql)
+            .bind(self.storage.config().queue.to_string())
+            .fetch_all(self.storage.pool())
+            .await?;
+        Ok(rows.into_iter().map(Dead::of_row).collect())
+    }
+}
+
+async fn open(settings: &Settings) -> Result<PgPool, BoxError> {
+    // A pool would try for its whole time, and then not say why it cannot.
+    PgConnection::connect(&settings.database)
+        .await?
+        .close()
+        .await?;
+    let pool = PgPoolOptions::new().acquire_timeout(settings.store_timeout);
+    Ok(pool.connect(&settings.database).await?)
+}
+
+impl std::fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Postgres").finish_non_exhaustive()
+    }
+}
