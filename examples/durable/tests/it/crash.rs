@@ -40,7 +40,7 @@ fn every_accepted_job_runs_though_server_and_workers_are_killed(engine: Engine) 
         let shipped = scene.wait_until_shipped(&accepted);
         let row = Row::new(engine, &accepted, &shipped, kills);
         print_table(row);
-        assert!(row.accepted > 1000, "too few to mean much: {row:?}");
+        assert!(row.accepted > 500, "too few to mean much: {row:?}");
         assert_eq!(row.lost, 0, "{row:?}");
     });
 }
