@@ -45,12 +45,12 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// The caller has just turned the queue's phase to running.
+    /// The caller has counted the batch.
     pub(crate) fn new(queue: Arc<Queue>, first: Turn) -> Self {
         Self::begin(queue, first, false)
     }
 
-    /// The same, for a batch that was counted when it began, and has yet to take its first task.
+    /// The same, for a batch that has yet to take its first task.
     pub(crate) fn begun(queue: Arc<Queue>) -> Self {
         Self {
             current: None,
@@ -68,9 +68,6 @@ impl Batch {
     }
 
     fn begin(queue: Arc<Queue>, first: Turn, alone: bool) -> Self {
-        if let Some(runner) = queue.runner() {
-            runner.batch_begun();
-        }
         let mut batch = Self::begun(queue);
         batch.current = Some(Execution::new(first));
         batch.alone = alone;
@@ -123,7 +120,7 @@ impl Batch {
         let slot = Arc::new(Mutex::new(Some(cold)));
         let (taken, warm) = (Arc::clone(&slot), Arc::clone(warm));
         runtime.spawn_blocking(move || {
-            let hopped = Instant::now();
+            let hopped = std::time::Instant::now();
             let mut next = lock(&taken).take();
             while let Some(batch) = next {
                 batch.run_blocking(hopped);
@@ -135,7 +132,7 @@ impl Batch {
     }
 
     /// One hop to the blocking pool serves blocking tasks in a row, up to [`HOLDS_THREAD`].
-    fn run_blocking(mut self, hopped: Instant) {
+    fn run_blocking(mut self, hopped: std::time::Instant) {
         self.clock = None; // the pool may have let it wait, and its tasks take their time
         let mut now = Instant::now();
         while let Some(execution) = &mut self.current {
@@ -146,7 +143,7 @@ impl Batch {
             }
             let Some(batch) = self.admitted() else { return };
             now = Instant::now();
-            if !batch.wants_blocking_thread() || now.duration_since(hopped) > HOLDS_THREAD {
+            if !batch.wants_blocking_thread() || hopped.elapsed() > HOLDS_THREAD {
                 return batch.launch();
             }
             self = batch;
@@ -219,7 +216,10 @@ impl Batch {
                 }
                 self.advance(TaskEnd::Aborted);
             }
-            Left::Paused => return Poll::Pending,
+            Left::Paused => {
+                self.clock = None;
+                return Poll::Pending;
+            }
         }
         Poll::Ready(())
     }
@@ -277,10 +277,9 @@ impl Batch {
             self.queue.advance(key, end.is_failure())
         };
         if let Some(current) = ended {
-            span.in_scope(|| self.queue.report(&current, &end));
+            self.queue.report(current, &end, span);
         }
         discard(end);
-        drop(span); // closed by the time that whoever waits for the end hears of it
         self.current = next.map(Execution::new);
         if self.current.is_none() {
             self.end();
@@ -375,12 +374,13 @@ impl Drive {
                 self.let_batch_go();
                 continue;
             }
+            if batch.wants_permit() || batch.wants_blocking_thread() {
+                self.batch = self.batch.take().and_then(Batch::for_this_worker);
+                continue;
+            }
             let end = ready!(batch.poll_current(cx));
             batch.advance(end);
             progress.made_progress();
-            if batch.has_ended || batch.wants_permit() || batch.wants_blocking_thread() {
-                self.batch = self.batch.take().and_then(Batch::for_this_worker);
-            }
         }
         Poll::Ready(())
     }
@@ -397,9 +397,6 @@ impl Batch {
     /// Gives the batch back if its next task is to be polled here. Otherwise it has ended, waits for a place, or is on its way
     /// to the blocking pool.
     fn for_this_worker(self) -> Option<Self> {
-        if self.has_ended {
-            return None;
-        }
         let batch = self.admitted()?;
         if batch.wants_blocking_thread() {
             batch.launch();

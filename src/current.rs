@@ -5,7 +5,7 @@ use std::task::Waker;
 
 use tokio::time::Instant;
 
-use crate::{TaskId, TaskInfo, info::RequestLine, span::TaskSpan, task::Label};
+use crate::{TaskId, TaskInfo, request_line::RequestLine, span::TaskSpan, task::Label};
 
 pub(crate) struct Current {
     pub(crate) label: Label,
@@ -15,6 +15,8 @@ pub(crate) struct Current {
     pub(crate) waker: Option<Waker>,
     /// Nothing until the task begins.
     pub(crate) span: TaskSpan,
+    /// It is skipped because somebody wanted that: a condition, or `OnFailure::Stop`.
+    pub(crate) skipped_by_choice: bool,
 }
 
 impl Current {
@@ -25,6 +27,7 @@ impl Current {
             begun: None,
             waker: None,
             span: TaskSpan::default(),
+            skipped_by_choice: false,
         }
     }
 
@@ -48,6 +51,7 @@ pub(crate) fn info(
         age: now.duration_since(label.added),
         running_for: begun.map(|begun| now.duration_since(begun)),
         request: request.cloned(),
+        is_overdue: false,
     }
 }
 
@@ -56,6 +60,12 @@ pub(crate) fn info(
 pub(crate) struct Key {
     place: usize,
     id: TaskId,
+}
+
+impl Key {
+    pub(crate) fn id(self) -> TaskId {
+        self.id
+    }
 }
 
 /// The current tasks of one queue: one, unless its tasks run concurrently.

@@ -51,6 +51,33 @@ impl TaskEnd {
     }
 }
 
+impl TaskEnd {
+    /// One word, for fields and labels.
+    pub(crate) fn as_str(&self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Failed(_) => "failed",
+            Self::Panicked(_) => "panicked",
+            Self::TimedOut => "timed_out",
+            Self::Skipped => "skipped",
+            Self::Rejected => "rejected",
+            Self::Aborted => "aborted",
+            #[cfg(feature = "jobs")]
+            Self::Spilled => "spilled",
+        }
+    }
+
+    /// What went wrong in the task, in its own words.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn error(&self) -> Option<String> {
+        match self {
+            Self::Failed(error) => Some(with_causes(&**error)),
+            Self::Panicked(message) => Some(message.clone()),
+            _ => None,
+        }
+    }
+}
+
 /// A few words; of an error, its causes too (`connection error: refused`), unless its own text tells them.
 impl fmt::Display for TaskEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -22,6 +22,7 @@ use crate::{
     admission::Permit,
     contain::{contain, contain_drop},
     current::Key,
+    overdue::Thread,
     queue::{Queue, Turn},
     slow_poll::SlowPoll,
     span::TaskSpan,
@@ -185,23 +186,37 @@ impl Execution {
     #[inline]
     fn begin(&mut self, queue: &Arc<Queue>, now: impl FnOnce() -> Instant) -> Result<(), TaskEnd> {
         self.stage = Stage::Running;
-        if !queue.begin(self.key, now()) {
+        // On a thread of its own it begins there.
+        let is_ours = if self.wants_its_own_thread(queue) {
+            queue.is_current(self.key)
+        } else {
+            queue.begin(self.key, now())
+        };
+        if !is_ours {
             return Err(TaskEnd::Aborted);
         }
         let added_in = self.task.take_added_in();
         let label = || queue.label_of(self.key);
-        self.span = TaskSpan::open(label, added_in.as_ref(), queue.runner());
+        self.span = TaskSpan::open(label, added_in.as_ref(), queue.runner(), queue.request());
         drop(added_in); // the request's span may close now
         queue.keep_span(self.key, &self.span);
         if !self.isolate_blocking && self.is_plain(queue) {
             return Ok(());
         }
-        allowed(&mut self.task, queue)?;
+        let (task, key) = (&mut self.task, self.key);
+        self.span.in_scope(|| allowed(task, key, queue))?;
         let timeout = timeout_of(&self.task, queue);
         if timeout.is_some() || self.isolate_blocking {
             self.stage = self.supervised(queue, timeout)?;
         }
         Ok(())
+    }
+
+    /// A blocking task that nobody is to wait for longer than its timeout, or not on this thread.
+    fn wants_its_own_thread(&self, queue: &Queue) -> bool {
+        self.is_blocking()
+            && (self.isolate_blocking || timeout_of(&self.task, queue).is_some())
+            && Handle::try_current().is_ok()
     }
 
     /// True for most tasks: there was a response, or there is none to wait for, and nothing is set that could keep the task from
@@ -221,7 +236,7 @@ impl Execution {
     ) -> Result<Stage, TaskEnd> {
         let has_runtime = Handle::try_current().is_ok();
         match timeout {
-            _ if self.is_blocking() && has_runtime => {
+            _ if self.wants_its_own_thread(queue) => {
                 let own = self.split_off();
                 let end = on_its_own(Arc::clone(queue), own, timeout);
                 Ok(Stage::OnItsOwn(Box::pin(end)))
@@ -283,20 +298,29 @@ pub(crate) fn discard(end: TaskEnd) {
 }
 
 /// Whether the task runs: by its own condition, or the runner's, or by default when there was a response.
-fn allowed(task: &mut Task, queue: &Queue) -> Result<(), TaskEnd> {
+fn allowed(task: &mut Task, key: Key, queue: &Queue) -> Result<(), TaskEnd> {
+    let skipped_by_choice = || {
+        queue.skip_by_choice(key);
+        Err(TaskEnd::Skipped)
+    };
     if queue.stops_on_failure() && queue.is_stopped() {
-        return Err(TaskEnd::Skipped);
+        return skipped_by_choice();
     }
     let Some(response) = queue.outcome() else {
         return Ok(());
     };
     let of_the_runner = queue.runner().and_then(Runner::run_if);
-    let runs = match (task.take_run_if(), of_the_runner) {
-        (Some(condition), _) => contain(|| condition(response)).map_err(TaskEnd::Panicked)?,
-        (None, Some(condition)) => contain(|| condition(response)).map_err(TaskEnd::Panicked)?,
-        (None, None) => response.is_responded(),
+    let holds = match (task.take_run_if(), of_the_runner) {
+        (Some(condition), _) => contain(|| condition(response)),
+        (None, Some(condition)) => contain(|| condition(response)),
+        (None, None) if response.is_responded() => return Ok(()),
+        (None, None) => return Err(TaskEnd::Skipped),
     };
-    if runs { Ok(()) } else { Err(TaskEnd::Skipped) }
+    match holds {
+        Ok(true) => Ok(()),
+        Ok(false) => skipped_by_choice(),
+        Err(panic) => Err(TaskEnd::Panicked(panic)),
+    }
 }
 
 /// Runs a blocking task on the blocking pool and waits for it; with a timeout, no longer than that from its start.
@@ -306,32 +330,40 @@ async fn on_its_own(
     timeout: Option<Duration>,
 ) -> TaskEnd {
     let (started, has_started) = oneshot::channel();
+    let (thread, key, of_thread) = (Thread::default(), execution.key, Arc::clone(&queue));
+    let own = thread.clone();
     let spawned = contain(|| {
         spawn_blocking(move || {
-            if started.send(()).is_err() {
+            let queue = of_thread;
+            if started.send(()).is_err() || !queue.begin(key, Instant::now()) {
                 let _ = contain_drop(execution);
-                return TaskEnd::Aborted; // dropped while it waited for a thread: it was reported, and must not run
+                return TaskEnd::Aborted; // ended while it waited for a thread: it was reported, and must not run
             }
             let end = match execution.poll_task(&queue, &mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(end) => end,
                 Poll::Pending => TaskEnd::Aborted,
             };
             let span = execution.take_span();
-            span.in_scope(|| clear(&mut Some(execution), end))
+            let end = span.in_scope(|| clear(&mut Some(execution), end));
+            own.returned(&queue, key);
+            end
         })
     });
-    let Ok(thread) = spawned else {
+    let Ok(returned) = spawned else {
         return TaskEnd::Aborted;
     };
     if has_started.await.is_err() {
         return TaskEnd::Aborted;
     }
-    let end = async { thread.await.unwrap_or(TaskEnd::Aborted) };
+    let end = async { returned.await.unwrap_or(TaskEnd::Aborted) };
     let Some(timeout) = timeout else {
         return end.await;
     };
     match contain(|| tokio::time::timeout(timeout, end)) {
-        Ok(deadline) => deadline.await.unwrap_or(TaskEnd::TimedOut),
+        Ok(deadline) => deadline.await.unwrap_or_else(|_| {
+            thread.timed_out(&queue, key);
+            TaskEnd::TimedOut
+        }),
         Err(panic) => no_timer(&panic),
     }
 }

@@ -3,9 +3,9 @@
 
 use std::{borrow::Cow, fmt, panic::Location, time::Duration};
 
-use http::{Method, uri::PathAndQuery};
+use http::Method;
 
-use crate::TaskId;
+use crate::{TaskId, request_line::RequestLine};
 
 /// A task that waits or runs: a snapshot.
 ///
@@ -35,6 +35,8 @@ pub struct TaskInfo {
     /// `None` while it waits.
     pub(crate) running_for: Option<Duration>,
     pub(crate) request: Option<RequestLine>,
+    /// It has timed out.
+    pub(crate) is_overdue: bool,
 }
 
 /// Where a task runs.
@@ -55,14 +57,9 @@ pub enum TaskState {
     Waiting,
     /// It runs.
     Running,
-}
-
-/// The request that a queue is of.
-#[derive(Clone, Debug)]
-pub(crate) struct RequestLine {
-    pub(crate) method: Method,
-    /// `None` for a request in authority form (CONNECT).
-    pub(crate) path: Option<PathAndQuery>,
+    /// It is blocking, and has timed out: it has ended ([`TimedOut`](crate::TaskEnd::TimedOut)), but cannot be stopped. Until it
+    /// returns it holds its thread, and its place under the limits.
+    Overdue,
 }
 
 impl TaskInfo {
@@ -89,6 +86,7 @@ impl TaskInfo {
     /// Whether it waits or runs.
     pub fn state(&self) -> TaskState {
         match self.running_for {
+            _ if self.is_overdue => TaskState::Overdue,
             Some(_) => TaskState::Running,
             None => TaskState::Waiting,
         }
@@ -104,28 +102,33 @@ impl TaskInfo {
 
     /// The time since it started to run, or `None` while it waits.
     ///
-    /// Without observer and subscriber, that of tasks that ran before it without once being pending is counted in.
+    /// Without observer and subscriber, this may count from the end of the response: with the wait for a worker, and the tasks that ran
+    /// before it without once being pending.
     pub fn running_for(&self) -> Option<Duration> {
         self.running_for
     }
 
-    /// The method of its request, or `None` for a task of no request.
+    /// The method of its request, or `None` for a task of no request, and of one that came through
+    /// [`Runner::attach`](crate::Runner::attach), which is not told.
     pub fn method(&self) -> Option<&Method> {
         self.request.as_ref().map(|request| &request.method)
     }
 
-    /// The path of its request, without the query, or `None` for a task of no request.
+    /// The path of its request, without the query, or `None` as for [`method`](Self::method).
     pub fn path(&self) -> Option<&str> {
-        let path = self.request.as_ref()?.path.as_ref()?;
-        Some(path.path())
+        self.request.as_ref()?.path()
     }
 }
 
 impl fmt::Display for TaskInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.name.escape_debug(); // it may be a user's input, and this a line of a log
         match self.running_for {
-            Some(time) => write!(f, "{}: running for {time:.1?}", self.name)?,
-            None => write!(f, "{}: waiting for {:.1?}", self.name, self.age)?,
+            Some(time) if self.is_overdue => {
+                write!(f, "{name}: timed out, its thread running for {time:.1?}")?;
+            }
+            Some(time) => write!(f, "{name}: running for {time:.1?}")?,
+            None => write!(f, "{name}: waiting for {:.1?}", self.age)?,
         }
         if let Some(method) = self.method() {
             write!(f, ", for {method} {}", self.path().unwrap_or_default())?;

@@ -116,7 +116,7 @@ pub(crate) fn ended(report: &Report<'_>) {
     #[cfg(feature = "metrics")]
     {
         let task = static_name(report.label.name());
-        counter!(ENDED, "task" => task, "end" => end(report.end)).increment(1);
+        counter!(ENDED, "task" => task, "end" => report.end.as_str()).increment(1);
         match report.begun {
             Some(_) => gauge!(RUNNING, "task" => task).decrement(1.0),
             None => gauge!(PENDING, "task" => task).decrement(1.0),
@@ -141,20 +141,5 @@ fn static_name(name: Cow<'static, str>) -> &'static str {
     match name {
         Cow::Borrowed(name) => name,
         Cow::Owned(_) => "(dynamic)",
-    }
-}
-
-#[cfg(feature = "metrics")]
-fn end(end: &TaskEnd) -> &'static str {
-    match end {
-        TaskEnd::Completed => "completed",
-        TaskEnd::Failed(_) => "failed",
-        TaskEnd::Panicked(_) => "panicked",
-        TaskEnd::TimedOut => "timed_out",
-        TaskEnd::Skipped => "skipped",
-        TaskEnd::Rejected => "rejected",
-        TaskEnd::Aborted => "aborted",
-        #[cfg(feature = "jobs")]
-        TaskEnd::Spilled => "spilled",
     }
 }

@@ -155,6 +155,23 @@ fn adding_against_shutdown() {
 }
 
 #[test]
+fn cancelling_against_the_fast_path() {
+    check("cancel against the fast path", || {
+        let (runner, witness) = (Runner::new(), Witness::new());
+        let queue = Queue::of_response(runner.clone());
+        let id = queue.add(witness.task(0), Location::caller()).unwrap();
+        add(&queue, witness.task(1));
+        let other = runner.clone();
+        let canceller = thread::spawn(move || other.cancel(id));
+        queue.end(verdict());
+        let cancelled = canceller.join().unwrap();
+        assert_eq!(witness.ran().last(), Some(&1));
+        assert_eq!(runner.stats().aborted, u64::from(cancelled));
+        assert_balanced(&runner);
+    });
+}
+
+#[test]
 fn two_shutdowns_tell_the_same() {
     check("two shutdowns", || {
         let runner = Runner::new();

@@ -3,13 +3,14 @@
 //! ```text
 //! Open ──end──▶ Running ◀──add──▶ Idle          (of a request; a queue of no request starts out Idle)
 //! Open ──merge──▶ Merged                        (stand-alone; never ends by itself)
+//! Open, Idle ──nobody holds it──▶ Open          (of another request: see `pool`)
 //! ```
 //!
-//! 1. While the phase is `Running` there is exactly one [`Batch`] of the queue, and it alone takes tasks out. Where tasks run
-//!    concurrently each is a batch of its own, and the phase goes from `Open` to `Idle`.
-//! 2. The one who turns the phase to `Running` makes that batch. It does so with the lock held, and starts it afterwards.
+//! 1. While the phase is `Running` there is exactly one [`Batch`] of the queue, or the [`Start`] of one, and it alone takes tasks
+//!    out. Where tasks run concurrently each is a batch of its own, and the phase goes from `Open` to `Idle`.
+//! 2. The one who turns the phase to `Running` counts that batch with the lock held, and makes and starts it afterwards.
 //! 3. The phase leaves `Running` only when the batch finds no task, in the same critical section.
-//! 4. `ended` is set before the phase leaves `Open`, and never again.
+//! 4. `ended` is set before the phase of a request's queue leaves `Open`, and then stays.
 //! 5. A task is in `tasks`, then in `currents`, and whoever takes it out of there reports its end.
 //! 6. The queue is in the runner's registry while it holds a task in either.
 //! 7. No user code runs under the lock: no destructor of a task, no condition, no observer.
@@ -27,13 +28,13 @@ use crate::{
     batch::Batch,
     contain::{contain, contain_drop},
     current::{Current, Currents, Key, info},
-    info::RequestLine,
     list::TaskList,
     metrics,
     outcome::Verdict,
     pool,
     registry::{Closed, Place},
     report::{self, Report},
+    request_line::RequestLine,
     span::TaskSpan,
     start::Start,
     sync::{Mutex, MutexGuard, OnceLock, get_mut, lock},
@@ -118,10 +119,7 @@ impl Queue {
         let multiplexed = request.version() >= Version::HTTP_2;
         #[cfg(feature = "jobs")]
         let job_side = JobSide::of_request(&runner, request.headers());
-        let request = RequestLine {
-            method: request.method().clone(),
-            path: request.uri().path_and_query().cloned(),
-        };
+        let request = RequestLine::of(request);
         let queue = Self::new(Some(runner), Some(request), multiplexed, Phase::Open);
         #[cfg(feature = "jobs")]
         let queue = Self::with_job_side(queue, job_side);
@@ -147,7 +145,6 @@ impl Queue {
         self.job_side.as_deref()
     }
 
-    #[cfg(feature = "jobs")]
     pub(crate) fn request(&self) -> Option<&RequestLine> {
         self.request.as_ref()
     }
@@ -316,17 +313,30 @@ impl Queue {
             return None;
         }
         if self.starts_on_the_worker(state) {
-            state.phase = Phase::Running;
+            self.batch_begins(state);
             let start = Start::new(Arc::clone(self), state.is_responded());
             return Some(Ready::Start(start));
         }
         let turn = state.next_turn(self.arrived)?;
         Some(Ready::Batch(if self.runs_concurrently() {
+            self.count_batch();
             Batch::of_one(Arc::clone(self), turn)
         } else {
-            state.phase = Phase::Running;
+            self.batch_begins(state);
             Batch::new(Arc::clone(self), turn)
         }))
+    }
+
+    fn batch_begins(&self, state: &mut State) {
+        state.phase = Phase::Running;
+        self.count_batch();
+    }
+
+    /// Under the lock: whoever finds the phase changed finds the batch counted.
+    fn count_batch(&self) {
+        if let Some(runner) = &self.runner {
+            runner.batch_begun();
+        }
     }
 
     /// Whether a worker can take the first task out itself: it needs no place under the runner's limits, nor a blocking thread.
@@ -352,7 +362,7 @@ impl Queue {
             metrics::added(metrics::name_of(&task));
             let current = Current::new(task.label(self.arrived));
             let _ = contain_drop(task);
-            self.report(&current, &TaskEnd::Rejected);
+            self.report(current, &TaskEnd::Rejected, TaskSpan::default());
         }
     }
 
@@ -368,7 +378,7 @@ impl Queue {
         }
         state.ended = Some((verdict, now));
         if self.starts_on_the_worker(&mut state) {
-            state.phase = Phase::Running;
+            self.batch_begins(&mut state);
             drop(state);
             let multiplexed = self.multiplexed;
             let start = Start::new(self, verdict.is_responded());
@@ -378,12 +388,13 @@ impl Queue {
             state.phase = Phase::Idle;
             let mut batches = Vec::with_capacity(state.tasks.len());
             while let Some(turn) = state.next_turn(self.arrived) {
+                self.count_batch();
                 batches.push(Batch::of_one(Arc::clone(&self), turn).at_end(now, self.multiplexed));
             }
             drop(state);
             batches.into_iter().for_each(Batch::start);
         } else if let Some(turn) = state.next_turn(self.arrived) {
-            state.phase = Phase::Running;
+            self.batch_begins(&mut state);
             drop(state);
             let multiplexed = self.multiplexed;
             Batch::new(self, turn).at_end(now, multiplexed).start();
@@ -401,8 +412,8 @@ impl Queue {
     /// The batch's task has ended; `failed` where it did not do what it was to do. On to the next.
     pub(crate) fn advance(&self, key: Key, failed: bool) -> Advance {
         let mut state = lock(&self.state);
-        state.stopped |= failed && self.stops_on_failure();
         let ended = state.currents.take(key);
+        state.stopped |= failed && ended.is_some() && self.stops_on_failure();
         let next = state.next_turn(self.arrived);
         if next.is_none() {
             state.phase = Phase::Idle;
@@ -473,8 +484,8 @@ impl Queue {
     /// A task that is a batch of its own, or is run by hand, has ended: `Some` is for the caller to report.
     pub(crate) fn ended(&self, key: Key, failed: bool) -> Option<Current> {
         let mut state = lock(&self.state);
-        state.stopped |= failed && self.stops_on_failure();
         let ended = state.currents.take(key);
+        state.stopped |= failed && ended.is_some() && self.stops_on_failure();
         self.leave_if_empty(state);
         ended
     }
@@ -551,6 +562,20 @@ impl Queue {
         lock(&self.state).currents.get_mut(key).is_some()
     }
 
+    /// Notes that a task is skipped because somebody wanted that.
+    pub(crate) fn skip_by_choice(&self, key: Key) {
+        if let Some(current) = lock(&self.state).currents.get_mut(key) {
+            current.skipped_by_choice = true;
+        }
+    }
+
+    /// Who a task is that has not ended, and when it began.
+    pub(crate) fn begun(&self, key: Key) -> Option<(Label, Option<Instant>)> {
+        let mut state = lock(&self.state);
+        let current = state.currents.get_mut(key)?;
+        Some((current.label.clone(), current.begun))
+    }
+
     /// Who a task is that has not ended.
     pub(crate) fn label_of(&self, key: Key) -> Option<Label> {
         let mut state = lock(&self.state);
@@ -622,10 +647,10 @@ impl Queue {
     }
 
     /// Reports a task, which the caller has taken out of the queue, as aborted, and wakes who polls it.
-    fn abort_one(&self, current: Current) {
-        let span = current.span.clone();
-        span.in_scope(|| self.report(&current, &TaskEnd::Aborted));
-        if let Some(waker) = current.waker {
+    fn abort_one(&self, mut current: Current) {
+        let waker = current.waker.take();
+        self.report(current, &TaskEnd::Aborted, TaskSpan::default());
+        if let Some(waker) = waker {
             let _ = contain(|| waker.wake()); // code of the runtime's, or of whoever polls `BackgroundTasks::run`
         }
     }
@@ -665,17 +690,24 @@ impl Queue {
             .collect()
     }
 
-    /// Tells the runner how a task ended, which the caller has taken out of the queue.
+    /// Tells the runner how a task ended, which the caller has taken out of the queue. Its spans (`span` is the caller's handle) are
+    /// closed by the time that whoever waits for the end hears of it.
     #[inline]
-    pub(crate) fn report(&self, current: &Current, end: &TaskEnd) {
-        if let Some(runner) = &self.runner {
-            runner.task_ended(&Report {
+    pub(crate) fn report(&self, mut current: Current, end: &TaskEnd, span: TaskSpan) {
+        let Some(runner) = &self.runner else { return };
+        let own = mem::take(&mut current.span);
+        own.in_scope(|| {
+            runner.report(&Report {
                 label: &current.label,
                 end,
                 begun: current.begun,
+                skipped_by_choice: current.skipped_by_choice,
                 response: self.outcome(),
+                request: self.request(),
             });
-        }
+        });
+        drop((own, span));
+        runner.count_ended(end, current.begun.is_some());
     }
 
     /// Moves the tasks of `from` behind this queue's own, and whatever is added to `from` later too.

@@ -2,11 +2,14 @@
 
 use std::{borrow::Cow, fmt, panic::Location, time::Duration};
 
+use http::Method;
 use tokio::time::Instant;
 
 #[cfg(feature = "tracing")]
 use crate::contain::contain;
-use crate::{ResponseOutcome, TaskEnd, TaskId, info::TaskKind, task::Label};
+use crate::{
+    ResponseOutcome, TaskEnd, TaskId, info::TaskKind, request_line::RequestLine, task::Label,
+};
 
 /// A task that has ended, for [`RunnerBuilder::on_task_end`](crate::RunnerBuilder::on_task_end).
 ///
@@ -71,6 +74,17 @@ impl<'a> TaskReport<'a> {
         self.report.ran()
     }
 
+    /// The method of its request; `None` for a task of no request, and of one that came through
+    /// [`Runner::attach`](crate::Runner::attach), which is not told.
+    pub fn method(&self) -> Option<&Method> {
+        self.report.request.map(|request| &request.method)
+    }
+
+    /// The path of its request, without the query; `None` as for [`method`](Self::method).
+    pub fn path(&self) -> Option<&str> {
+        self.report.request.and_then(RequestLine::path)
+    }
+
     /// How its response ended; `None` for a task of no request, and one that ended before its response.
     pub fn response(&self) -> Option<&ResponseOutcome> {
         self.report.response
@@ -120,7 +134,10 @@ pub(crate) struct Report<'a> {
     pub(crate) end: &'a TaskEnd,
     /// `None` where the task never got its turn.
     pub(crate) begun: Option<Instant>,
+    /// Of a task that was skipped: a condition did not hold, or a task before it failed.
+    pub(crate) skipped_by_choice: bool,
     pub(crate) response: Option<&'a ResponseOutcome>,
+    pub(crate) request: Option<&'a RequestLine>,
 }
 
 impl Report<'_> {
@@ -142,9 +159,9 @@ pub(crate) fn log(report: &Report<'_>) {
     #[cfg(feature = "tracing")]
     {
         // Its text is code of the user's as well.
-        let end = contain(|| report.end.to_string());
-        let end = end.unwrap_or_else(|_| "failed: its error cannot be shown".into());
-        let _ = contain(|| report.log(&end));
+        let error = contain(|| report.end.error());
+        let error = error.unwrap_or_else(|_| Some("its error cannot be shown".into()));
+        let _ = contain(|| report.log(error.as_deref()));
     }
     #[cfg(not(feature = "tracing"))]
     let _ = report;
@@ -152,31 +169,36 @@ pub(crate) fn log(report: &Report<'_>) {
 
 #[cfg(feature = "tracing")]
 impl Report<'_> {
-    fn log(&self, end: &str) {
+    fn log(&self, error: Option<&str>) {
+        let response = self.response;
+        let request = self.request;
         macro_rules! log {
             ($level:ident) => {
                 tracing::$level!(
                     target: "tower_background_tasks",
                     {
                         task.id = %self.label.id,
-                        task.name = %self.label.name(),
+                        task.name = &*self.label.name(), // as a `str`: a subscriber escapes it
                         task.kind = self.label.kind().as_str(),
                         task.location = %self.label.location,
-                        response.end = self.response.map(|response| tracing::field::debug(response.end)),
-                        response.status = self.response.and_then(|response| response.status).map(|status| status.as_u16()),
+                        task.end = self.end.as_str(),
+                        error,
+                        request.method = request.map(|request| request.method.as_str()),
+                        request.path = request.and_then(RequestLine::path),
+                        response.end = response.map(|response| tracing::field::debug(response.end)),
+                        response.status = response.and_then(|response| response.status).map(|status| status.as_u16()),
                         waited = ?self.waited(),
                         ran = ?self.ran(),
                     },
-                    "background task {end}",
+                    "background task {}",
+                    self.end.as_str(),
                 )
             };
         }
         match self.end {
             TaskEnd::Completed => log!(debug),
             TaskEnd::Panicked(_) => log!(error),
-            TaskEnd::Skipped if self.response.is_some_and(ResponseOutcome::is_responded) => {
-                log!(debug)
-            }
+            TaskEnd::Skipped if self.skipped_by_choice => log!(debug),
             TaskEnd::Failed(_)
             | TaskEnd::TimedOut
             | TaskEnd::Skipped

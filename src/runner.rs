@@ -20,6 +20,7 @@ use crate::{
     lanes::Lanes,
     metrics,
     outcome::EndWatch,
+    overdue::Overdue,
     queue::Queue,
     registry::Registry,
     report::{self, Report},
@@ -39,6 +40,10 @@ use crate::{
 /// The runner remembers the Tokio runtime of the first request (or of the first task added to the runner itself) and runs
 /// everything there, so that a body that is dropped on a foreign thread still has its tasks run. Without any runtime, and
 /// when the runtime goes away, tasks end [`Aborted`](crate::TaskEnd::Aborted).
+///
+/// Async tasks of different requests share tasks of the runtime, one after another: up to 64 of them wait for the next request in each
+/// of eight groups of threads, until the runner shuts down or its last handle is dropped. So [`tokio::task::id`] does not tell
+/// background tasks apart; [`TaskId`](crate::TaskId) does.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -67,6 +72,7 @@ struct Shared {
     /// How many tasks wait; kept where `max_pending` limits them.
     pending: AtomicUsize,
     registry: Registry,
+    overdue: Overdue,
     lanes: Arc<Lanes<Start>>,
     warm: Arc<Warm<Batch>>,
     /// Cancelled when a shutdown begins.
@@ -98,7 +104,7 @@ impl Runner {
         if let Some(handle) = settings.runtime.take() {
             let _ = runtime.set(handle);
         }
-        metrics::describe();
+        let _ = contain(metrics::describe); // a recorder is code of the user's
         let is_plain = settings.is_plain();
         let limited = settings.max_running.or(settings.max_blocking).is_some();
         let admission =
@@ -112,6 +118,7 @@ impl Runner {
                 counters: Counters::default(),
                 pending: AtomicUsize::new(0),
                 registry: Registry::default(),
+                overdue: Overdue::default(),
                 lanes: Arc::default(),
                 warm: Arc::default(),
                 closing: CancellationToken::new(),
@@ -219,7 +226,8 @@ impl Runner {
         Queue::of_no_request(self.clone()).add(task.into_task(), Location::caller())
     }
 
-    /// What runs and what waits now, those added first in front: what a shutdown would wait for.
+    /// What runs and what waits now, those added first in front: what a shutdown would wait for. And the blocking tasks that have
+    /// timed out and whose threads go on ([`TaskState::Overdue`](crate::TaskState::Overdue)).
     ///
     /// This looks at each queue for a moment, one after the other: a call costs time and memory for each task there is. To keep track
     /// of them costs each request with tasks two short locks more, whether this is called or not.
@@ -227,7 +235,7 @@ impl Runner {
         let now = Instant::now();
         let queues = self.shared.registry.queues();
         let tasks = queues.iter().flat_map(|queue| queue.infos(now));
-        in_order(tasks.collect())
+        in_order(tasks.chain(self.overdue().infos(now)).collect())
     }
 
     /// Waits until every task whose response has ended is done: in a test, that everything a request promised has happened.
@@ -335,18 +343,24 @@ impl Runner {
         self.give_back_pending_place();
     }
 
+    /// Tells of an end; [`count_ended`](Self::count_ended) goes behind it.
     #[inline]
-    pub(crate) fn task_ended(&self, report: &Report<'_>) {
+    pub(crate) fn report(&self, report: &Report<'_>) {
         if self.sees(report.end) {
             self.observe(report);
         }
-        if report.begun.is_none() {
+    }
+
+    /// Counts an end. From now on whoever waits for it may hear of it.
+    #[inline]
+    pub(crate) fn count_ended(&self, end: &TaskEnd, has_begun: bool) {
+        if !has_begun {
             self.shared.counters.task_begun();
-            if !matches!(report.end, TaskEnd::Rejected) {
+            if !matches!(end, TaskEnd::Rejected) {
                 self.give_back_pending_place();
             }
         }
-        self.shared.counters.task_ended(report.end);
+        self.shared.counters.task_ended(end);
         self.tell_if_quiet();
     }
 
@@ -452,6 +466,10 @@ impl Runner {
 
     pub(crate) fn registry(&self) -> &Registry {
         &self.shared.registry
+    }
+
+    pub(crate) fn overdue(&self) -> &Overdue {
+        &self.shared.overdue
     }
 
     pub(crate) fn lanes(&self) -> &Arc<Lanes<Start>> {

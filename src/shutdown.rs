@@ -20,6 +20,7 @@ use crate::{
     admission::Admission,
     contain::contain,
     queue::{Left, Queue},
+    runner::in_order,
 };
 
 /// What [`Runner::shutdown`] had to leave.
@@ -29,6 +30,7 @@ use crate::{
 #[must_use = "it names the tasks that were not finished"]
 pub struct ShutdownReport {
     unfinished: Vec<TaskInfo>,
+    overdue: Vec<TaskInfo>,
     #[cfg(feature = "jobs")]
     pub(crate) spilled: crate::jobs::Spilled,
 }
@@ -43,12 +45,21 @@ impl ShutdownReport {
     pub fn unfinished(&self) -> &[TaskInfo] {
         &self.unfinished
     }
+
+    /// The blocking tasks that had timed out, and whose threads went on when the report was made. They have been reported, and hold up
+    /// the end of the runtime all the same.
+    pub fn overdue(&self) -> &[TaskInfo] {
+        &self.overdue
+    }
 }
 
 impl fmt::Display for ShutdownReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         #[cfg(feature = "jobs")]
         self.spilled.fmt(f)?;
+        for task in &self.overdue {
+            writeln!(f, "{task}")?;
+        }
         if self.is_clean() {
             return f.write_str("all background tasks ended");
         }
@@ -118,8 +129,11 @@ impl Runner {
         }
         #[cfg(feature = "jobs")]
         self.spill_jobs().await;
+        let unfinished = self.abort_all();
+        self.lanes().close();
         ShutdownReport {
-            unfinished: self.abort_all(),
+            unfinished,
+            overdue: in_order(self.overdue().infos(Instant::now())),
             #[cfg(feature = "jobs")]
             spilled: self.job_settings().spilled(),
         }

@@ -55,7 +55,7 @@ fn warn(label: &Label, held: Duration) {
         target: "tower_background_tasks",
         {
             task.id = %label.id,
-            task.name = %label.name(),
+            task.name = &*label.name(), // as a `str`: a subscriber escapes it
             task.location = %label.location,
             ?held,
         },

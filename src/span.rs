@@ -3,7 +3,7 @@
 #[cfg(feature = "tracing")]
 use tracing::{Span, dispatcher::with_default, level_filters::LevelFilter};
 
-use crate::{Runner, task::Label};
+use crate::{Runner, request_line::RequestLine, task::Label};
 #[cfg(feature = "tracing")]
 use crate::{
     builder::SpanRelation,
@@ -48,7 +48,7 @@ impl Drop for AddedIn {
 }
 
 /// The span `background_task` of one task. It is entered around whatever is the task's: each poll, its destructor, its end.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(crate) struct TaskSpan {
     /// `None` where nobody subscribes to it.
     #[cfg(feature = "tracing")]
@@ -62,6 +62,7 @@ impl TaskSpan {
         label: impl FnOnce() -> Option<Label>,
         added_in: Option<&AddedIn>,
         runner: Option<&Runner>,
+        request: Option<&RequestLine>,
     ) -> Self {
         #[cfg(feature = "tracing")]
         {
@@ -75,14 +76,14 @@ impl TaskSpan {
             let added_in = added_in
                 .as_ref()
                 .and_then(|added_in| added_in.span.as_ref());
-            let span = contain(|| open_span(&label, added_in, relation))
+            let span = contain(|| open_span(&label, added_in, relation, request))
                 .ok()
                 .flatten();
             Self { span }
         }
         #[cfg(not(feature = "tracing"))]
         {
-            let _ = (label, added_in, runner);
+            let _ = (label, added_in, runner, request);
             Self::default()
         }
     }
@@ -109,16 +110,23 @@ impl TaskSpan {
 }
 
 #[cfg(feature = "tracing")]
-fn open_span(label: &Label, added_in: Option<&Span>, relation: SpanRelation) -> Option<Box<Span>> {
+fn open_span(
+    label: &Label,
+    added_in: Option<&Span>,
+    relation: SpanRelation,
+    request: Option<&RequestLine>,
+) -> Option<Box<Span>> {
     let open = |parent: Option<tracing::span::Id>| {
         tracing::info_span!(
             target: "tower_background_tasks",
             parent: parent,
             "background_task",
             task.id = %label.id,
-            task.name = %label.name(),
+            task.name = &*label.name(), // as a `str`: a subscriber escapes it
             task.kind = label.kind().as_str(),
             task.location = %label.location,
+            request.method = request.map(|request| request.method.as_str()),
+            request.path = request.and_then(RequestLine::path),
         )
     };
     // An id means something only to the subscriber that gave it, which need not be this thread's.
@@ -138,6 +146,20 @@ fn open_span(label: &Label, added_in: Option<&Span>, relation: SpanRelation) -> 
         _ => open(None),
     };
     (!span.is_disabled()).then(|| Box::new(span))
+}
+
+/// A subscriber is told of each clone; one that panics has none.
+impl Clone for TaskSpan {
+    #[inline]
+    fn clone(&self) -> Self {
+        Self {
+            #[cfg(feature = "tracing")]
+            span: self
+                .span
+                .as_ref()
+                .and_then(|span| contain(|| span.clone()).ok()),
+        }
+    }
 }
 
 /// Leaves a span, contained.

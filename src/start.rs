@@ -31,11 +31,8 @@ pub(crate) struct Start {
 }
 
 impl Start {
-    /// The caller has just turned the queue's phase to running.
+    /// The caller has counted the batch.
     pub(crate) fn new(queue: Arc<Queue>, is_responded: bool) -> Self {
-        if let Some(runner) = queue.runner() {
-            runner.batch_begun();
-        }
         Self {
             queue: Some(queue),
             clock: None,

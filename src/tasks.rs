@@ -265,13 +265,11 @@ impl ByHand<'_> {
             return end;
         };
         let (key, span) = (execution.key(), execution.take_span());
-        span.in_scope(|| {
-            let end = clear(&mut self.0, end);
-            if let Some(current) = self.1.ended(key, end.is_failure()) {
-                self.1.report(&current, &end);
-            }
-            end
-        })
+        let end = span.in_scope(|| clear(&mut self.0, end));
+        if let Some(current) = self.1.ended(key, end.is_failure()) {
+            self.1.report(current, &end, span);
+        }
+        end
     }
 }
 

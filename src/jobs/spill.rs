@@ -18,6 +18,7 @@ use crate::{
     queue::Queue,
     runner::in_order,
     shutdown::elapse,
+    span::TaskSpan,
     sync::{Mutex, lock},
 };
 
@@ -36,7 +37,8 @@ pub(crate) struct Spilled {
 struct Cut {
     runner: Runner,
     queue: Arc<Queue>,
-    current: Current,
+    /// `None` once it is reported.
+    current: Option<Current>,
     stored: StoredJob,
     row: TaskInfo,
     /// `Aborted`, unless the store takes it.
@@ -150,7 +152,7 @@ impl Cut {
             queue: Arc::clone(queue),
             stored: stored.with_attempts(current.begun.is_some().into()),
             row: current.info(queue.request(), now),
-            current,
+            current: Some(current),
             end: TaskEnd::Aborted,
             error: None,
         })
@@ -158,7 +160,11 @@ impl Cut {
 
     /// Wakes whoever polls the job, to drop it.
     fn stop(&mut self) {
-        if let Some(waker) = self.current.waker.take() {
+        let waker = self
+            .current
+            .as_mut()
+            .and_then(|current| current.waker.take());
+        if let Some(waker) = waker {
             let _ = contain(|| waker.wake()); // code of the runtime's
         }
     }
@@ -190,7 +196,8 @@ impl Drop for Cut {
     fn drop(&mut self) {
         let settings = self.runner.job_settings();
         settings.note_spilled(|spilled| self.name(spilled));
-        let span = self.current.span.clone();
-        span.in_scope(|| self.queue.report(&self.current, &self.end));
+        if let Some(current) = self.current.take() {
+            self.queue.report(current, &self.end, TaskSpan::default());
+        }
     }
 }

@@ -2,13 +2,12 @@
 
 use std::{collections::HashMap, fmt};
 
-use http::uri::PathAndQuery;
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned, ser::SerializeStruct,
 };
 use serde_json::Value;
 
-use crate::{Job, JobId, info::RequestLine};
+use crate::{Job, JobId, request_line::RequestLine};
 
 /// A job as a store keeps it: an id, a name and a payload, and where it came from.
 ///
@@ -192,7 +191,7 @@ impl<'de> Deserialize<'de> for StoredJob {
 
 impl From<&RequestLine> for JobRequest {
     fn from(request: &RequestLine) -> Self {
-        let path = request.path.as_ref().map(PathAndQuery::path);
+        let path = request.path();
         Self {
             method: request.method.to_string(),
             path: path.unwrap_or_default().to_owned(),

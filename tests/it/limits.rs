@@ -11,7 +11,7 @@ use http::{Request, StatusCode};
 use tokio::sync::Notify;
 use tower::ServiceExt;
 use tower_background_tasks::{
-    AddTaskError, BackgroundTasks, Order, Runner, RunnerBuilder, Task, TaskState,
+    AddTaskError, BackgroundTasks, Order, Runner, RunnerBuilder, Task, TaskInfo, TaskState,
 };
 
 use crate::support::{Log, full, read_all, soon};
@@ -188,9 +188,22 @@ async fn a_timed_out_blocking_task_keeps_its_place_until_it_returns() {
         tokio::task::yield_now().await;
     }
     assert!(log.lines().is_empty(), "it has no place yet");
-    assert_eq!(runner.tasks()[0].state(), TaskState::Waiting);
+    let states = || {
+        runner
+            .tasks()
+            .iter()
+            .map(TaskInfo::state)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(states(), [TaskState::Overdue, TaskState::Waiting]);
+    assert!(
+        runner.tasks()[0]
+            .to_string()
+            .contains("timed out, its thread running for")
+    );
     drop(release);
     soon(runner.idle()).await;
+    assert!(runner.tasks().is_empty());
     assert_eq!(log.lines(), [r#"["returned"]"#]);
 }
 

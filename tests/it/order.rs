@@ -5,7 +5,10 @@ use http_body_util::BodyExt;
 use tokio::sync::{Notify, mpsc};
 use tower_background_tasks::{BackgroundTasks, Runner, Task};
 
-use std::sync::{Arc, mpsc as std_mpsc};
+use std::{
+    sync::{Arc, mpsc as std_mpsc},
+    thread,
+};
 
 use crate::support::{Log, ScriptedBody, Step, full, get, read_all, respond, soon};
 
@@ -35,12 +38,18 @@ async fn tasks_run_one_after_another_in_the_order_added() {
 }
 
 #[tokio::test]
-async fn async_and_blocking_tasks_keep_their_order_however_they_alternate() {
+async fn async_and_blocking_tasks_keep_their_order_and_their_threads_however_they_alternate() {
     let (runner, log) = (Runner::new(), Log::default());
+    let worker = thread::current().id();
+    let kinds = [0, 0, 1, 1, 0, 1, 0, 1, 1, 1, 0];
     let response = respond(&runner, get("/"), |tasks| {
-        for (line, blocking) in [0, 0, 1, 1, 0, 1, 0, 1, 1, 1, 0].iter().enumerate() {
+        for (line, blocking) in kinds.iter().enumerate() {
             let log = log.clone();
-            let write = move || log.write(line.to_string());
+            let write = move || {
+                // A blocking task is never run by a worker of the runtime.
+                let is_blocking = thread::current().id() != worker;
+                log.write(format!("{line} {}", u8::from(is_blocking)));
+            };
             match blocking {
                 0 => tasks.add_task(async move { write() }),
                 _ => tasks.add_blocking_task(write),
@@ -51,7 +60,8 @@ async fn async_and_blocking_tasks_keep_their_order_however_they_alternate() {
     .await;
     drop(response);
     soon(runner.idle()).await;
-    let expected: Vec<_> = (0..11).map(|line| line.to_string()).collect();
+    let lines = kinds.iter().enumerate();
+    let expected: Vec<_> = lines.map(|(line, kind)| format!("{line} {kind}")).collect();
     assert_eq!(log.lines(), expected);
 }
 

@@ -163,3 +163,100 @@ async fn a_blocking_task_does_not_wait_behind_another_request_s() {
     soon(runner.idle()).await;
     assert_eq!(runner.stats().completed, 61);
 }
+
+#[tokio::test]
+async fn blocking_tasks_reached_by_the_fast_path_never_run_on_the_worker() {
+    let (runner, worker) = (Runner::new(), thread::current().id());
+    let on_worker = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&on_worker);
+    let response = respond(&runner, get("/"), move |tasks| {
+        let note = || {
+            let seen = Arc::clone(&seen);
+            move || seen.lock().unwrap().push(thread::current().id() == worker)
+        };
+        tasks.add_task(async {});
+        tasks.add_blocking_task(note());
+        tasks.add_task(async { Err::<(), _>("on purpose") });
+        tasks.add_blocking_task(note());
+        let (again, late) = (tasks.clone(), note());
+        tasks.add_task(async move { again.add_blocking_task(late) });
+        full("hello")
+    });
+    read_all(response.await).await;
+    soon(runner.idle()).await;
+    assert_eq!(*on_worker.lock().unwrap(), [false; 3]);
+}
+
+#[tokio::test]
+async fn a_blocking_task_whose_async_head_was_cancelled_never_runs_on_the_worker() {
+    for timeout in [None, Some(Duration::from_secs(5))] {
+        let (runner, worker) = (Runner::new(), thread::current().id());
+        let (id, seen) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(None)));
+        let (added, on_worker) = (Arc::clone(&id), Arc::clone(&seen));
+        let response = respond(&runner, get("/"), move |tasks| {
+            let mut head = Task::new(async {});
+            if let Some(timeout) = timeout {
+                head = head.timeout(timeout);
+            }
+            *added.lock().unwrap() = Some(tasks.try_add_task(head).unwrap());
+            let on_worker = Arc::clone(&on_worker);
+            tasks.add_blocking_task(move || {
+                *on_worker.lock().unwrap() = Some(thread::current().id() == worker);
+            });
+            full("hello")
+        });
+        read_all(response.await).await;
+        let id = id.lock().unwrap().unwrap();
+        assert!(runner.cancel(id));
+        soon(runner.idle()).await;
+        assert_eq!(*seen.lock().unwrap(), Some(false));
+    }
+}
+
+#[test]
+fn blocking_tasks_in_a_row_do_not_keep_a_runtime_whose_clock_is_paused_from_going_away() {
+    fn again(tasks: &BackgroundTasks) {
+        thread::sleep(Duration::from_millis(1));
+        let next = tasks.clone();
+        tasks.add_blocking_task(move || again(&next));
+    }
+    let (done, is_done) = mpsc::channel();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let (runner, (began, has_begun)) = (Runner::new(), mpsc::channel());
+        runtime.block_on(async {
+            let response = respond(&runner, get("/"), move |tasks| {
+                let (tasks_, began) = (tasks.clone(), began.clone());
+                tasks.add_blocking_task(move || {
+                    began.send(()).unwrap();
+                    again(&tasks_);
+                });
+                full("hello")
+            });
+            read_all(response.await).await;
+        });
+        has_begun.recv().unwrap();
+        drop(runtime);
+        done.send(()).unwrap();
+    });
+    is_done
+        .recv_timeout(Duration::from_secs(20))
+        .expect("the runtime goes away");
+}
+
+#[tokio::test]
+async fn a_runner_that_has_shut_down_leaves_no_task_of_the_runtime() {
+    let runner = Runner::new();
+    request(&runner, "/").await;
+    assert!(runner.shutdown(Duration::from_secs(1)).await.is_clean());
+    soon(async {
+        while Handle::current().metrics().num_alive_tasks() > 0 {
+            yield_now().await;
+        }
+    })
+    .await;
+}

@@ -9,10 +9,12 @@ use std::{
     time::Duration,
 };
 
-use http::Response;
+use http::{Request, Response};
 use http_body_util::Full;
+use tower::{Layer as _, Service};
 use tower_background_tasks::{
-    BackgroundTasks, OnFailure, Runner, RunnerBuilder, SpanRelation, Task, TaskState,
+    BackgroundTasks, OnFailure, ResponseOutcome, Runner, RunnerBuilder, SpanRelation, Task,
+    TaskState,
 };
 use tracing::{
     Event, Instrument, Level, Subscriber, field::Field, field::Visit, info_span, span,
@@ -198,7 +200,13 @@ async fn each_end_is_one_event_at_a_fitting_level_under_the_tasks_name() {
     assert_eq!(level("times-out"), Level::WARN);
     assert_eq!(level("is-skipped"), Level::DEBUG);
     let fields = end_of("fails").fields;
-    assert_eq!(fields["message"], "background task failed: no mail server");
+    assert_eq!(fields["message"], "background task failed");
+    assert_eq!(
+        (&*fields["task.end"], &*fields["error"]),
+        ("failed", "no mail server")
+    );
+    assert_eq!(end_of("panics").fields["error"], "on purpose");
+    assert!(!end_of("times-out").fields.contains_key("error"));
     assert_eq!(
         (&*fields["task.kind"], &*fields["response.end"]),
         ("async", "Aborted")
@@ -207,6 +215,63 @@ async fn each_end_is_one_event_at_a_fitting_level_under_the_tasks_name() {
     assert!(fields["task.location"].contains("observe/main.rs:"));
     assert!(fields.contains_key("waited") && fields.contains_key("ran"));
     assert_eq!(end_of("panics").fields["task.kind"], "blocking");
+}
+
+/// A request to `/orders?secret=1` through the layer, whose handler adds `task`; the client leaves before its answer.
+async fn request_without_a_response(task: Task) {
+    capture();
+    let runner = Runner::new();
+    let task = Mutex::new(Some(task));
+    let mut service = runner
+        .layer()
+        .layer(tower::service_fn(|request: Request<()>| {
+            let tasks = BackgroundTasks::from_extensions(request.extensions()).unwrap();
+            tasks.add_task(task.lock().unwrap().take().unwrap());
+            std::future::pending::<Result<Response<String>, std::convert::Infallible>>()
+        }));
+    let request = Request::post("/orders?secret=1").body(()).unwrap();
+    drop(service.call(request));
+    runner.idle().await;
+}
+
+#[tokio::test]
+async fn a_skip_for_want_of_a_response_warns_and_one_by_a_condition_does_not() {
+    request_without_a_response(Task::new(async {}).named("wants-a-response")).await;
+    assert_eq!(end_of("wants-a-response").level, Level::WARN);
+    let chosen = Task::new(async {}).run_if(ResponseOutcome::is_success);
+    request_without_a_response(chosen.named("chose-not-to")).await;
+    assert_eq!(end_of("chose-not-to").level, Level::DEBUG);
+}
+
+#[tokio::test]
+async fn the_span_and_the_end_say_for_which_request() {
+    request_without_a_response(
+        Task::new(async {})
+            .named("on-whose-behalf")
+            .run_if(|_| true),
+    )
+    .await;
+    for fields in [
+        end_of("on-whose-behalf").fields,
+        span_of("on-whose-behalf").1.fields,
+    ] {
+        assert_eq!(
+            (&*fields["request.method"], &*fields["request.path"]),
+            ("POST", "/orders")
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_span_is_closed_when_a_shutdown_returns() {
+    for round in 0..50 {
+        let name = format!("closed-by-shutdown-{round}");
+        let runner = run(Runner::builder(), []).await;
+        let task = Task::new(tokio::task::yield_now()).named(name.clone());
+        runner.add_task(task);
+        assert!(runner.shutdown(Duration::from_secs(20)).await.is_clean());
+        assert!(span_of(&name).1.closed, "{name}");
+    }
 }
 
 #[tokio::test]
