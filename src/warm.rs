@@ -5,7 +5,8 @@
 //!
 //! 1. Who gives work to a thread has seen it look out, and is the only one to give it something.
 //! 2. A thread that has stopped looking out is given nothing. What it was given before, it takes.
-//! 3. Looking out costs its thread's time: so where it was in vain, the next times are left out, twice as many after each.
+//! 3. Looking out costs the processor's time: so where it was in vain, or others wanted the processor, the next times are left out,
+//!    twice as many after each.
 
 use std::{
     array,
@@ -20,6 +21,9 @@ const PATIENCE: Duration = if cfg!(all(test, background_tasks_loom)) {
 } else {
     Duration::from_micros(50)
 };
+
+/// Whoever gives way and comes back only after so long has kept somebody else waiting.
+const SOMEBODY_ELSE: Duration = Duration::from_micros(10);
 
 /// So many threads of a runner look out at once.
 const SEATS: usize = 2;
@@ -69,8 +73,8 @@ impl<T> Warm<T> {
             .seats
             .iter()
             .find(|seat| seat.turn(FREE, LOOKING_OUT))?;
-        let work = seat.look_out();
-        self.note(work.is_some());
+        let (work, paid) = seat.look_out();
+        self.note(paid);
         work
     }
 
@@ -83,9 +87,9 @@ impl<T> Warm<T> {
         left > 0
     }
 
-    fn note(&self, found: bool) {
+    fn note(&self, paid: bool) {
         let last = self.last_break.load(Ordering::Relaxed);
-        let next = if found {
+        let next = if paid {
             0
         } else {
             (last * 2).clamp(1, LONGEST_BREAK)
@@ -108,17 +112,20 @@ impl<T> Seat<T> {
         turned.is_ok()
     }
 
-    fn look_out(&self) -> Option<T> {
-        let begun = Instant::now();
+    /// What came, and whether looking out has paid: something came, and nobody else wanted the processor.
+    fn look_out(&self) -> (Option<T>, bool) {
+        let (begun, mut wanted) = (Instant::now(), false);
         while self.state.load(Ordering::SeqCst) != GIVEN {
-            if begun.elapsed() >= PATIENCE && self.turn(LOOKING_OUT, FREE) {
-                return None;
+            let waited = begun.elapsed();
+            if (wanted || waited >= PATIENCE) && self.turn(LOOKING_OUT, FREE) {
+                return (None, false);
             }
             yield_now(); // whoever has something to do goes first
+            wanted |= begun.elapsed().saturating_sub(waited) > SOMEBODY_ELSE;
         }
         let work = lock(&self.given).take();
         self.state.store(FREE, Ordering::SeqCst);
-        work
+        (work, !wanted)
     }
 }
 

@@ -182,6 +182,8 @@ fn assert_prompt(client: impl AsyncFnOnce(SocketAddr, Runner) -> Vec<Duration>) 
     drop(stop);
     serving.join().unwrap();
     times.sort();
+    // Of three kinds of answers none is held up: most of all of them are quick, and so are more than two kinds' worth.
     assert!(times[REQUESTS / 2] < Duration::from_millis(5), "{times:?}");
+    assert!(times[REQUESTS * 4 / 5] < BLOCKS / 2, "{times:?}");
     assert_eq!(runner.stats().completed, REQUESTS as u64);
 }
