@@ -52,8 +52,14 @@ impl TaskEnd {
 }
 
 impl TaskEnd {
-    /// One word, for fields and labels.
-    pub(crate) fn as_str(&self) -> &'static str {
+    /// One word, for fields and labels: `completed`, `failed`, `panicked`, `timed_out`, `skipped`, `rejected`, `aborted`, or `spilled`.
+    ///
+    /// ```
+    /// use tower_background_tasks::TaskEnd;
+    ///
+    /// assert_eq!(TaskEnd::TimedOut.as_str(), "timed_out");
+    /// ```
+    pub fn as_str(&self) -> &'static str {
         match self {
             Self::Completed => "completed",
             Self::Failed(_) => "failed",

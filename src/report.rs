@@ -135,6 +135,10 @@ pub(crate) struct Report<'a> {
     /// `None` where the task never got its turn.
     pub(crate) begun: Option<Instant>,
     /// Of a task that was skipped: a condition did not hold, or a task before it failed.
+    #[cfg_attr(
+        not(feature = "tracing"),
+        expect(dead_code, reason = "it sets a level")
+    )]
     pub(crate) skipped_by_choice: bool,
     pub(crate) response: Option<&'a ResponseOutcome>,
     pub(crate) request: Option<&'a RequestLine>,

@@ -1,0 +1,126 @@
+//! How a queue comes to be, and to be used again.
+
+use std::sync::Arc;
+
+use http::{Request, Version};
+use tokio::time::Instant;
+
+use super::{Phase, Queue, State};
+#[cfg(feature = "jobs")]
+use crate::jobs::JobSide;
+use crate::{
+    Runner,
+    current::Currents,
+    list::TaskList,
+    pool,
+    request_line::RequestLine,
+    sync::{Mutex, OnceLock, get_mut},
+};
+
+impl Queue {
+    /// A queue that waits to be attached to a response.
+    pub(crate) fn stand_alone() -> Arc<Self> {
+        Self::new(None, None, true, Phase::Open)
+    }
+
+    /// A queue that waits for the response to `request` to end.
+    pub(crate) fn of_request<B>(runner: Runner, request: &Request<B>) -> Arc<Self> {
+        let multiplexed = request.version() >= Version::HTTP_2;
+        #[cfg(feature = "jobs")]
+        let job_side = JobSide::of_request(&runner, request.headers());
+        let request = RequestLine::of(request);
+        let queue = Self::new(Some(runner), Some(request), multiplexed, Phase::Open);
+        #[cfg(feature = "jobs")]
+        let queue = Self::with_job_side(queue, job_side);
+        queue
+    }
+
+    /// Sets what jobs need to know, of a queue that nobody else holds yet.
+    #[cfg(feature = "jobs")]
+    pub(crate) fn with_job_side(mut queue: Arc<Self>, job_side: Option<Box<JobSide>>) -> Arc<Self> {
+        if let Some(queue) = Arc::get_mut(&mut queue) {
+            queue.job_side = job_side;
+        }
+        queue
+    }
+
+    #[cfg(feature = "jobs")]
+    pub(super) fn forget_job_side(&mut self) {
+        self.job_side = None;
+    }
+
+    /// A queue that waits for a response to end, of a request that is not known.
+    pub(crate) fn of_response(runner: Runner) -> Arc<Self> {
+        Self::new(Some(runner), None, true, Phase::Open)
+    }
+
+    /// A queue with no response to wait for.
+    pub(crate) fn of_no_request(runner: Runner) -> Arc<Self> {
+        Self::new(Some(runner), None, true, Phase::Idle)
+    }
+
+    pub(super) fn new(
+        runner: Option<Runner>,
+        request: Option<RequestLine>,
+        multiplexed: bool,
+        phase: Phase,
+    ) -> Arc<Self> {
+        let arrived = Instant::now();
+        let mut queue = pool::take().unwrap_or_else(|| Self::blank(arrived));
+        if let Some(queue) = Arc::get_mut(&mut queue) {
+            queue.runner = runner;
+            queue.request = request;
+            queue.multiplexed = multiplexed;
+            queue.arrived = arrived;
+            get_mut(&mut queue.state).phase = phase;
+        }
+        queue
+    }
+
+    pub(super) fn blank(arrived: Instant) -> Arc<Self> {
+        Arc::new(Self {
+            runner: None,
+            request: None,
+            multiplexed: true,
+            arrived,
+            outcome: OnceLock::new(),
+            state: Mutex::new(State {
+                phase: Phase::Open,
+                tasks: TaskList::default(),
+                currents: Currents::default(),
+                place: None,
+                ended: None,
+                stopped: false,
+            }),
+            #[cfg(feature = "jobs")]
+            job_side: None,
+        })
+    }
+
+    /// Keeps the queue for another request, if nobody else holds it.
+    #[inline]
+    pub(crate) fn let_go(mut queue: Arc<Self>) {
+        if Arc::get_mut(&mut queue).is_some_and(Self::renew) {
+            pool::keep(queue);
+        }
+    }
+
+    /// Makes a queue as good as new, if it is empty.
+    #[inline]
+    pub(super) fn renew(&mut self) -> bool {
+        let state = get_mut(&mut self.state);
+        if !state.tasks.is_empty() || !state.currents.is_empty() || state.place.is_some() {
+            return false;
+        }
+        state.currents.forget_places();
+        state.phase = Phase::Open;
+        state.ended = None;
+        state.stopped = false;
+        self.outcome = OnceLock::new();
+        self.runner = None;
+        self.request = None;
+        #[cfg(feature = "jobs")]
+        self.forget_job_side();
+        true
+    }
+}

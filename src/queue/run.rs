@@ -1,0 +1,262 @@
+//! A queue's tasks take their turns.
+
+use std::{mem, sync::Arc, task::Waker};
+
+use tokio::time::Instant;
+
+use super::{Advance, Phase, Queue, State, Turn};
+use crate::{
+    TaskEnd,
+    batch::Batch,
+    current::{Current, Key},
+    metrics,
+    outcome::Verdict,
+    pool,
+    report::Report,
+    span::TaskSpan,
+    start::Start,
+    sync::{MutexGuard, lock},
+};
+
+impl Queue {
+    pub(super) fn batch_begins(&self, state: &mut State) {
+        state.phase = Phase::Running;
+        self.count_batch();
+    }
+
+    /// Under the lock: whoever finds the phase changed finds the batch counted.
+    pub(super) fn count_batch(&self) {
+        if let Some(runner) = &self.runner {
+            runner.batch_begun();
+        }
+    }
+
+    /// The response has ended: what is queued goes to the runner.
+    pub(crate) fn end(mut self: Arc<Self>, verdict: Verdict) {
+        if Self::nobody_asks(&mut self) {
+            return pool::keep(self);
+        }
+        let now = Instant::now();
+        let mut state = lock(&self.state);
+        if !matches!(state.phase, Phase::Open) {
+            return;
+        }
+        state.ended = Some((verdict, now));
+        if self.starts_on_the_worker(&mut state) {
+            self.batch_begins(&mut state);
+            drop(state);
+            let multiplexed = self.multiplexed;
+            let start = Start::new(self, verdict.is_responded());
+            return start.at_end(now, multiplexed).launch();
+        }
+        if self.runs_concurrently() {
+            state.phase = Phase::Idle;
+            let mut batches = Vec::with_capacity(state.tasks.len());
+            while let Some(turn) = state.next_turn(self.arrived) {
+                self.count_batch();
+                batches.push(Batch::of_one(Arc::clone(&self), turn).at_end(now, self.multiplexed));
+            }
+            drop(state);
+            batches.into_iter().for_each(Batch::start);
+        } else if let Some(turn) = state.next_turn(self.arrived) {
+            self.batch_begins(&mut state);
+            drop(state);
+            let multiplexed = self.multiplexed;
+            Batch::new(self, turn).at_end(now, multiplexed).start();
+        } else {
+            state.phase = Phase::Idle;
+        }
+    }
+
+    /// True for a queue without a task that nobody else holds: none can be added, and nobody can ask how the response went. It is as
+    /// good as new then. For an idle request this saves the clock and the lock.
+    pub(super) fn nobody_asks(queue: &mut Arc<Self>) -> bool {
+        Arc::get_mut(queue).is_some_and(Self::renew)
+    }
+
+    /// The batch's task has ended; `failed` where it did not do what it was to do. On to the next.
+    pub(crate) fn advance(&self, key: Key, failed: bool) -> Advance {
+        let mut state = lock(&self.state);
+        let ended = state.currents.take(key);
+        state.stopped |= failed && ended.is_some() && self.stops_on_failure();
+        let next = state.next_turn(self.arrived);
+        if next.is_none() {
+            state.phase = Phase::Idle;
+            self.leave_if_empty(state);
+        }
+        Advance { ended, next }
+    }
+
+    /// On the fast path: the task of `completed` has, and the next one's turn has come. If nothing is set for that one either, it
+    /// begins in the same critical section, as of `now`; that is what the `bool` says.
+    #[inline]
+    pub(crate) fn advance_plain(
+        &self,
+        completed: Option<Key>,
+        now: Instant,
+    ) -> Option<(Turn, bool)> {
+        let mut state = lock(&self.state);
+        let runner = self.runner.as_ref()?;
+        if completed.is_some_and(|key| state.currents.remove(key)) {
+            runner.count_completed();
+        }
+        let Some(next) = state.next_turn(self.arrived) else {
+            state.phase = Phase::Idle;
+            self.leave_if_empty(state);
+            runner.tell_if_quiet();
+            return None;
+        };
+        let begins = next.task.is_plain() && !next.task.is_blocking();
+        if let (true, Some(current)) = (begins, state.currents.get_mut(next.key)) {
+            current.begun = Some(now);
+            runner.task_begun();
+        }
+        drop(state);
+        if completed.is_some() {
+            runner.tell_if_quiet();
+        }
+        Some((next, begins))
+    }
+
+    /// On the fast path: the task of `completed` has, and the batch goes on later, if this is true.
+    pub(crate) fn pause_plain(&self, completed: Key) -> bool {
+        let mut state = lock(&self.state);
+        let Some(runner) = &self.runner else {
+            return false;
+        };
+        if state.currents.remove(completed) {
+            runner.count_completed();
+        }
+        let goes_on = !state.tasks.is_empty();
+        if !goes_on {
+            state.phase = Phase::Idle;
+        }
+        self.leave_if_empty(state);
+        runner.tell_if_quiet();
+        goes_on
+    }
+
+    /// The turn of the first of the tasks, for a batch that was handed over without one.
+    pub(crate) fn first_turn(&self) -> Option<Turn> {
+        let mut state = lock(&self.state);
+        let turn = state.next_turn(self.arrived);
+        if turn.is_none() {
+            state.phase = Phase::Idle;
+        }
+        turn
+    }
+
+    /// A task that is a batch of its own, or is run by hand, has ended: `Some` is for the caller to report.
+    pub(crate) fn ended(&self, key: Key, failed: bool) -> Option<Current> {
+        let mut state = lock(&self.state);
+        let ended = state.currents.take(key);
+        state.stopped |= failed && ended.is_some() && self.stops_on_failure();
+        self.leave_if_empty(state);
+        ended
+    }
+
+    /// The task begins to run; false where somebody has ended it.
+    pub(crate) fn begin(&self, key: Key, now: Instant) -> bool {
+        let mut state = lock(&self.state);
+        let Some(current) = state.currents.get_mut(key) else {
+            return false;
+        };
+        current.begun = Some(now);
+        let name = metrics::name(&current.label);
+        if let Some(runner) = &self.runner {
+            runner.task_begun(); // under the lock: whoever ends the task finds it counted
+        }
+        drop(state);
+        if self.runner.is_some() {
+            metrics::begun(name);
+        }
+        true
+    }
+
+    /// The task is pending, and `waker` wakes who polls it; false where somebody has ended it.
+    pub(crate) fn park(&self, key: Key, waker: &Waker) -> bool {
+        let is_kept = |current: &Current| {
+            current
+                .waker
+                .as_ref()
+                .is_some_and(|old| old.will_wake(waker))
+        };
+        match lock(&self.state).currents.get_mut(key) {
+            Some(current) if !is_kept(current) => {}
+            Some(_) => return true,
+            None => return false,
+        }
+        // A waker's clone and drop may be anybody's code: not under the lock.
+        let mut waker = Some(waker.clone());
+        let mut state = lock(&self.state);
+        let current = state.currents.get_mut(key);
+        let is_current = current
+            .map(|current| mem::swap(&mut current.waker, &mut waker))
+            .is_some();
+        drop(state);
+        drop(waker);
+        is_current
+    }
+
+    /// Keeps the span of a task that begins, for whoever ends it.
+    pub(crate) fn keep_span(&self, key: Key, span: &TaskSpan) {
+        if span.is_none() {
+            return;
+        }
+        let mut span = span.clone();
+        if let Some(current) = lock(&self.state).currents.get_mut(key) {
+            mem::swap(&mut current.span, &mut span);
+        }
+    }
+
+    /// Notes that a task is skipped because somebody wanted that.
+    pub(crate) fn skip_by_choice(&self, key: Key) {
+        if let Some(current) = lock(&self.state).currents.get_mut(key) {
+            current.skipped_by_choice = true;
+        }
+    }
+
+    /// Takes a task out of a queue whose response has not ended, for whoever runs it by hand. Afterwards only a batch may.
+    pub(crate) fn take(&self) -> Option<Turn> {
+        let mut state = lock(&self.state);
+        match state.phase {
+            Phase::Open => state.next_turn(self.arrived),
+            Phase::Running | Phase::Idle | Phase::Merged(_) => None,
+        }
+    }
+
+    /// Tells the runner how a task ended, which the caller has taken out of the queue. Its spans (`span` is the caller's handle) are
+    /// closed by the time that whoever waits for the end hears of it.
+    #[inline]
+    pub(crate) fn report(&self, mut current: Current, end: &TaskEnd, span: TaskSpan) {
+        let Some(runner) = &self.runner else { return };
+        let own = mem::take(&mut current.span);
+        own.in_scope(|| {
+            runner.report(&Report {
+                label: &current.label,
+                end,
+                begun: current.begun,
+                skipped_by_choice: current.skipped_by_choice,
+                response: self.outcome(),
+                request: self.request(),
+            });
+        });
+        drop((own, span));
+        runner.count_ended(end, current.begun.is_some());
+    }
+
+    /// Leaves the registry when there is nothing left to name. The registry's handle may be the last but the caller's: it is
+    /// dropped behind the lock.
+    #[inline]
+    pub(super) fn leave_if_empty(&self, mut state: MutexGuard<'_, State>) {
+        if !state.tasks.is_empty() || !state.currents.is_empty() {
+            return;
+        }
+        let handle = match (state.place.take(), &self.runner) {
+            (Some(place), Some(runner)) => runner.registry().leave(place),
+            _ => None,
+        };
+        drop(state);
+        drop(handle);
+    }
+}
