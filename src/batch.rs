@@ -1,11 +1,10 @@
-//! [`Batch`]: a queue's turn on the runner. Keeps the promises "once", "order" and "never on the connection".
+//! [`Batch`]: a queue's turn on the runner. Keeps the promises "once" and "order".
 //!
-//! A batch is the one right to take tasks out of its queue. It is handed from the async runtime to the blocking pool and
+//! A batch is the one right to take tasks out of its queue, once its [`Start`](crate::start::Start) has become one. It is handed from the async runtime to the blocking pool and
 //! back as the tasks want it, and waits for a place under the runner's limits in between; wherever it is dropped unfinished,
 //! what is left of it ends aborted.
 
 use std::{
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -17,11 +16,10 @@ use crate::{
     TaskEnd,
     admission::Permit,
     contain::contain,
+    drive::Drive,
     execution::{Execution, clear, discard},
-    lanes::Lane,
     plain::{self, Left},
     queue::{Advance, Queue, Turn},
-    start::Start,
     sync::{Mutex, lock},
     warm::Warm,
 };
@@ -41,7 +39,7 @@ pub(crate) struct Batch {
     /// where time may have passed since.
     clock: Option<Instant>,
     /// Before its first task the batch goes to the back of the worker's queue.
-    yields: bool,
+    pub(crate) yields: bool,
 }
 
 impl Batch {
@@ -185,6 +183,50 @@ impl Batch {
         current.is_some_and(|execution| execution.wants_blocking_thread(&self.queue))
     }
 
+    /// The current task's turn on a worker, as far as it goes without waiting.
+    #[inline]
+    pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let progress = ready!(coop::poll_proceed(cx));
+        ready!(self.run_plain(cx));
+        if !self.has_ended && self.current.is_none() {
+            self.take_first();
+        }
+        if !self.is_done_here() {
+            let end = ready!(self.poll_current(cx));
+            self.advance(end);
+            progress.made_progress();
+        }
+        Poll::Ready(())
+    }
+
+    /// True for a batch that has ended, or whose next task cannot be polled by this worker, or not yet.
+    #[inline]
+    pub(crate) fn is_done_here(&self) -> bool {
+        self.has_ended || self.wants_permit() || self.wants_blocking_thread()
+    }
+
+    /// Gives the batch back if its next task is to be polled here after all. Otherwise it has ended, waits for a place, or is on its
+    /// way to the blocking pool.
+    pub(crate) fn for_this_worker(self) -> Option<Self> {
+        if self.has_ended {
+            self.let_go();
+            return None;
+        }
+        let batch = self.admitted()?;
+        if batch.wants_blocking_thread() {
+            batch.launch();
+            return None;
+        }
+        Some(batch)
+    }
+
+    /// Keeps the queue for another request. Threads of the blocking pool do not: they take no requests.
+    fn let_go(self) {
+        let queue = Arc::clone(&self.queue);
+        drop(self);
+        Queue::let_go(queue);
+    }
+
     /// Takes the fast path as far as it goes. Pending where a task on it is, or others are to run first.
     #[inline]
     fn run_plain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -296,112 +338,5 @@ impl Drop for Batch {
                 self.advance(TaskEnd::Aborted);
             }
         }
-    }
-}
-
-/// Runs a batch's tasks one after another, and then the next batch that it is given.
-pub(crate) struct Drive {
-    /// `None` once the batch has begun.
-    start: Option<Start>,
-    /// `None` on the fast path, and once the batch has ended, or gone elsewhere.
-    batch: Option<Batch>,
-    yielded: bool,
-    /// `None` for a batch that is a task of the runtime by itself.
-    lane: Option<Lane<Start>>,
-}
-
-impl Future for Drive {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.get_mut();
-        loop {
-            ready!(this.poll_batch(cx));
-            let Some(lane) = &mut this.lane else {
-                return Poll::Ready(());
-            };
-            let Some(start) = ready!(lane.poll_next(cx)) else {
-                return Poll::Ready(());
-            };
-            this.yielded = !start.yields;
-            this.start = Some(start);
-        }
-    }
-}
-
-impl Drive {
-    pub(crate) fn new(start: Start, lane: Option<Lane<Start>>) -> Self {
-        Self {
-            yielded: !start.yields,
-            start: Some(start),
-            batch: None,
-            lane,
-        }
-    }
-
-    fn batch(batch: Batch) -> Self {
-        Self {
-            yielded: !batch.yields,
-            start: None,
-            batch: Some(batch),
-            lane: None,
-        }
-    }
-
-    fn let_batch_go(&mut self) {
-        if let Some(batch) = self.batch.take() {
-            batch.let_go();
-        }
-    }
-
-    #[inline]
-    fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.yielded {
-            // What is woken from a body's poll or drop runs before the connection's task, which over HTTP/2 has yet to write the
-            // response. Waking itself sends this to the back of the worker's queue, behind the connection.
-            self.yielded = true;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        ready!(Start::run(&mut self.start, &mut self.batch, cx));
-        while let Some(batch) = &mut self.batch {
-            let progress = ready!(coop::poll_proceed(cx));
-            ready!(batch.run_plain(cx));
-            if !batch.has_ended && batch.current.is_none() {
-                batch.take_first();
-            }
-            if batch.has_ended {
-                self.let_batch_go();
-                continue;
-            }
-            if batch.wants_permit() || batch.wants_blocking_thread() {
-                self.batch = self.batch.take().and_then(Batch::for_this_worker);
-                continue;
-            }
-            let end = ready!(batch.poll_current(cx));
-            batch.advance(end);
-            progress.made_progress();
-        }
-        Poll::Ready(())
-    }
-}
-
-impl Batch {
-    /// Of a batch that has ended.
-    fn let_go(self) {
-        let queue = Arc::clone(&self.queue);
-        drop(self);
-        Queue::let_go(queue);
-    }
-
-    /// Gives the batch back if its next task is to be polled here. Otherwise it has ended, waits for a place, or is on its way
-    /// to the blocking pool.
-    fn for_this_worker(self) -> Option<Self> {
-        let batch = self.admitted()?;
-        if batch.wants_blocking_thread() {
-            batch.launch();
-            return None;
-        }
-        Some(batch)
     }
 }

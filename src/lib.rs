@@ -21,6 +21,7 @@ mod contain;
 mod context;
 mod current;
 mod current_queue;
+mod drive;
 mod end;
 mod execution;
 mod future;

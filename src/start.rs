@@ -10,8 +10,9 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    batch::{Batch, Drive},
+    batch::Batch,
     contain::contain,
+    drive::Drive,
     lanes::Lane,
     plain::{self, Left},
     queue::Queue,
@@ -28,6 +29,16 @@ pub(crate) struct Start {
     pub(crate) yields: bool,
     /// There was a response, or there is none to wait for: the tasks may take the fast path.
     is_responded: bool,
+}
+
+/// How far a [`Start`] has come.
+pub(crate) enum Ran {
+    /// No task is left, and the queue is idle.
+    Everything,
+    /// Others are to run first.
+    Paused,
+    /// The rest is for the general path, which is pending or not.
+    ButFor(Batch, Poll<()>),
 }
 
 impl Start {
@@ -62,7 +73,7 @@ impl Start {
         if let Err(start) = runner.lanes().give(self) {
             let lane = Lane::new(Arc::clone(runner.lanes()));
             let runtime = runner.runtime();
-            let drive = Drive::new(start, Some(lane));
+            let drive = Drive::start(start, Some(lane));
             let _ = contain(|| runtime.map(|runtime| runtime.spawn(drive)));
         }
     }
@@ -70,43 +81,37 @@ impl Start {
     /// In a model: runs the tasks here and now.
     #[cfg(all(test, background_tasks_loom))]
     pub(crate) fn launch(self) {
-        crate::models::run(Drive::new(self, None));
+        crate::models::run(Drive::start(self, None));
     }
 
-    /// Takes the fast path as far as it goes. Pending where a task on it is, or others are to run first; what is left of it is in
-    /// `start` or `batch` then.
+    /// Takes the fast path as far as it goes.
     #[inline]
-    pub(crate) fn run(
-        start: &mut Option<Self>,
-        batch: &mut Option<Batch>,
-        cx: &mut Context<'_>,
-    ) -> Poll<()> {
-        let Some(this) = start else {
-            return Poll::Ready(());
-        };
-        let plain = this
+    pub(crate) fn run(&mut self, cx: &mut Context<'_>) -> Ran {
+        let plain = self
             .queue
             .as_ref()
-            .filter(|queue| this.is_responded && queue.is_plain_so_far());
+            .filter(|queue| self.is_responded && queue.is_plain_so_far());
         let Some(queue) = plain else {
-            *batch = this.become_batch();
-            *start = None;
-            return Poll::Ready(());
+            let rest = self.become_batch();
+            return rest.map_or(Ran::Everything, |batch| Ran::ButFor(batch, Poll::Ready(())));
         };
-        let now = this.clock.take().unwrap_or_else(Instant::now);
+        let now = self.clock.take().unwrap_or_else(Instant::now);
         match plain::run(queue, None, cx, now) {
-            Left::Paused => return Poll::Pending,
-            Left::Nothing => this.end(),
-            left => {
-                let mut rest = this.become_batch();
-                let polled = rest.as_mut().map(|batch| batch.leave_plain(left, cx));
-                *batch = rest;
-                *start = None;
-                return polled.unwrap_or(Poll::Ready(()));
+            Left::Paused => Ran::Paused,
+            Left::Nothing => {
+                self.end();
+                Ran::Everything
             }
+            left => self.leave_plain(left, cx),
         }
-        *start = None;
-        Poll::Ready(())
+    }
+
+    fn leave_plain(&mut self, left: Left, cx: &mut Context<'_>) -> Ran {
+        let Some(mut batch) = self.become_batch() else {
+            return Ran::Everything;
+        };
+        let polled = batch.leave_plain(left, cx);
+        Ran::ButFor(batch, polled)
     }
 
     /// A batch that has yet to take its first task.

@@ -1,0 +1,104 @@
+//! [`Drive`]: the task of the runtime in which batches run. Keeps the promise "never on the connection".
+
+use std::{
+    mem,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use crate::{
+    batch::Batch,
+    lanes::Lane,
+    start::{Ran, Start},
+};
+
+/// Runs a batch's tasks one after another, and then the next batch that its lane is given.
+pub(crate) struct Drive {
+    driven: Driven,
+    yielded: bool,
+    /// `None` for a batch that is a task of the runtime by itself.
+    lane: Option<Lane<Start>>,
+}
+
+enum Driven {
+    /// The batch has ended, or gone elsewhere.
+    Nothing,
+    Start(Start),
+    Batch(Batch),
+}
+
+impl Drive {
+    pub(crate) fn start(start: Start, lane: Option<Lane<Start>>) -> Self {
+        Self {
+            yielded: !start.yields,
+            driven: Driven::Start(start),
+            lane,
+        }
+    }
+
+    pub(crate) fn batch(batch: Batch) -> Self {
+        Self {
+            yielded: !batch.yields,
+            driven: Driven::Batch(batch),
+            lane: None,
+        }
+    }
+
+    /// Drives what there is, until it has ended or gone elsewhere.
+    #[inline]
+    fn poll_driven(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.yielded {
+            // What is woken from a body's poll or drop runs before the connection's task, which over HTTP/2 has yet to write the
+            // response. Waking itself sends this to the back of the worker's queue, behind the connection.
+            self.yielded = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        loop {
+            match &mut self.driven {
+                Driven::Nothing => return Poll::Ready(()),
+                Driven::Start(start) => match start.run(cx) {
+                    Ran::Everything => self.driven = Driven::Nothing,
+                    Ran::Paused => return Poll::Pending,
+                    Ran::ButFor(batch, polled) => {
+                        self.driven = Driven::Batch(batch);
+                        ready!(polled);
+                    }
+                },
+                Driven::Batch(batch) => {
+                    ready!(batch.poll_turn(cx));
+                    if batch.is_done_here() {
+                        self.move_batch();
+                    }
+                }
+            }
+        }
+    }
+
+    fn move_batch(&mut self) {
+        if let Driven::Batch(batch) = mem::replace(&mut self.driven, Driven::Nothing) {
+            if let Some(batch) = batch.for_this_worker() {
+                self.driven = Driven::Batch(batch);
+            }
+        }
+    }
+}
+
+impl Future for Drive {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        loop {
+            ready!(this.poll_driven(cx));
+            let Some(lane) = &mut this.lane else {
+                return Poll::Ready(());
+            };
+            let Some(start) = ready!(lane.poll_next(cx)) else {
+                return Poll::Ready(());
+            };
+            this.yielded = !start.yields;
+            this.driven = Driven::Start(start);
+        }
+    }
+}
