@@ -1,11 +1,15 @@
 //! Ending one task, and finding the queue without passing it on.
 
-use std::future::pending;
+use std::{
+    future::pending,
+    sync::{Arc, Mutex, mpsc},
+    time::Duration,
+};
 
 use axum::{Router, body::Body, routing::get};
 use http::Request;
 use tower::{Layer, ServiceExt, service_fn};
-use tower_background_tasks::{BackgroundTasks, Order, Runner, Task, TaskId, TaskState};
+use tower_background_tasks::{BackgroundTasks, OnFailure, Order, Runner, Task, TaskId, TaskState};
 
 use crate::support::{Log, full, read_all, soon};
 
@@ -188,4 +192,53 @@ async fn a_cancelled_or_aborted_task_does_nothing_more() {
         soon(runner.idle()).await;
         assert!(log.lines().is_empty());
     }
+}
+
+#[test]
+fn a_blocking_task_with_a_timeout_that_waits_for_a_thread_waits_and_can_be_cancelled() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let (release, held) = mpsc::channel::<()>();
+        let holds = tokio::task::spawn_blocking(move || held.recv());
+        let runner = Runner::builder()
+            .task_timeout(Duration::from_secs(60))
+            .build();
+        let id = runner
+            .try_add_task(Task::blocking(|| panic!("on purpose: it must not run")))
+            .unwrap();
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(runner.tasks()[0].state(), TaskState::Waiting);
+        assert!(runner.cancel(id));
+        soon(runner.idle()).await;
+        drop(release);
+        let _ = holds.await;
+        let stats = runner.stats();
+        assert_eq!((stats.aborted, stats.panicked), (1, 0));
+    });
+}
+
+#[tokio::test]
+async fn a_task_that_fails_when_it_is_cancelled_stops_nobody() {
+    let runner = Runner::builder().on_failure(OnFailure::Stop).build();
+    let tasks = BackgroundTasks::new();
+    let response = runner.attach(full("hello"), tasks.clone());
+    let (canceller, own) = (runner.clone(), Arc::new(Mutex::new(None)));
+    let id = Arc::clone(&own);
+    let task = async move {
+        let id = id.lock().unwrap().take().unwrap();
+        assert!(canceller.cancel(id));
+        Err::<(), _>("on purpose")
+    };
+    *own.lock().unwrap() = Some(tasks.try_add_task(task).unwrap());
+    tasks.add_task(async {});
+    drop(response);
+    soon(runner.idle()).await;
+    let stats = runner.stats();
+    assert_eq!((stats.aborted, stats.completed, stats.skipped), (1, 1, 0));
 }

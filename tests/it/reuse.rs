@@ -8,7 +8,7 @@ use std::{
 
 use http::StatusCode;
 use tokio::{runtime::Handle, task::yield_now};
-use tower_background_tasks::{BackgroundTasks, Runner, Task, TaskEnd};
+use tower_background_tasks::{BackgroundTasks, OnFailure, Runner, Task, TaskEnd};
 
 use crate::support::{Log, full, get, read_all, respond, soon};
 
@@ -46,6 +46,42 @@ async fn a_request_knows_nothing_of_the_one_before() {
         soon(runner.idle()).await;
     }
     assert_eq!(*seen.lock().unwrap(), [(404, 4), (200, 10)]);
+}
+
+#[tokio::test]
+async fn nor_does_it_know_a_response_before_it_has_its_own() {
+    let runner = Runner::new();
+    request(&runner, "/first").await;
+    let queue = Arc::new(Mutex::new(None));
+    let keep = Arc::clone(&queue);
+    let response = respond(&runner, get("/second"), move |tasks: BackgroundTasks| {
+        tasks.add_task(Task::with_context(|cx| async move {
+            assert!(cx.response().is_none());
+        }));
+        *keep.lock().unwrap() = Some(tasks);
+        full("hello")
+    });
+    let response = response.await;
+    let queue = queue.lock().unwrap().take().unwrap();
+    let ends = queue.run().await; // by hand, before the response has ended
+    assert!(matches!(ends[..], [TaskEnd::Completed]), "{ends:?}");
+    drop(response);
+}
+
+#[tokio::test]
+async fn a_failure_does_not_stop_the_tasks_of_the_next_request() {
+    let runner = Runner::builder().on_failure(OnFailure::Stop).build();
+    for _ in 0..2 {
+        let response = respond(&runner, get("/"), |tasks| {
+            tasks.add_task(async {});
+            tasks.add_task(async { Err::<(), _>("on purpose") });
+            full("hello")
+        });
+        read_all(response.await).await;
+        soon(runner.idle()).await;
+    }
+    let stats = runner.stats();
+    assert_eq!((stats.completed, stats.failed, stats.skipped), (2, 2, 0));
 }
 
 #[tokio::test]
