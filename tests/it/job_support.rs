@@ -99,9 +99,13 @@ impl Store {
 
     pub(crate) fn texts(&self) -> Vec<String> {
         let jobs = self.jobs.lock().unwrap();
-        let text = |job: &StoredJob| job.payload()["text"].as_str().unwrap().to_owned();
-        jobs.iter().map(text).collect()
+        jobs.iter().map(text_of).collect()
     }
+}
+
+fn text_of(job: &StoredJob) -> String {
+    let note: Note = serde_json::from_str(job.payload()).unwrap();
+    note.text
 }
 
 impl JobStore for Store {
@@ -114,7 +118,7 @@ impl JobStore for Store {
                 Mood::Panics => panic!("on purpose: a store"),
                 Mood::NeverAnswers => std::future::pending().await,
                 Mood::Slow(time) => tokio::time::sleep(time).await,
-                Mood::FailsFor(text) if job.payload()["text"] == text => {
+                Mood::FailsFor(text) if text_of(&job) == text => {
                     return Err("the store dislikes it".into());
                 }
                 Mood::Takes | Mood::FailsFor(_) => {}
