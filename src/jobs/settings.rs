@@ -1,8 +1,15 @@
 //! What a [`RunnerBuilder`] is told of jobs.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
-use super::{registered::Registry, spill::Spilled};
+use super::{
+    registered::Registry,
+    spill::{Spill, Spilled},
+};
 use crate::{
     JobStore, Jobs, RunnerBuilder,
     contain::contain,
@@ -20,6 +27,8 @@ pub(crate) struct JobSettings {
     inject: Option<Inject>,
     /// What shutdowns have handed to `spill_store`.
     spilled: Mutex<Spilled>,
+    /// Those under way, of which each keeps the runner.
+    spills: Mutex<Vec<Weak<Spill>>>,
 }
 
 impl Default for JobSettings {
@@ -32,6 +41,7 @@ impl Default for JobSettings {
             spill_timeout: Duration::from_secs(10),
             inject: None,
             spilled: Mutex::default(),
+            spills: Mutex::default(),
         }
     }
 }
@@ -57,6 +67,17 @@ impl JobSettings {
 
     pub(crate) fn note_spilled(&self, note: impl FnOnce(&mut Spilled)) {
         note(&mut lock(&self.spilled));
+    }
+
+    pub(crate) fn note_spill(&self, spill: &Arc<Spill>) {
+        lock(&self.spills).push(Arc::downgrade(spill));
+    }
+
+    pub(crate) fn end_spills(&self) {
+        let spills = lock(&self.spills).clone();
+        for spill in spills.iter().filter_map(Weak::upgrade) {
+            spill.end();
+        }
     }
 }
 

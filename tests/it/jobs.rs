@@ -19,7 +19,7 @@ use tower_background_tasks::{
 };
 
 use crate::{
-    job_support::{Impostor, Mood, Note, Store, add, note, notes},
+    job_support::{Impostor, Mood, Note, Store, Vicious, add, note, notes},
     support::{Log, full, read_all, soon},
 };
 
@@ -235,6 +235,15 @@ async fn a_store_that_fails_panics_or_is_slow_is_an_error_in_time_and_the_job_co
     assert!(error.to_string().contains("within 2s"));
     assert_eq!(error.into_job::<Note>().unwrap(), note("slow"));
     assert!(store.texts().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_push_that_panics_when_it_is_dropped_is_stored_or_late_as_if_it_did_not() {
+    let runner = Runner::builder().job_store(Vicious::Push).build();
+    runner.add_job(note("stored")).await.unwrap();
+    let runner = Runner::builder().job_store(Vicious::PushForEver).build();
+    let error = runner.add_job(note("late")).await.unwrap_err();
+    assert!(matches!(error.kind(), AddJobErrorKind::StoreTimedOut(_)));
 }
 
 #[test]

@@ -161,7 +161,10 @@ async fn a_payload_that_is_nested_too_deep_is_read_with_its_job_and_fails_by_nam
         let ran = Jobs::new(()).register::<Hook>().run(read).await;
         assert_eq!(ran.is_ok(), runs);
         if let Err(error) = ran {
-            assert!(matches!(error.downcast_ref(), Some(RunJobError::Payload { .. })));
+            assert!(matches!(
+                error.downcast_ref(),
+                Some(RunJobError::Payload { .. })
+            ));
         }
     }
 }
@@ -175,7 +178,8 @@ fn floats_come_back_as_they_were() {
         bits ^= bits << 17;
         let float = f64::from_bits(bits);
         if float.is_finite() {
-            let json = serde_json::to_string(&StoredJob::new(&Hook(json!(float))).unwrap()).unwrap();
+            let json =
+                serde_json::to_string(&StoredJob::new(&Hook(json!(float))).unwrap()).unwrap();
             let read: StoredJob = serde_json::from_str(&json).unwrap();
             let back: f64 = serde_json::from_str(read.payload()).unwrap();
             assert_eq!(back.to_bits(), bits);
