@@ -26,7 +26,7 @@ pub use self::apalis::ApalisStore;
 pub use self::{
     add_error::{AddJobError, AddJobErrorKind},
     context::JobContext,
-    id::JobId,
+    id::{JobId, ParseJobIdError},
     job::Job,
     registered::Jobs,
     run::RunJob,

@@ -28,7 +28,7 @@ use crate::{
     runner::in_order,
     shutdown::elapse,
     span::TaskSpan,
-    sync::{Mutex, lock},
+    sync::{Mutex, OnceLock, lock},
 };
 
 /// So many jobs are pushed at once.
@@ -49,6 +49,8 @@ pub(crate) struct Spill {
     /// Pushes are polled and dropped under this lock, contained as they are: whoever ends the spill knows that all is reported then. But for
     /// the one who polls, only those take it whose time is over.
     pushing: Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>,
+    /// Set when it is first polled.
+    begun: OnceLock<()>,
 }
 
 /// A job that was cut off, and has not been reported.
@@ -148,11 +150,14 @@ impl Runner {
         }));
         self.job_settings().note_spill(&spill);
         if let Some(runtime) = self.runtime() {
-            if runtime.spawn(Arc::clone(&spill).run(limit)).await.is_ok() {
-                return;
+            let mut running = runtime.spawn(Arc::clone(&spill).run(limit));
+            match within(limit / 2, &mut running).await {
+                Some(Ok(())) => return,
+                None if spill.is_begun() => return drop(running.await),
+                _ => {}
             }
         }
-        spill.run(limit).await; // there is no runtime, or it has gone
+        spill.run(limit).await; // there is no runtime, it has gone, or nobody drives it
     }
 }
 
@@ -160,12 +165,18 @@ impl Spill {
     fn new(pushing: impl Future<Output = ()> + Send + 'static) -> Self {
         Self {
             pushing: Mutex::new(Some(Box::pin(pushing))),
+            begun: OnceLock::new(),
         }
     }
 
     async fn run(self: Arc<Self>, limit: Duration) {
+        let _ = self.begun.set(());
         within(limit, poll_fn(|cx| self.poll(cx))).await;
         self.end();
+    }
+
+    fn is_begun(&self) -> bool {
+        self.begun.get().is_some()
     }
 
     fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -199,14 +210,14 @@ async fn push_all(store: &dyn JobStore, cuts: VecDeque<Cut>) {
     all((0..LANES).map(|_| lane())).await;
 }
 
-/// Waits, but no longer than `limit`.
-async fn within(limit: Duration, future: impl Future<Output = ()>) {
+/// Waits, but no longer than `limit`: `None` is time that is over.
+async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
     let (mut future, mut over) = (pin!(future), pin!(elapse(limit)));
     poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(()) => Poll::Ready(()),
-        Poll::Pending => over.as_mut().poll(cx),
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => over.as_mut().poll(cx).map(|()| None),
     })
-    .await;
+    .await
 }
 
 /// Polls each until all are done.

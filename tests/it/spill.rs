@@ -252,23 +252,23 @@ async fn a_task_that_shuts_its_own_runner_down_is_aborted_and_the_jobs_are_spill
 }
 
 #[test]
-fn a_runtime_that_nobody_drives_holds_up_no_shutdown_longer_than_the_store_may() {
-    let (log, store) = (Log::default(), Store::new(Mood::Takes));
-    let idle = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
-    let runner = builder(&log, &store)
-        .runtime(idle.handle().clone())
-        .spill_timeout(SECOND / 20)
-        .build();
-    let caller = tokio::runtime::Runtime::new().unwrap();
-    let report = caller.block_on(async {
-        runner.add_job(note("stuck")).await.unwrap();
-        soon(runner.shutdown(SECOND / 20)).await
-    });
-    assert_eq!((report.unfinished().len(), report.spilled().len()), (1, 0));
-    assert!(report.spill_error().is_some());
-    assert_adds_up(&runner);
+fn where_nobody_drives_the_runtime_the_caller_spills_and_waits_no_longer_than_it_may() {
+    for (mood, rows) in [(Mood::Takes, (1, 0)), (Mood::NeverAnswers, (0, 1))] {
+        let (log, store) = (Log::default(), Store::new(mood));
+        let idle = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let runner = builder(&log, &store)
+            .runtime(idle.handle().clone())
+            .spill_timeout(SECOND / 5)
+            .build();
+        let report = tokio::runtime::Runtime::new().unwrap().block_on(async {
+            runner.add_job(note("stuck")).await.unwrap();
+            soon(runner.shutdown(SECOND / 20)).await
+        });
+        assert_eq!((report.spilled().len(), report.unfinished().len()), rows);
+        assert_adds_up(&runner);
+    }
 }
 
 #[test]
