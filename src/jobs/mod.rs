@@ -8,6 +8,7 @@ mod add_error;
 #[cfg(feature = "apalis")]
 mod apalis;
 mod context;
+mod cut;
 mod id;
 mod job;
 mod registered;

@@ -18,16 +18,11 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::store::{push, text_of};
+use super::{cut::Cut, store::push};
 use crate::{
-    BoxError, JobStore, Runner, ShutdownReport, StoredJob, TaskEnd, TaskInfo,
-    contain::contain,
-    current::Current,
-    execution::may_run,
-    queue::Queue,
+    JobStore, Runner, ShutdownReport, TaskEnd, TaskInfo,
     runner::in_order,
     shutdown::elapse,
-    span::TaskSpan,
     sync::{Mutex, OnceLock, lock},
 };
 
@@ -37,9 +32,9 @@ const LANES: usize = 16;
 /// What shutdowns have handed to the store.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Spilled {
-    jobs: Vec<TaskInfo>,
+    pub(super) jobs: Vec<TaskInfo>,
     /// Why the store did not take the first that it did not take.
-    error: Option<String>,
+    pub(super) error: Option<String>,
 }
 
 /// Jobs on their way to the store.
@@ -51,21 +46,6 @@ pub(crate) struct Spill {
     pushing: Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>,
     /// Set when it is first polled.
     begun: OnceLock<()>,
-}
-
-/// A job that was cut off, and has not been reported.
-struct Cut {
-    runner: Runner,
-    queue: Arc<Queue>,
-    /// `None` once it is reported.
-    current: Option<Current>,
-    /// `None` once it is pushed.
-    stored: Option<StoredJob>,
-    row: TaskInfo,
-    /// `Aborted`, unless the store takes it, or it would not have run.
-    end: TaskEnd,
-    /// Why the store did not take it.
-    error: Option<String>,
 }
 
 /// Jobs.
@@ -232,83 +212,4 @@ async fn all<F: Future<Output = ()>>(futures: impl Iterator<Item = F>) {
         }
     })
     .await;
-}
-
-impl Cut {
-    fn new(
-        runner: &Runner,
-        queue: &Arc<Queue>,
-        mut current: Current,
-        now: Instant,
-    ) -> Option<Self> {
-        let stored = Arc::unwrap_or_clone(current.label.kept.take()?);
-        Some(Self {
-            runner: runner.clone(),
-            queue: Arc::clone(queue),
-            stored: Some(stored.with_attempts(current.begun.is_some().into())),
-            row: current.info(queue.request(), now),
-            current: Some(current),
-            end: TaskEnd::Aborted,
-            error: None,
-        })
-    }
-
-    /// Wakes whoever polls the job, to drop it.
-    fn stop(&mut self) {
-        let waker = self
-            .current
-            .as_mut()
-            .and_then(|current| current.waker.take());
-        if let Some(waker) = waker {
-            let _ = contain(|| waker.wake()); // code of the runtime's
-        }
-    }
-
-    /// A job that would not run here, if its turn came now, is not for a worker either.
-    fn judge(&mut self) {
-        let waits = self
-            .current
-            .as_mut()
-            .filter(|current| current.begun.is_none());
-        if let (Some(current), Err(why)) = (waits, may_run(&self.queue, || None)) {
-            current.skipped_by_choice = why.by_choice;
-            self.end = why.end;
-        }
-    }
-
-    fn answered(mut self, pushed: Result<(), BoxError>) {
-        match pushed {
-            Ok(()) => self.end = TaskEnd::Spilled,
-            Err(error) => self.error = Some(text_of(error)),
-        }
-    }
-
-    fn name(&mut self, spilled: &mut Spilled) {
-        match self.end {
-            TaskEnd::Spilled => spilled.jobs.push(self.row.clone()),
-            TaskEnd::Aborted => {
-                self.runner.note_unfinished([self.row.clone()]);
-                let error = self.error.take();
-                spilled
-                    .error
-                    .get_or_insert_with(|| error.unwrap_or_else(|| NO_ANSWER.into()));
-            }
-            _ => {}
-        }
-    }
-}
-
-const NO_ANSWER: &str =
-    "it had not answered when the shutdown's time was over; see `spill_timeout`";
-
-impl Drop for Cut {
-    fn drop(&mut self) {
-        let runner = self.runner.clone();
-        runner
-            .job_settings()
-            .note_spilled(|spilled| self.name(spilled));
-        if let Some(current) = self.current.take() {
-            self.queue.report(current, &self.end, TaskSpan::default());
-        }
-    }
 }
