@@ -26,6 +26,7 @@ use crate::{
     queue::{Queue, Turn},
     slow_poll::SlowPoll,
     span::TaskSpan,
+    task::RunIf,
 };
 
 /// A task whose turn has come.
@@ -297,29 +298,52 @@ pub(crate) fn discard(end: TaskEnd) {
     let _ = contain_drop(end);
 }
 
-/// Whether the task runs: by its own condition, or the runner's, or by default when there was a response.
+/// Why a task does not run.
+pub(crate) struct NotRun {
+    pub(crate) end: TaskEnd,
+    /// Somebody wanted that: a condition, or `OnFailure::Stop`.
+    pub(crate) by_choice: bool,
+}
+
 fn allowed(task: &mut Task, key: Key, queue: &Queue) -> Result<(), TaskEnd> {
-    let skipped_by_choice = || {
-        queue.skip_by_choice(key);
-        Err(TaskEnd::Skipped)
+    may_run(queue, || task.take_run_if()).map_err(|why| {
+        if why.by_choice {
+            queue.skip_by_choice(key);
+        }
+        why.end
+    })
+}
+
+/// Whether a task of `queue` runs: by its own condition, or the runner's, or by default when there was a response. Not to be called with
+/// the queue's lock held.
+pub(crate) fn may_run(
+    queue: &Queue,
+    own_condition: impl FnOnce() -> Option<RunIf>,
+) -> Result<(), NotRun> {
+    let skipped = |by_choice| NotRun {
+        end: TaskEnd::Skipped,
+        by_choice,
     };
     if queue.stops_on_failure() && queue.is_stopped() {
-        return skipped_by_choice();
+        return Err(skipped(true));
     }
     let Some(response) = queue.outcome() else {
         return Ok(());
     };
     let of_the_runner = queue.runner().and_then(Runner::run_if);
-    let holds = match (task.take_run_if(), of_the_runner) {
+    let holds = match (own_condition(), of_the_runner) {
         (Some(condition), _) => contain(|| condition(response)),
         (None, Some(condition)) => contain(|| condition(response)),
         (None, None) if response.is_responded() => return Ok(()),
-        (None, None) => return Err(TaskEnd::Skipped),
+        (None, None) => return Err(skipped(false)),
     };
     match holds {
         Ok(true) => Ok(()),
-        Ok(false) => skipped_by_choice(),
-        Err(panic) => Err(TaskEnd::Panicked(panic)),
+        Ok(false) => Err(skipped(true)),
+        Err(panic) => Err(NotRun {
+            end: TaskEnd::Panicked(panic),
+            by_choice: false,
+        }),
     }
 }
 

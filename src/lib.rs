@@ -72,8 +72,8 @@ pub use self::jobs::ApalisStore;
 #[cfg(feature = "jobs")]
 #[cfg_attr(docsrs, doc(cfg(feature = "jobs")))]
 pub use self::jobs::{
-    AddJobError, AddJobErrorKind, Job, JobContext, JobId, JobRequest, JobStore, Jobs, PushFuture,
-    RunJob, RunJobError, StoredJob,
+    AddJobError, AddJobErrorKind, Job, JobContext, JobId, JobRequest, JobStore, Jobs,
+    ParseJobIdError, PushFuture, RunJob, RunJobError, StoredJob,
 };
 pub use self::{
     add_error::AddTaskError,

@@ -493,11 +493,14 @@ impl Runner {
         self.until(Counters::is_balanced).await;
     }
 
-    /// Keeps the rows of what was aborted, and gives back all of them.
-    pub(crate) fn note_unfinished(&self, rows: Vec<TaskInfo>) -> Vec<TaskInfo> {
-        let mut unfinished = lock(&self.shared.unfinished);
-        unfinished.extend(rows);
-        in_order(unfinished.clone())
+    /// Keeps the rows of what was aborted.
+    pub(crate) fn note_unfinished(&self, rows: impl IntoIterator<Item = TaskInfo>) {
+        lock(&self.shared.unfinished).extend(rows);
+    }
+
+    /// What any shutdown has aborted.
+    pub(crate) fn unfinished(&self) -> Vec<TaskInfo> {
+        in_order(lock(&self.shared.unfinished).clone())
     }
 
     pub(crate) fn batch_begun(&self) {

@@ -83,19 +83,22 @@ impl Runner {
     /// 4. What is left ends [`Aborted`](crate::TaskEnd::Aborted), and is in the report. An async task is dropped at its next
     ///    await point. A blocking task that runs cannot be stopped: it is reported, and its thread goes on.
     ///
-    /// With the feature `jobs` and a `spill_store`, jobs that are left are stopped in the same way, and handed to that store: see
-    /// `RunnerBuilder::spill_store`.
+    /// With the feature `jobs` and a `spill_store`, jobs that are left are stopped in the same way, and handed to that store, for
+    /// which this takes up to `spill_timeout` more: `grace` and that, 10 seconds by default, must fit into the time that whoever
+    /// stops the process gives it. See `RunnerBuilder::spill_store`.
     ///
     /// # More than one call
     ///
     /// Calls may overlap: each waits for its own `grace`, the first that is over aborts what is left, and all then return the
     /// same report. A later call returns it again, at once. A task that calls this waits for itself as well: it is aborted,
-    /// and named, after `grace`.
+    /// and named, after `grace`; jobs are handed over all the same.
     ///
     /// # Cancel safety
     ///
-    /// Dropping this stops the waiting. Tasks stay told, nothing is aborted, and unless all was done by then the runner goes on;
-    /// call it again to finish.
+    /// Dropping this stops the waiting. Tasks stay told. Before the end of `grace` nothing is aborted, and unless all was done by then
+    /// the runner goes on; call it again to finish. After it, while jobs go to a `spill_store`, the rest has been aborted, and the jobs
+    /// go on to the store, on the runner's runtime, for as long as that is driven: call it again to wait for them, and for the report.
+    /// Where the runner has no runtime, they are aborted with it.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -142,7 +145,7 @@ impl Runner {
     /// Aborts what is left, and gives a row for each task that any call of this has aborted.
     pub(crate) fn abort_all(&self) -> Vec<TaskInfo> {
         self.abort_but(|_, _| {});
-        self.note_unfinished(Vec::new())
+        self.unfinished()
     }
 
     /// Aborts what is left, except for what `spare` takes out of it.
@@ -157,7 +160,7 @@ impl Runner {
             .iter()
             .zip(&left)
             .flat_map(|(queue, left)| queue.rows(left, now));
-        self.note_unfinished(rows.collect());
+        self.note_unfinished(rows.collect::<Vec<_>>());
         for (queue, left) in queues.iter().zip(left) {
             queue.abort(left);
         }

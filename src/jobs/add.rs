@@ -88,15 +88,21 @@ async fn add<J: Job>(
     location: &'static Location<'static>,
 ) -> Result<JobId, AddJobError> {
     let registered = registered::<J>(&queue);
+    // A queue with jobs of its own runs them wherever it has been merged into: no store of that one's runner has them.
+    let stays = queue.job_side().is_some_and(|side| side.jobs.is_some());
     let queue = queue.root();
-    match queue
-        .runner()
-        .and_then(|runner| Some((runner, runner.job_settings().store.as_deref()?)))
-    {
+    let runner = queue.runner().filter(|_| !stays);
+    match runner.and_then(|runner| Some((runner, runner.job_settings().store.as_deref()?))) {
         Some((runner, store)) => {
             add_to_store(&queue, runner, store, registered.is_some(), job).await
         }
-        None => add_to_queue(&queue, registered, job, location),
+        None => add_to_queue(
+            &queue,
+            registered,
+            job,
+            location,
+            runner.is_some_and(may_spill),
+        ),
     }
 }
 
@@ -128,11 +134,12 @@ fn add_to_queue<J: Job>(
     registered: Option<Arc<Registered<J>>>,
     job: J,
     location: &'static Location<'static>,
+    may_spill: bool,
 ) -> Result<JobId, AddJobError> {
     let Some(registered) = registered else {
         return Err(AddJobError::not_registered(job));
     };
-    let kept = match may_spill(queue).then(|| stored(queue, &job)).transpose() {
+    let kept = match may_spill.then(|| stored(queue, &job)).transpose() {
         Ok(kept) => kept,
         Err(error) => return Err(AddJobError::not_serialised(job, error)),
     };
@@ -170,9 +177,8 @@ fn registered<J: Job>(queue: &Arc<Queue>) -> Option<Arc<Registered<J>>> {
     }
 }
 
-fn may_spill(queue: &Queue) -> bool {
-    let runner = queue.runner();
-    runner.is_some_and(|runner| runner.job_settings().spill_store.is_some())
+fn may_spill(runner: &Runner) -> bool {
+    runner.job_settings().spill_store.is_some()
 }
 
 fn stored<J: Job>(queue: &Queue, job: &J) -> Result<StoredJob, serde_json::Error> {
@@ -187,7 +193,7 @@ fn trace(queue: &Queue) -> HashMap<String, String> {
         .unwrap_or_default();
     if current.is_empty() {
         let side: Option<&JobSide> = queue.job_side();
-        return side.map(|side| side.trace.clone()).unwrap_or_default();
+        return side.map(JobSide::trace).unwrap_or_default();
     }
     current
 }

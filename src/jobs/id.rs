@@ -1,6 +1,7 @@
 //! [`JobId`].
 
 use std::{
+    error::Error,
     fmt,
     hash::{BuildHasher, RandomState},
     str::FromStr,
@@ -52,12 +53,28 @@ impl fmt::Debug for JobId {
 }
 
 impl FromStr for JobId {
-    type Err = std::num::ParseIntError;
+    type Err = ParseJobIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        u128::from_str_radix(text, 16).map(Self)
+        // A number may have a sign, and any number of digits.
+        let is_digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = is_digits.then(|| u128::from_str_radix(text, 16).ok());
+        number.flatten().map(Self).ok_or(ParseJobIdError)
     }
 }
+
+/// A text is no [`JobId`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ParseJobIdError;
+
+impl fmt::Display for ParseJobIdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no job's id: it must be 32 hexadecimal digits, as `JobId` writes them")
+    }
+}
+
+impl Error for ParseJobIdError {}
 
 impl Serialize for JobId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -87,5 +104,17 @@ mod tests {
             .into_iter()
             .flat_map(|thread| thread.join().unwrap());
         assert_eq!(ids.collect::<HashSet<_>>().len(), 40_000);
+    }
+
+    #[test]
+    fn only_32_hexadecimal_digits_are_one() {
+        let digits = "0f8fad5bd9cb469fa16570867728950e";
+        let upper = digits.to_uppercase();
+        assert_eq!(upper.parse::<JobId>().unwrap().to_string(), digits);
+        let signed = digits.replacen('0', "+", 1);
+        let (short, long) = (&digits[1..], format!("0{digits}"));
+        for odd in [&signed, short, &long, "", "f", &digits.replace('0', "é")] {
+            assert_eq!(odd.parse::<JobId>(), Err(ParseJobIdError), "{odd}");
+        }
     }
 }

@@ -54,6 +54,11 @@ use crate::{JobContext, TaskResult};
 ///
 /// A job may be run by an older or a newer version of the program than the one that stored it. A new field wants
 /// `#[serde(default)]`; what is no longer the same job wants a new name.
+///
+/// # What JSON cannot hold
+///
+/// Stored jobs are JSON, of which `serde_json` writes some that it does not read: a float that is NaN or infinite becomes `null`, and what
+/// is nested deeper than 127 is too deep. Such a job fails when it is run, with [`RunJobError::Payload`](crate::RunJobError::Payload).
 pub trait Job: Serialize + DeserializeOwned + Send + 'static {
     /// What the job is called in stores, logs and reports. It must not change while stored jobs have it.
     const NAME: &'static str;

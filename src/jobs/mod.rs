@@ -8,6 +8,7 @@ mod add_error;
 #[cfg(feature = "apalis")]
 mod apalis;
 mod context;
+mod cut;
 mod id;
 mod job;
 mod registered;
@@ -26,7 +27,7 @@ pub use self::apalis::ApalisStore;
 pub use self::{
     add_error::{AddJobError, AddJobErrorKind},
     context::JobContext,
-    id::JobId,
+    id::{JobId, ParseJobIdError},
     job::Job,
     registered::Jobs,
     run::RunJob,

@@ -2,7 +2,6 @@
 
 use std::{any::Any, collections::BTreeMap, fmt, marker::PhantomData, pin::Pin, sync::Arc};
 
-use serde_json::Value;
 #[cfg(feature = "tracing")]
 use tracing::Span;
 
@@ -80,7 +79,7 @@ pub(crate) trait Entry: Send + Sync {
     fn name(&self) -> &'static str;
 
     /// Parses the payload, and starts the job.
-    fn start(&self, payload: Value, cx: JobContext) -> Result<Running, RunJobError>;
+    fn start(&self, payload: &str, cx: JobContext) -> Result<Running, RunJobError>;
 
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
@@ -276,8 +275,8 @@ impl<J: Job> Entry for Registered<J> {
         J::NAME
     }
 
-    fn start(&self, payload: Value, cx: JobContext) -> Result<Running, RunJobError> {
-        let job: J = serde_json::from_value(payload).map_err(|error| RunJobError::Payload {
+    fn start(&self, payload: &str, cx: JobContext) -> Result<Running, RunJobError> {
+        let job: J = serde_json::from_str(payload).map_err(|error| RunJobError::Payload {
             name: J::NAME.to_owned(),
             error,
         })?;

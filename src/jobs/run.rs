@@ -86,7 +86,7 @@ impl Waiting {
         let span = JobSpan::open(&self.registry, &self.stored, attempt);
         let (payload, request, _) = self.stored.into_parts();
         let cx = JobContext::on_worker(id, name, attempt, request);
-        let job = contain(|| span.in_scope(|| entry.start(payload, cx)));
+        let job = contain(|| span.in_scope(|| entry.start(&payload, cx)));
         let job = job.map_err(|message| panicked(name, message))??;
         Ok(Stage::Running {
             job: Some(job),

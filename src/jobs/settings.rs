@@ -1,8 +1,15 @@
 //! What a [`RunnerBuilder`] is told of jobs.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
-use super::{registered::Registry, spill::Spilled};
+use super::{
+    registered::Registry,
+    spill::{Spill, Spilled},
+};
 use crate::{
     JobStore, Jobs, RunnerBuilder,
     contain::contain,
@@ -20,6 +27,8 @@ pub(crate) struct JobSettings {
     inject: Option<Inject>,
     /// What shutdowns have handed to `spill_store`.
     spilled: Mutex<Spilled>,
+    /// Those under way, of which each keeps the runner.
+    spills: Mutex<Vec<Weak<Spill>>>,
 }
 
 impl Default for JobSettings {
@@ -32,6 +41,7 @@ impl Default for JobSettings {
             spill_timeout: Duration::from_secs(10),
             inject: None,
             spilled: Mutex::default(),
+            spills: Mutex::default(),
         }
     }
 }
@@ -57,6 +67,17 @@ impl JobSettings {
 
     pub(crate) fn note_spilled(&self, note: impl FnOnce(&mut Spilled)) {
         note(&mut lock(&self.spilled));
+    }
+
+    pub(crate) fn note_spill(&self, spill: &Arc<Spill>) {
+        lock(&self.spills).push(Arc::downgrade(spill));
+    }
+
+    pub(crate) fn end_spills(&self) {
+        let spills = lock(&self.spills).clone();
+        for spill in spills.iter().filter_map(Weak::upgrade) {
+            spill.end();
+        }
     }
 }
 
@@ -155,10 +176,13 @@ impl RunnerBuilder {
     /// run, those that wait for their turn, for a place under the limits, or for their response to end. Each that the store takes ends
     /// [`Spilled`](crate::TaskEnd::Spilled), and is in
     /// [`ShutdownReport::spilled`](crate::ShutdownReport::spilled). One that it does not take ends
-    /// [`Aborted`](crate::TaskEnd::Aborted), and is named as unfinished.
+    /// [`Aborted`](crate::TaskEnd::Aborted), and is named as unfinished; where the store had not answered in time, it may have it all the
+    /// same. Jobs that have not begun are pushed first. One that would not run if its turn came now, as its response's end or an earlier
+    /// task's failure keeps it from that, ends as it would then, such as [`Skipped`](crate::TaskEnd::Skipped), and is not pushed.
     ///
     /// What changes for a job that is spilled: it runs at least once (one that was running may have done its work, or a part
-    /// of it), whether or not its response comes to be, and beside the others of its request.
+    /// of it), whether or not a response that has not ended comes to be, and beside the others of its request. One that is in the
+    /// middle of a poll goes on to its next await point here, perhaps beside the worker's run of it.
     ///
     /// Only jobs can be handed over; other tasks are aborted. So are jobs where there is no shutdown: a crash, a `kill -9`, the end of the
     /// runtime, a [`cancel`](crate::Runner::cancel). To survive those, use a [`job_store`](Self::job_store). Jobs that were added to a
@@ -173,6 +197,8 @@ impl RunnerBuilder {
     /// How long a shutdown goes on after its grace period to hand jobs to the [`spill_store`](Self::spill_store), all of them together;
     /// 10 seconds by default. Those that the store has not taken by then are aborted.
     ///
+    /// So a shutdown takes up to its grace period and this.
+    ///
     /// # Panics
     ///
     /// If `timeout` is zero.
@@ -184,7 +210,8 @@ impl RunnerBuilder {
     /// Called when a job is added that may come to a store, to write down the current trace: the headers of W3C's Trace
     /// Context, or whatever the worker's [`Jobs::link_span`](crate::Jobs::link_span) can read.
     ///
-    /// Where this is not set, or writes nothing, the request's own `traceparent` and `tracestate` are passed on as they came.
+    /// Where this is not set, or writes nothing, the request's own `traceparent` and `tracestate` are passed on as they came; one
+    /// that is longer than 256 or 512 bytes is dropped.
     ///
     /// ```
     /// use tower_background_tasks::Runner;

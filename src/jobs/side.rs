@@ -2,26 +2,27 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
 use super::registered::Registry;
 use crate::Runner;
 
-/// The headers of W3C's Trace Context.
-const TRACE_HEADERS: [&str; 2] = ["traceparent", "tracestate"];
+/// The headers of W3C's Trace Context, and how many bytes of each are passed on at most. A `traceparent` has 55, and may have more in a
+/// later version; 512 of `tracestate` are what everybody should pass on.
+const TRACE_HEADERS: [(&str, usize); 2] = [("traceparent", 256), ("tracestate", 512)];
 
 pub(crate) struct JobSide {
     /// Of a stand-alone queue that was made with jobs. Elsewhere the runner has them.
     pub(crate) jobs: Option<Arc<Registry>>,
-    /// The trace that the request came with.
-    pub(crate) trace: HashMap<String, String>,
+    /// The trace that the request came with, in the order of [`TRACE_HEADERS`].
+    trace: [Option<HeaderValue>; 2],
 }
 
 impl JobSide {
     pub(crate) fn of_jobs(jobs: Arc<Registry>) -> Option<Box<Self>> {
         Some(Box::new(Self {
             jobs: Some(jobs),
-            trace: HashMap::new(),
+            trace: [None, None],
         }))
     }
 
@@ -30,13 +31,21 @@ impl JobSide {
         if !runner.job_settings().stores() {
             return None;
         }
-        let header = |name| {
-            Some((
-                String::from(name),
-                headers.get(name)?.to_str().ok()?.to_owned(),
-            ))
+        let trace = TRACE_HEADERS.map(|(name, limit)| {
+            let value = headers.get(name)?;
+            (value.len() <= limit).then(|| value.clone())
+        });
+        let has_trace = trace.iter().any(Option::is_some);
+        has_trace.then(|| Box::new(Self { jobs: None, trace }))
+    }
+
+    /// The trace that the request came with, as far as it is text.
+    pub(crate) fn trace(&self) -> HashMap<String, String> {
+        let values = TRACE_HEADERS.iter().zip(&self.trace);
+        let header = |((name, _), value): (&(&str, usize), &Option<HeaderValue>)| {
+            let value = value.as_ref()?.to_str().ok()?;
+            Some((String::from(*name), value.to_owned()))
         };
-        let trace: HashMap<_, _> = TRACE_HEADERS.into_iter().filter_map(header).collect();
-        (!trace.is_empty()).then(|| Box::new(Self { jobs: None, trace }))
+        values.filter_map(header).collect()
     }
 }

@@ -3,23 +3,27 @@
 //! 1. A job is taken out of its queue first: whoever polls it can no longer end it, and is woken to drop it.
 //! 2. It then is a [`Cut`], whose end is reported once: when the store has answered, or when it is dropped.
 //! 3. It is named, as spilled or unfinished, before it is reported: whoever waits for the reports finds the name.
+//! 4. The cuts are with a [`Spill`], which is a task of the runner's runtime: it goes on though whoever called the shutdown has gone,
+//!    or is itself one of the tasks that were cut off.
 
 use std::{
-    collections::VecDeque, fmt, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration,
+    collections::VecDeque,
+    fmt,
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tokio::time::Instant;
 
-use super::store::push;
+use super::{cut::Cut, store::push};
 use crate::{
-    BoxError, JobStore, Runner, ShutdownReport, StoredJob, TaskEnd, TaskInfo,
-    contain::contain,
-    current::Current,
-    queue::Queue,
+    JobStore, Runner, ShutdownReport, TaskEnd, TaskInfo,
     runner::in_order,
     shutdown::elapse,
-    span::TaskSpan,
-    sync::{Mutex, lock},
+    sync::{Mutex, OnceLock, lock},
 };
 
 /// So many jobs are pushed at once.
@@ -28,23 +32,20 @@ const LANES: usize = 16;
 /// What shutdowns have handed to the store.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Spilled {
-    jobs: Vec<TaskInfo>,
+    pub(super) jobs: Vec<TaskInfo>,
     /// Why the store did not take the first that it did not take.
-    error: Option<String>,
+    pub(super) error: Option<String>,
 }
 
-/// A job that was cut off, and has not been reported.
-struct Cut {
-    runner: Runner,
-    queue: Arc<Queue>,
-    /// `None` once it is reported.
-    current: Option<Current>,
-    stored: StoredJob,
-    row: TaskInfo,
-    /// `Aborted`, unless the store takes it.
-    end: TaskEnd,
-    /// Why the store did not take it.
-    error: Option<String>,
+/// Jobs on their way to the store.
+pub(crate) struct Spill {
+    /// `None` once it has ended.
+    ///
+    /// Pushes are polled and dropped under this lock, contained as they are: whoever ends the spill knows that all is reported then. But for
+    /// the one who polls, only those take it whose time is over.
+    pushing: Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>,
+    /// Set when it is first polled.
+    begun: OnceLock<()>,
 }
 
 /// Jobs.
@@ -89,21 +90,87 @@ impl Runner {
     /// Aborts what is left, but jobs: those it hands to the store that is set for it, if any.
     pub(crate) async fn spill_jobs(&self) {
         let settings = self.job_settings();
-        let Some(store) = settings.spill_store.as_deref() else {
+        if settings.spill_store.is_none() {
             return;
+        }
+        let cuts = self.cut_jobs();
+        let spilled = async {
+            if !cuts.is_empty() {
+                self.spill(cuts).await;
+            }
+            // Another call of `shutdown` may have more under way, whose names belong in this one's report too.
+            self.drained().await;
         };
-        let (mut cuts, now) = (VecDeque::new(), Instant::now());
+        within(settings.spill_timeout, spilled).await;
+        // Nothing is left unless time is over, here or in a runtime that nobody drives.
+        settings.end_spills();
+    }
+
+    /// Cuts off what is left. Of the jobs, those come back that are to be spilled.
+    fn cut_jobs(&self) -> VecDeque<Cut> {
+        let (mut cuts, now) = (Vec::new(), Instant::now());
         self.abort_but(|queue, left| {
             let jobs = queue.jobs_of(left).into_iter();
             cuts.extend(jobs.filter_map(|job| Cut::new(self, queue, job, now)));
         });
         cuts.iter_mut().for_each(Cut::stop);
-        within(settings.spill_timeout, async {
-            push_all(store, cuts).await;
-            // Another call of `shutdown` may have more under way, whose names belong in this one's report too.
-            self.drained().await;
-        })
-        .await;
+        cuts.iter_mut().for_each(Cut::judge);
+        cuts.retain(|cut| matches!(cut.end, TaskEnd::Aborted));
+        // If time runs out, then for those that may have done their work.
+        cuts.sort_by_key(|cut| cut.row.running_for.is_some());
+        cuts.into()
+    }
+
+    async fn spill(&self, cuts: VecDeque<Cut>) {
+        let (runner, limit) = (self.clone(), self.job_settings().spill_timeout);
+        let spill = Arc::new(Spill::new(async move {
+            if let Some(store) = runner.job_settings().spill_store.as_deref() {
+                push_all(store, cuts).await;
+            }
+        }));
+        self.job_settings().note_spill(&spill);
+        if let Some(runtime) = self.runtime() {
+            let mut running = runtime.spawn(Arc::clone(&spill).run(limit));
+            match within(limit / 2, &mut running).await {
+                Some(Ok(())) => return,
+                None if spill.is_begun() => return drop(running.await),
+                _ => {}
+            }
+        }
+        spill.run(limit).await; // there is no runtime, it has gone, or nobody drives it
+    }
+}
+
+impl Spill {
+    fn new(pushing: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self {
+            pushing: Mutex::new(Some(Box::pin(pushing))),
+            begun: OnceLock::new(),
+        }
+    }
+
+    async fn run(self: Arc<Self>, limit: Duration) {
+        let _ = self.begun.set(());
+        within(limit, poll_fn(|cx| self.poll(cx))).await;
+        self.end();
+    }
+
+    fn is_begun(&self) -> bool {
+        self.begun.get().is_some()
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut pushing = lock(&self.pushing);
+        if let Some(future) = pushing.as_mut() {
+            ready!(future.as_mut().poll(cx));
+        }
+        *pushing = None;
+        Poll::Ready(())
+    }
+
+    /// What the store has not taken by now ends aborted.
+    pub(crate) fn end(&self) {
+        *lock(&self.pushing) = None;
     }
 }
 
@@ -112,22 +179,25 @@ async fn push_all(store: &dyn JobStore, cuts: VecDeque<Cut>) {
     let waiting = Mutex::new(cuts);
     let next = || lock(&waiting).pop_front();
     let lane = async || {
-        while let Some(cut) = next() {
-            let pushed = push(store, cut.stored.clone()).await;
+        while let Some(mut cut) = next() {
+            let Some(stored) = cut.stored.take() else {
+                continue;
+            };
+            let pushed = push(store, stored).await;
             cut.answered(pushed);
         }
     };
     all((0..LANES).map(|_| lane())).await;
 }
 
-/// Waits, but no longer than `limit`.
-async fn within(limit: Duration, future: impl Future<Output = ()>) {
+/// Waits, but no longer than `limit`: `None` is time that is over.
+async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
     let (mut future, mut over) = (pin!(future), pin!(elapse(limit)));
     poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(()) => Poll::Ready(()),
-        Poll::Pending => over.as_mut().poll(cx),
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => over.as_mut().poll(cx).map(|()| None),
     })
-    .await;
+    .await
 }
 
 /// Polls each until all are done.
@@ -142,62 +212,4 @@ async fn all<F: Future<Output = ()>>(futures: impl Iterator<Item = F>) {
         }
     })
     .await;
-}
-
-impl Cut {
-    fn new(runner: &Runner, queue: &Arc<Queue>, current: Current, now: Instant) -> Option<Self> {
-        let stored = current.label.kept.as_deref()?.clone();
-        Some(Self {
-            runner: runner.clone(),
-            queue: Arc::clone(queue),
-            stored: stored.with_attempts(current.begun.is_some().into()),
-            row: current.info(queue.request(), now),
-            current: Some(current),
-            end: TaskEnd::Aborted,
-            error: None,
-        })
-    }
-
-    /// Wakes whoever polls the job, to drop it.
-    fn stop(&mut self) {
-        let waker = self
-            .current
-            .as_mut()
-            .and_then(|current| current.waker.take());
-        if let Some(waker) = waker {
-            let _ = contain(|| waker.wake()); // code of the runtime's
-        }
-    }
-
-    fn answered(mut self, pushed: Result<(), BoxError>) {
-        match pushed {
-            Ok(()) => self.end = TaskEnd::Spilled,
-            Err(error) => self.error = Some(error.to_string()),
-        }
-    }
-
-    fn name(&self, spilled: &mut Spilled) {
-        if matches!(self.end, TaskEnd::Spilled) {
-            spilled.jobs.push(self.row.clone());
-        } else {
-            self.runner.note_unfinished(vec![self.row.clone()]);
-            let error = self.error.clone();
-            spilled
-                .error
-                .get_or_insert_with(|| error.unwrap_or_else(|| NO_ANSWER.into()));
-        }
-    }
-}
-
-const NO_ANSWER: &str =
-    "it had not answered when the shutdown's time was over; see `spill_timeout`";
-
-impl Drop for Cut {
-    fn drop(&mut self) {
-        let settings = self.runner.job_settings();
-        settings.note_spilled(|spilled| self.name(spilled));
-        if let Some(current) = self.current.take() {
-            self.queue.report(current, &self.end, TaskSpan::default());
-        }
-    }
 }

@@ -4,11 +4,15 @@ use std::{
     future::poll_fn,
     pin::{Pin, pin},
     sync::Arc,
-    task::Poll,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use crate::{BoxError, StoredJob, contain::contain, shutdown::elapse};
+use crate::{
+    BoxError, StoredJob,
+    contain::{contain, contain_drop},
+    shutdown::elapse,
+};
 
 /// What [`JobStore::push`] gives back.
 pub type PushFuture<'a> = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send + 'a>>;
@@ -43,6 +47,12 @@ pub trait JobStore: Send + Sync + 'static {
     fn push(&self, job: StoredJob) -> PushFuture<'_>;
 }
 
+impl<S: JobStore + ?Sized> JobStore for Box<S> {
+    fn push(&self, job: StoredJob) -> PushFuture<'_> {
+        (**self).push(job)
+    }
+}
+
 impl<S: JobStore + ?Sized> JobStore for Arc<S> {
     fn push(&self, job: StoredJob) -> PushFuture<'_> {
         (**self).push(job)
@@ -57,13 +67,46 @@ pub(crate) enum PushError {
 
 /// Pushes a job. A store is code of the user's: a panic in it is its failure.
 pub(crate) async fn push(store: &dyn JobStore, job: StoredJob) -> Result<(), BoxError> {
-    let panicked = |message| BoxError::from(format!("the store panicked: {message}"));
-    let mut push = contain(|| store.push(job)).map_err(panicked)?;
-    poll_fn(|cx| match contain(|| push.as_mut().poll(cx)) {
-        Ok(polled) => polled,
-        Err(message) => Poll::Ready(Err(panicked(message))),
-    })
-    .await
+    match contain(|| store.push(job)) {
+        Ok(push) => Push(Some(push)).await,
+        Err(message) => Err(panicked(&message)),
+    }
+}
+
+/// A push under way; `None` once the store has answered. That its destructor panics changes nothing.
+struct Push<'a>(Option<PushFuture<'a>>);
+
+impl Future for Push<'_> {
+    type Output = Result<(), BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(push) = &mut self.0 else {
+            return Poll::Pending;
+        };
+        let pushed = match contain(|| push.as_mut().poll(cx)) {
+            Ok(polled) => ready!(polled),
+            Err(message) => Err(panicked(&message)),
+        };
+        let _ = contain_drop(self.0.take());
+        Poll::Ready(pushed)
+    }
+}
+
+impl Drop for Push<'_> {
+    fn drop(&mut self) {
+        let _ = contain_drop(self.0.take());
+    }
+}
+
+fn panicked(message: &str) -> BoxError {
+    format!("the store panicked: {message}").into()
+}
+
+/// What a store's error says, which is code of the user's too.
+pub(crate) fn text_of(error: BoxError) -> String {
+    let text = contain(|| error.to_string());
+    let _ = contain_drop(error);
+    text.unwrap_or_else(|message| format!("an error that panicked: {message}"))
 }
 
 /// Pushes a job, and waits no longer than `limit`.

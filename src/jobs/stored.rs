@@ -27,24 +27,31 @@ use crate::{Job, JobId, request_line::RequestLine};
 /// let json = serde_json::to_string(&stored)?;
 /// let read: StoredJob = serde_json::from_str(&json)?;
 /// assert_eq!((read.name(), read.id()), ("welcome-email", stored.id()));
-/// assert_eq!(read.payload()["to"], "ferris@example.org");
+/// assert_eq!(read.payload(), r#"{"to":"ferris@example.org"}"#);
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 ///
-/// # What is no job
+/// # What cannot be read
 ///
-/// Whatever JSON it is read from, reading does not fail: a worker of apalis ends at arguments that it cannot read, and finds them
-/// again when it is started anew. What has no name or no id fails as a job, with [`RunJobError::Unreadable`](crate::RunJobError::Unreadable).
+/// A worker of apalis ends at arguments that it cannot read, and finds them again when it is started anew. So what was written by this
+/// type can always be read: the payload is a string in it, whose text is parsed only when the job is run, and fails by name
+/// ([`RunJobError::Payload`](crate::RunJobError::Payload)). What is JSON but no job, as it has no name or no id, fails as a job, with
+/// [`RunJobError::Unreadable`](crate::RunJobError::Unreadable).
+///
+/// Of what others have written, reading fails for what `serde_json` does not take for JSON: among it is what is nested deeper than 127, a
+/// number that is too large for an `f64`, and half a surrogate pair. A job that is written by hand may have its payload as
+/// it is (`"payload": {"to": …}`), unless that is itself a string: a string is JSON text.
 #[derive(Clone, PartialEq)]
 pub struct StoredJob {
     id: JobId,
     name: String,
-    /// All there was, of what is no job.
-    payload: Value,
+    /// JSON.
+    payload: String,
     attempts: u32,
     request: Option<JobRequest>,
     trace: HashMap<String, String>,
-    readable: bool,
+    /// What was read instead, of what is no job.
+    no_job: Option<Value>,
 }
 
 /// The request that a job came from.
@@ -68,11 +75,11 @@ impl StoredJob {
         Ok(Self {
             id: JobId::random(),
             name: J::NAME.to_owned(),
-            payload: serde_json::to_value(job)?,
+            payload: serde_json::to_string(job)?,
             attempts: 0,
             request: None,
             trace: HashMap::new(),
-            readable: true,
+            no_job: None,
         })
     }
 
@@ -102,8 +109,8 @@ impl StoredJob {
         &self.name
     }
 
-    /// The job's own fields.
-    pub fn payload(&self) -> &Value {
+    /// The job's own fields, as JSON. Of what is no job, all there was.
+    pub fn payload(&self) -> &str {
         &self.payload
     }
 
@@ -125,18 +132,18 @@ impl StoredJob {
     }
 
     pub(crate) fn is_readable(&self) -> bool {
-        self.readable
+        self.no_job.is_none()
     }
 
-    pub(crate) fn into_parts(self) -> (Value, Option<JobRequest>, HashMap<String, String>) {
+    pub(crate) fn into_parts(self) -> (String, Option<JobRequest>, HashMap<String, String>) {
         (self.payload, self.request, self.trace)
     }
 }
 
 impl Serialize for StoredJob {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if !self.readable {
-            return self.payload.serialize(serializer);
+        if let Some(value) = &self.no_job {
+            return value.serialize(serializer);
         }
         let mut parts = serializer.serialize_struct("StoredJob", 6)?;
         parts.serialize_field("id", &self.id)?;
@@ -157,21 +164,24 @@ impl From<Value> for StoredJob {
             (Some(id), Some(name)) => Self {
                 id,
                 name,
-                payload: taken(&mut value, "payload"),
+                payload: match taken(&mut value, "payload") {
+                    Value::String(json) => json,
+                    payload => payload.to_string(),
+                },
                 // May be missing: an older version may have stored the job, or somebody by hand.
                 attempts: taken(&mut value, "attempts"),
                 request: taken(&mut value, "request"),
                 trace: taken(&mut value, "trace"),
-                readable: true,
+                no_job: None,
             },
             (id, name) => Self {
                 id: id.unwrap_or(JobId::NONE),
                 name: name.unwrap_or_default(),
-                payload: value,
+                payload: value.to_string(),
                 attempts: 0,
                 request: None,
                 trace: HashMap::new(),
-                readable: false,
+                no_job: Some(value),
             },
         }
     }

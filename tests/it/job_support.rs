@@ -1,14 +1,17 @@
 //! Jobs and stores for tests.
 
 use std::{
+    fmt,
+    pin::Pin,
     sync::{Arc, Mutex},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tower_background_tasks::{
-    AddJobError, BackgroundTasks, Job, JobContext, JobStore, Jobs, PushFuture, StoredJob,
+    AddJobError, BackgroundTasks, BoxError, Job, JobContext, JobStore, Jobs, PushFuture, StoredJob,
     TaskResult,
 };
 
@@ -99,9 +102,13 @@ impl Store {
 
     pub(crate) fn texts(&self) -> Vec<String> {
         let jobs = self.jobs.lock().unwrap();
-        let text = |job: &StoredJob| job.payload()["text"].as_str().unwrap().to_owned();
-        jobs.iter().map(text).collect()
+        jobs.iter().map(text_of).collect()
     }
+}
+
+fn text_of(job: &StoredJob) -> String {
+    let note: Note = serde_json::from_str(job.payload()).unwrap();
+    note.text
 }
 
 impl JobStore for Store {
@@ -114,7 +121,7 @@ impl JobStore for Store {
                 Mood::Panics => panic!("on purpose: a store"),
                 Mood::NeverAnswers => std::future::pending().await,
                 Mood::Slow(time) => tokio::time::sleep(time).await,
-                Mood::FailsFor(text) if job.payload()["text"] == text => {
+                Mood::FailsFor(text) if text_of(&job) == text => {
                     return Err("the store dislikes it".into());
                 }
                 Mood::Takes | Mood::FailsFor(_) => {}
@@ -128,4 +135,66 @@ impl JobStore for Store {
 /// A handler that adds one job, and lets the queue's test see how that went.
 pub(crate) async fn add(tasks: &BackgroundTasks, text: &str) -> Result<(), AddJobError> {
     tasks.add_job(note(text)).await.map(drop)
+}
+
+/// A store whose destructors and texts panic.
+pub(crate) enum Vicious {
+    /// Its error does.
+    Error,
+    /// Its pushes do, when they have taken the job.
+    Push,
+    /// Its pushes do, which take none.
+    PushForEver,
+}
+
+/// Panics when it is shown, and when it is dropped.
+#[derive(Debug)]
+struct Bomb;
+
+impl fmt::Display for Bomb {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        panic!("on purpose: shown");
+    }
+}
+
+impl std::error::Error for Bomb {}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            panic!("on purpose: dropped");
+        }
+    }
+}
+
+/// Has a destructor, as an `async` block whose locals are dropped by its end has none.
+struct Pushing {
+    for_ever: bool,
+    _bomb: Bomb,
+}
+
+impl Future for Pushing {
+    type Output = Result<(), BoxError>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.for_ever {
+            Poll::Pending
+        } else {
+            Poll::Ready(Ok(()))
+        }
+    }
+}
+
+impl JobStore for Vicious {
+    fn push(&self, _: StoredJob) -> PushFuture<'_> {
+        let for_ever = match self {
+            Self::Error => return Box::pin(async { Err(Bomb.into()) }),
+            Self::Push => false,
+            Self::PushForEver => true,
+        };
+        Box::pin(Pushing {
+            for_ever,
+            _bomb: Bomb,
+        })
+    }
 }

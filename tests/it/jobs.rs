@@ -14,12 +14,12 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::mpsc, time::Instant};
 use tower::ServiceExt;
 use tower_background_tasks::{
-    AddJobError, AddJobErrorKind, BackgroundTasks, Job, JobContext, Jobs, ResponseEnd, Runner,
-    RunnerBuilder, TaskEnd, TaskResult,
+    AddJobError, AddJobErrorKind, BackgroundTasks, Job, JobContext, JobStore, Jobs, ResponseEnd,
+    Runner, RunnerBuilder, TaskEnd, TaskResult,
 };
 
 use crate::{
-    job_support::{Impostor, Mood, Note, Store, add, note, notes},
+    job_support::{Impostor, Mood, Note, Store, Vicious, add, note, notes},
     support::{Log, full, read_all, soon},
 };
 
@@ -237,6 +237,15 @@ async fn a_store_that_fails_panics_or_is_slow_is_an_error_in_time_and_the_job_co
     assert!(store.texts().is_empty());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_push_that_panics_when_it_is_dropped_is_stored_or_late_as_if_it_did_not() {
+    let runner = Runner::builder().job_store(Vicious::Push).build();
+    runner.add_job(note("stored")).await.unwrap();
+    let runner = Runner::builder().job_store(Vicious::PushForEver).build();
+    let error = runner.add_job(note("late")).await.unwrap_err();
+    assert!(matches!(error.kind(), AddJobErrorKind::StoreTimedOut(_)));
+}
+
 #[test]
 #[should_panic(expected = "`job_store_timeout` must not be zero")]
 fn no_time_for_the_store_is_refused() {
@@ -355,6 +364,25 @@ async fn a_queue_with_jobs_runs_them_with_the_response_that_takes_it() {
     assert_eq!(log.lines(), ["attached", "late"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_job_of_a_queue_with_jobs_is_a_task_whatever_store_the_runner_has_that_took_it() {
+    let (log, store) = (Log::default(), Store::new(Mood::Takes));
+    for builder in [
+        Runner::builder().job_store(store.clone()),
+        Runner::builder().spill_store(store.clone()),
+    ] {
+        let (runner, tasks) = (builder.build(), BackgroundTasks::with_jobs(notes(&log)));
+        add(&tasks, "early").await.unwrap();
+        let response = runner.attach(full("hello"), tasks.clone());
+        add(&tasks, "late").await.unwrap();
+        add(&tasks, "stuck").await.unwrap();
+        drop(response);
+        let report = runner.shutdown(Duration::from_secs(1)).await;
+        assert_eq!((report.unfinished().len(), store.texts().len()), (1, 0));
+    }
+    assert_eq!(log.lines(), ["early", "late", "stuck"].repeat(2));
+}
+
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 async fn trace_of_stored(runner: &Runner, store: &Store) -> HashMap<String, String> {
@@ -404,6 +432,40 @@ async fn the_request_s_trace_travels_with_a_stored_job_unless_the_program_writes
         trace_of_stored(&runner, &store).await["traceparent"],
         PARENT
     );
+}
+
+#[tokio::test]
+async fn of_a_trace_that_is_too_long_or_no_text_nothing_is_stored() {
+    let store = Store::new(Mood::Takes);
+    let runner = Runner::builder().job_store(store.clone()).build();
+    let app = Router::new()
+        .route("/", get(handler))
+        .with_state("job")
+        .layer(runner.layer());
+    let longest = ("p".repeat(256), "s".repeat(512));
+    let too_long = ("p".repeat(257), "s".repeat(513));
+    for (parent, state, kept) in [
+        (longest.0.as_bytes(), longest.1.as_bytes(), 2),
+        (too_long.0.as_bytes(), too_long.1.as_bytes(), 0),
+        (b"\xff", b"a=1", 1),
+    ] {
+        let request = Request::get("/")
+            .header("traceparent", parent)
+            .header("tracestate", state);
+        let response = app.clone().oneshot(request.body(Body::empty()).unwrap());
+        read_all(response.await.unwrap()).await;
+        let stored = store.jobs.lock().unwrap().pop().unwrap();
+        assert_eq!(stored.trace().len(), kept);
+    }
+}
+
+#[tokio::test]
+async fn a_store_may_be_a_box_whose_type_is_forgotten() {
+    let store = Store::new(Mood::Takes);
+    let boxed: Box<dyn JobStore> = Box::new(store.clone());
+    let runner = Runner::builder().job_store(boxed).build();
+    runner.add_job(note("boxed")).await.unwrap();
+    assert_eq!(store.texts(), ["boxed"]);
 }
 
 #[tokio::test]

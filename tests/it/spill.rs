@@ -1,19 +1,19 @@
 //! At shutdown: jobs that have not ended go to the store.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{collections::HashSet, future::pending, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, routing::post};
-use http::Request;
+use http::{Request, StatusCode};
 use tokio::{sync::mpsc, time::Instant};
 use tower::ServiceExt;
 use tower_background_tasks::{
-    BackgroundTasks, Order, Runner, RunnerBuilder, ShutdownReport, StoredJob, Task, TaskInfo,
-    TaskState,
+    BackgroundTasks, OnFailure, Order, Runner, RunnerBuilder, ShutdownReport, StoredJob, Task,
+    TaskInfo, TaskState,
 };
 
 use crate::{
-    job_support::{Mood, Store, add, note, notes},
-    support::{Log, full, read_all, soon},
+    job_support::{Mood, Store, Vicious, add, note, notes},
+    support::{Log, block_on, full, read_all, soon},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -125,9 +125,9 @@ async fn the_same_job_is_stored_that_ran_with_its_number_its_attempt_and_its_ori
     assert_eq!(report.spilled()[0].path(), Some("/orders/7"));
 
     let stored = store.jobs.lock().unwrap();
-    assert_eq!(stored[0].id().to_string().as_bytes(), id);
+    assert_eq!(stored[1].id().to_string().as_bytes(), id);
     let attempts: Vec<_> = stored.iter().map(StoredJob::attempts).collect();
-    assert_eq!(attempts, [1, 0], "one had begun");
+    assert_eq!(attempts, [0, 1], "the one that had begun is the last");
     for job in &*stored {
         let request = job.request().unwrap();
         assert_eq!((&*request.method, &*request.path), ("POST", "/orders/7"));
@@ -164,7 +164,7 @@ async fn a_job_that_the_store_does_not_take_is_unfinished_and_the_others_are_spi
     let runner = builder(&log, &store).build();
     stuck_and_waiting(&runner).await;
     let report = runner.shutdown(SECOND).await;
-    assert_eq!(store.texts(), ["stuck", "third"]);
+    assert_eq!(store.texts(), ["third", "stuck"]);
     assert_eq!(
         (report.spilled().len(), names(report.unfinished())),
         (2, vec!["note"])
@@ -201,11 +201,8 @@ async fn a_store_that_never_answers_or_panics_holds_up_no_shutdown() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_shutdown_that_is_dropped_while_it_spills_names_what_was_not_taken() {
-    let (log, store) = (Log::default(), Store::new(Mood::NeverAnswers));
-    let runner = builder(&log, &store).build();
-    stuck_and_waiting(&runner).await;
+/// Drops a shutdown while it waits for the store.
+async fn drop_while_it_spills(runner: &Runner, store: &Store) {
     let shutting_down = tokio::spawn({
         let runner = runner.clone();
         async move { runner.shutdown(SECOND).await }
@@ -213,9 +210,207 @@ async fn a_shutdown_that_is_dropped_while_it_spills_names_what_was_not_taken() {
     soon(store.asked()).await;
     shutting_down.abort();
     assert!(shutting_down.await.unwrap_err().is_cancelled());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_that_is_dropped_while_it_spills_loses_no_job() {
+    let (log, store) = (Log::default(), Store::new(Mood::Slow(3 * SECOND)));
+    let runner = builder(&log, &store).build();
+    stuck_and_waiting(&runner).await;
+    drop_while_it_spills(&runner, &store).await;
+    let report = runner.shutdown(SECOND).await;
+    assert_eq!((report.spilled().len(), report.unfinished().len()), (3, 0));
+    assert_eq!(store.texts().len(), 3);
+    assert_adds_up(&runner);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spill_whose_shutdown_was_dropped_ends_with_its_time_and_names_what_was_not_taken() {
+    let (log, store) = (Log::default(), Store::new(Mood::NeverAnswers));
+    let runner = builder(&log, &store).spill_timeout(4 * SECOND).build();
+    stuck_and_waiting(&runner).await;
+    drop_while_it_spills(&runner, &store).await;
+    tokio::time::sleep(5 * SECOND).await;
     assert_adds_up(&runner);
     let report = runner.shutdown(SECOND).await;
     assert_eq!(report.unfinished().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_shuts_its_own_runner_down_is_aborted_and_the_jobs_are_spilled() {
+    let (log, store) = (Log::default(), Store::new(Mood::Slow(SECOND)));
+    let runner = builder(&log, &store).build();
+    for _ in 0..3 {
+        runner.add_job(note("stuck")).await.unwrap();
+    }
+    let own = runner.clone();
+    runner.add_task(async move { drop(own.shutdown(SECOND).await) });
+    tokio::time::sleep(10 * SECOND).await;
+    let stats = runner.stats();
+    assert_eq!((stats.spilled, stats.aborted), (3, 1));
+    assert_adds_up(&runner);
+}
+
+#[test]
+fn where_nobody_drives_the_runtime_the_caller_spills_and_waits_no_longer_than_it_may() {
+    for (mood, rows) in [(Mood::Takes, (1, 0)), (Mood::NeverAnswers, (0, 1))] {
+        let (log, store) = (Log::default(), Store::new(mood));
+        let idle = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let runner = builder(&log, &store)
+            .runtime(idle.handle().clone())
+            .spill_timeout(SECOND / 5)
+            .build();
+        let report = tokio::runtime::Runtime::new().unwrap().block_on(async {
+            runner.add_job(note("stuck")).await.unwrap();
+            soon(runner.shutdown(SECOND / 20)).await
+        });
+        assert_eq!((report.spilled().len(), report.unfinished().len()), rows);
+        assert_adds_up(&runner);
+    }
+}
+
+#[test]
+fn a_store_that_needs_the_runtime_has_it_though_the_shutdown_is_called_outside() {
+    let (log, store) = (Log::default(), Store::new(Mood::Slow(SECOND / 100)));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let runner = builder(&log, &store)
+        .runtime(runtime.handle().clone())
+        .build();
+    let report = block_on(async {
+        runner.add_job(note("stuck")).await.unwrap();
+        runner.shutdown(SECOND / 100).await
+    });
+    assert_eq!((report.spilled().len(), store.texts().len()), (1, 1));
+}
+
+#[test]
+fn where_the_runtime_has_gone_jobs_that_wait_for_their_response_are_spilled_by_the_caller() {
+    let (log, store) = (Log::default(), Store::new(Mood::Takes));
+    let runner = builder(&log, &store).build();
+    let tasks = BackgroundTasks::new();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let in_flight = runtime.block_on(async {
+        let response = runner.attach(full("hello"), tasks.clone());
+        add(&tasks, "its response").await.unwrap();
+        response
+    });
+    drop(runtime);
+    let report = block_on(runner.shutdown(SECOND / 100));
+    assert_eq!(report.spilled().len(), 1);
+    assert_eq!(store.texts(), ["its response"]);
+    drop(in_flight);
+    assert_adds_up(&runner);
+}
+
+/// Adds a job to a request that is then answered with `status`.
+async fn answered(runner: &Runner, text: &str, status: StatusCode) {
+    let tasks = BackgroundTasks::new();
+    let mut response = full("hello");
+    *response.status_mut() = status;
+    let response = runner.attach(response, tasks.clone());
+    add(&tasks, text).await.unwrap();
+    read_all(response).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_the_condition_keeps_from_running_is_skipped_and_not_spilled() {
+    let (log, store) = (Log::default(), Store::new(Mood::Takes));
+    let runner = builder(&log, &store)
+        .max_running(1)
+        .run_if(|response| match response.status {
+            Some(StatusCode::CONFLICT) => panic!("on purpose: a condition"),
+            status => status.is_some_and(|status| status.is_success()),
+        })
+        .build();
+    runner.add_job(note("stuck")).await.unwrap();
+    tokio::time::sleep(SECOND).await;
+    answered(&runner, "to be run", StatusCode::OK).await;
+    answered(&runner, "not to be run", StatusCode::BAD_GATEWAY).await;
+    answered(&runner, "not known", StatusCode::CONFLICT).await;
+    tokio::time::sleep(SECOND).await;
+    let report = runner.shutdown(SECOND).await;
+    assert_eq!(store.texts(), ["to be run", "stuck"]);
+    assert!(report.is_clean());
+    let stats = runner.stats();
+    assert_eq!((stats.spilled, stats.skipped, stats.panicked), (2, 1, 1));
+    assert_adds_up(&runner);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_of_a_request_that_got_no_response_is_skipped_and_not_spilled() {
+    let (log, store) = (Log::default(), Store::new(Mood::Takes));
+    let runner = builder(&log, &store).max_running(1).build();
+    runner.add_job(note("stuck")).await.unwrap();
+    tokio::time::sleep(SECOND).await;
+    let handler = async |tasks: BackgroundTasks| {
+        add(&tasks, "no response").await.unwrap();
+        pending::<()>().await;
+    };
+    let app = Router::new()
+        .route("/", post(handler))
+        .layer(runner.layer());
+    let mut call = Box::pin(app.oneshot(Request::post("/").body(Body::empty()).unwrap()));
+    assert!(futures_util::poll!(&mut call).is_pending());
+    drop(call); // the client has left
+    tokio::time::sleep(SECOND).await;
+    let report = runner.shutdown(SECOND).await;
+    assert_eq!(store.texts(), ["stuck"]);
+    assert!(report.is_clean());
+    assert_eq!(runner.stats().skipped, 1);
+    assert_adds_up(&runner);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_behind_one_that_failed_is_skipped_by_stop_and_not_spilled() {
+    let (log, store) = (Log::default(), Store::new(Mood::Takes));
+    let runner = builder(&log, &store)
+        .max_running(1)
+        .on_failure(OnFailure::Stop)
+        .build();
+    let tasks = BackgroundTasks::new();
+    let response = runner.attach(full("hello"), tasks.clone());
+    add(&tasks, "fail").await.unwrap();
+    add(&tasks, "behind").await.unwrap();
+    drop(response);
+    runner.add_job(note("stuck")).await.unwrap(); // gets the place between the two
+    tokio::time::sleep(SECOND).await;
+    let report = runner.shutdown(SECOND).await;
+    assert_eq!(store.texts(), ["stuck"]);
+    assert!(report.is_clean());
+    assert_eq!(runner.stats().skipped, 1);
+    assert_adds_up(&runner);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_of_the_store_that_panics_when_it_is_shown_or_dropped_ends_no_shutdown() {
+    let log = Log::default();
+    let runner = Runner::builder()
+        .jobs(notes(&log))
+        .spill_store(Vicious::Error)
+        .build();
+    stuck_and_waiting(&runner).await;
+    let report = runner.shutdown(SECOND).await;
+    assert_eq!(report.unfinished().len(), 3);
+    let error = report.spill_error().unwrap();
+    assert!(error.contains("on purpose: shown"), "{error}");
+    assert_adds_up(&runner);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_push_that_panics_when_it_is_dropped_ends_no_shutdown() {
+    for (store, unfinished) in [(Vicious::Push, 0), (Vicious::PushForEver, 3)] {
+        let log = Log::default();
+        let runner = Runner::builder()
+            .jobs(notes(&log))
+            .spill_store(store)
+            .build();
+        stuck_and_waiting(&runner).await;
+        let report = runner.shutdown(SECOND).await;
+        assert_eq!(report.unfinished().len(), unfinished);
+        assert_adds_up(&runner);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -235,29 +430,35 @@ async fn overlapping_shutdowns_report_the_same_and_store_each_job_once() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn thousands_are_spilled() {
-    let (log, store) = (Log::default(), Store::new(Mood::Takes));
+/// Shuts down with so many jobs, and says how long that really takes.
+async fn spill_many(mood: Mood, many: usize) -> (Runner, Arc<Store>, ShutdownReport, Duration) {
+    let (log, store) = (Log::default(), Store::new(mood));
     let runner = builder(&log, &store).max_running(1).build();
-    for _ in 0..5_000 {
+    for _ in 0..many {
         runner.add_job(note("stuck")).await.unwrap();
     }
     tokio::time::sleep(SECOND).await;
+    let begun = std::time::Instant::now();
     let report = runner.shutdown(SECOND).await;
-    assert_eq!(
-        (report.spilled().len(), store.texts().len()),
-        (5_000, 5_000)
-    );
-    let mut ids: Vec<_> = store
-        .jobs
-        .lock()
-        .unwrap()
-        .iter()
-        .map(StoredJob::id)
-        .collect();
-    ids.sort();
-    ids.dedup();
-    assert_eq!(ids.len(), 5_000, "each once");
+    (runner, store, report, begun.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn thousands_are_spilled() {
+    let (runner, store, report, _) = spill_many(Mood::Takes, 5_000).await;
+    assert_eq!(report.spilled().len(), 5_000);
+    let jobs = store.jobs.lock().unwrap();
+    let ids: HashSet<_> = jobs.iter().map(StoredJob::id).collect();
+    assert_eq!((jobs.len(), ids.len()), (5_000, 5_000), "each once");
+    assert_adds_up(&runner);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_down_costs_a_shutdown_about_what_one_that_takes_costs() {
+    let (.., takes) = spill_many(Mood::Takes, 10_000).await;
+    let (runner, _, report, fails) = spill_many(Mood::Fails, 10_000).await;
+    assert_eq!(report.unfinished().len(), 10_000);
+    assert!(fails < 10 * takes + SECOND, "{fails:?}, and {takes:?}");
     assert_adds_up(&runner);
 }
 

@@ -5,7 +5,7 @@ use std::{
     convert::Infallible,
     future::Future,
     net::SocketAddr,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex},
     task::{Context, Poll},
     time::Duration,
@@ -26,6 +26,27 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_background_tasks::{
     BackgroundTasks, BackgroundTasksService, BoxError, ResponseBody, ResponseOutcome, Runner, Task,
 };
+
+/// Runs a future on this thread, outside of any runtime.
+#[cfg(feature = "jobs")]
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    let waker = Arc::new(Unpark(std::thread::current())).into();
+    let (mut future, mut cx) = (pin!(future), Context::from_waker(&waker));
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
+            return output;
+        }
+        std::thread::park();
+    }
+}
 
 /// Waits for something that must happen; a test that waits longer than this is broken, not slow.
 pub(crate) async fn soon<F: Future>(future: F) -> F::Output {

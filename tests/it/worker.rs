@@ -70,7 +70,14 @@ async fn a_name_nobody_knows_a_payload_that_does_not_fit_and_a_panic_are_named_f
         Some(RunJobError::NotRegistered { .. })
     ));
 
-    for payload in [json!({"texts": 1}), json!({"text": 1}), json!(null)] {
+    let (too_deep, no_json) = (nested(200), json!("no JSON"));
+    for payload in [
+        json!({"texts": 1}),
+        json!({"text": 1}),
+        json!(null),
+        json!(too_deep),
+        no_json,
+    ] {
         let other_version = json!({"id": ID, "name": "note", "payload": payload});
         let error = jobs.run(stored(other_version)).await.unwrap_err();
         let text = "the payload of job `note` does not parse";
@@ -118,6 +125,66 @@ fn a_stored_job_is_read_as_it_was_written() {
         !format!("{job:?}").contains("text"),
         "the payload is not for a log"
     );
+}
+
+#[test]
+fn a_payload_may_be_stored_as_it_is_or_as_a_string() {
+    let as_it_is = json!({"id": ID, "name": "note", "payload": {"text": "by hand"}});
+    let written = serde_json::to_value(stored(as_it_is.clone())).unwrap();
+    assert_eq!(written["payload"], json!(r#"{"text":"by hand"}"#));
+    assert_eq!(stored(written), stored(as_it_is));
+}
+
+fn nested(depth: usize) -> String {
+    "[".repeat(depth) + &"]".repeat(depth)
+}
+
+/// Any JSON.
+#[derive(Serialize, Deserialize)]
+struct Hook(serde_json::Value);
+
+impl Job for Hook {
+    const NAME: &'static str = "hook";
+    type State = ();
+
+    async fn run(self, (): (), _: JobContext) -> TaskResult {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_payload_that_is_nested_too_deep_is_read_with_its_job_and_fails_by_name() {
+    let deep: serde_json::Value = serde_json::from_str(&nested(126)).unwrap();
+    for (payload, runs) in [(deep.clone(), true), (json!([[deep]]), false)] {
+        let json = serde_json::to_string(&StoredJob::new(&Hook(payload)).unwrap()).unwrap();
+        let read: StoredJob = serde_json::from_str(&json).expect("a worker would end");
+        let ran = Jobs::new(()).register::<Hook>().run(read).await;
+        assert_eq!(ran.is_ok(), runs);
+        if let Err(error) = ran {
+            assert!(matches!(
+                error.downcast_ref(),
+                Some(RunJobError::Payload { .. })
+            ));
+        }
+    }
+}
+
+#[test]
+fn floats_come_back_as_they_were() {
+    let mut bits = 0x1234_5678_9abc_def1_u64;
+    for _ in 0..10_000 {
+        bits ^= bits << 13;
+        bits ^= bits >> 7;
+        bits ^= bits << 17;
+        let float = f64::from_bits(bits);
+        if float.is_finite() {
+            let json =
+                serde_json::to_string(&StoredJob::new(&Hook(json!(float))).unwrap()).unwrap();
+            let read: StoredJob = serde_json::from_str(&json).unwrap();
+            let back: f64 = serde_json::from_str(read.payload()).unwrap();
+            assert_eq!(back.to_bits(), bits);
+        }
+    }
 }
 
 #[derive(Debug)]

@@ -51,6 +51,9 @@ pub struct Settings {
     /// How many jobs a worker takes at once. More is faster, and for short jobs only: a worker that has taken more than it may run
     /// sends no heartbeats until it has a place for the last of them.
     pub batch_size: usize,
+    /// How long a job of another version, which the worker does not know or cannot read, keeps its place before it is tried again. All
+    /// its attempts together should take longer than a deploy; and in a deploy workers go before servers.
+    pub version_pause: Duration,
 }
 
 impl Settings {
@@ -87,6 +90,7 @@ impl Settings {
             heartbeat: seconds("HEARTBEAT", 5.0)?,
             max_running: number("MAX_RUNNING", 32)?,
             batch_size: number("BATCH_SIZE", 1)?,
+            version_pause: seconds("VERSION_PAUSE", 60.0)?,
         })
     }
 }

@@ -40,6 +40,7 @@ pub(crate) struct Work {
     jobs: Jobs<Warehouse>,
     retried: Arc<Retried>,
     max_running: usize,
+    version_pause: Duration,
     stop: CancellationToken,
 }
 
@@ -58,6 +59,7 @@ pub async fn work(
         jobs: runner::jobs(Warehouse::open(&settings.shipped)?),
         retried: Arc::clone(&retried),
         max_running: settings.max_running,
+        version_pause: settings.version_pause,
         stop: stop.clone(),
     };
     let overdue = async {
@@ -137,22 +139,21 @@ async fn run_job(stored: StoredJob, attempt: Attempt, work: Data<Work>) -> Resul
         Err(error) => error,
     };
     // `AbortError` tells every store to keep the job as dead.
-    match attempt >= MAX_ATTEMPTS || is_hopeless(&error) {
-        true => {
-            error!(%job, attempt, "job given up: {error}");
-            Err(Box::new(AbortError::new(error)))
-        }
-        false => {
-            warn!(%job, attempt, "job failed, and is tried again: {error}");
-            Err(error)
-        }
+    if attempt >= MAX_ATTEMPTS || matches!(error.downcast_ref(), Some(RunJobError::Unreadable)) {
+        error!(%job, attempt, "job given up: {error}");
+        return Err(Box::new(AbortError::new(error)));
     }
+    warn!(%job, attempt, "job failed, and is tried again: {error}");
+    if is_of_another_version(&error) {
+        sleep(work.version_pause).await;
+    }
+    Err(error)
 }
 
-/// Whether this worker cannot run the job, however often it tries.
-fn is_hopeless(error: &BoxError) -> bool {
-    match error.downcast_ref() {
-        Some(RunJobError::Panicked { .. }) | None => false,
-        Some(_) => true,
-    }
+/// Whether another worker may be able to run the job. In a deploy a newer one takes this one's place, and what this one still holds.
+fn is_of_another_version(error: &BoxError) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(RunJobError::NotRegistered { .. } | RunJobError::Payload { .. })
+    )
 }

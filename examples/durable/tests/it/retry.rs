@@ -17,7 +17,20 @@ on_each_engine!(
     a_job_that_fails_for_ever_is_kept_as_dead,
     a_job_of_an_unknown_name_is_kept_as_dead_with_the_reason,
     a_job_whose_payload_does_not_parse_is_kept_as_dead_with_the_reason,
+    a_job_of_an_unknown_name_is_left_to_the_worker_that_comes_next,
 );
+
+/// Of another version of the example.
+#[derive(Serialize, Deserialize)]
+struct Unknown;
+
+impl Job for Unknown {
+    const NAME: &'static str = "from-next-year";
+    type State = ();
+    async fn run(self, (): (), _cx: JobContext) -> TaskResult {
+        Ok(())
+    }
+}
 
 fn a_job_that_fails_at_first_is_tried_again_until_it_succeeds(engine: Engine) {
     shared(|| {
@@ -40,23 +53,12 @@ fn a_job_that_fails_for_ever_is_kept_as_dead(engine: Engine) {
         let answer = Client::new(scene.server).order(r#"{"number":8,"failures":1000}"#);
         assert_eq!(answer, Some(202));
         let dead = wait_for_dead(&scene);
-        assert!(dead.contains(r#""number":8"#), "{dead}");
+        assert!(dead.contains(r#"\"number\":8"#), "{dead}");
         assert!(dead.contains("order 8: no carrier"), "{dead}");
     });
 }
 
 fn a_job_of_an_unknown_name_is_kept_as_dead_with_the_reason(engine: Engine) {
-    #[derive(Serialize, Deserialize)]
-    struct Unknown;
-
-    impl Job for Unknown {
-        const NAME: &'static str = "from-next-year";
-        type State = ();
-        async fn run(self, (): (), _cx: JobContext) -> TaskResult {
-            Ok(())
-        }
-    }
-
     shared(|| {
         let dead = dead_of(engine, &Unknown);
         assert!(
@@ -87,7 +89,7 @@ fn a_job_whose_payload_does_not_parse_is_kept_as_dead_with_the_reason(engine: En
                 numbers: vec![1, 2],
             },
         );
-        assert!(dead.contains(r#""numbers":[1,2]"#), "{dead}");
+        assert!(dead.contains(r#"\"numbers\":[1,2]"#), "{dead}");
         assert!(
             dead.contains("the payload of job `ship-order` does not parse"),
             "{dead}"
@@ -95,9 +97,26 @@ fn a_job_whose_payload_does_not_parse_is_kept_as_dead_with_the_reason(engine: En
     });
 }
 
+fn a_job_of_an_unknown_name_is_left_to_the_worker_that_comes_next(engine: Engine) {
+    shared(|| {
+        let scene = Scene::new(engine)
+            .with("VERSION_PAUSE", "600")
+            .with("GRACE", "0.1");
+        scene.push(vec![StoredJob::new(&Unknown).unwrap()]);
+        for name in ["old", "new"] {
+            let mut worker = scene.work(name);
+            wait_until("it is not tried", || {
+                worker.log().contains("`from-next-year`")
+            });
+            assert!(worker.terminate().success());
+            assert_eq!(scene.dead(), "");
+        }
+    });
+}
+
 /// What becomes of a job that this example did not store.
 fn dead_of<J: Job>(engine: Engine, job: &J) -> String {
-    let scene = Scene::new(engine);
+    let scene = Scene::new(engine).with("VERSION_PAUSE", "0.1");
     scene.push(vec![StoredJob::new(job).unwrap()]);
     let mut worker = scene.work("worker");
     let dead = wait_for_dead(&scene);
@@ -111,13 +130,14 @@ fn dead_of<J: Job>(engine: Engine, job: &J) -> String {
 }
 
 fn wait_for_dead(scene: &Scene) -> String {
+    wait_until("it does not die", || !scene.dead().is_empty());
+    scene.dead()
+}
+
+fn wait_until(otherwise: &str, holds: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        let dead = scene.dead();
-        if !dead.is_empty() {
-            return dead;
-        }
-        assert!(Instant::now() < deadline, "it does not die");
+    while !holds() {
+        assert!(Instant::now() < deadline, "{otherwise}");
         std::thread::sleep(Duration::from_millis(100));
     }
 }
