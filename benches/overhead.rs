@@ -9,8 +9,8 @@ use std::future::ready;
 use common::{
     Budget, is_smoke, median, rounds,
     sides::{
-        BoxSide, bare, idle_layer, least, ours, ours_blocking, runtime, spawned, spawned_blocking,
-        traced,
+        BoxSide, bare, idle_layer, least, ours, ours_blocking, ours_by_current, runtime, spawned,
+        spawned_blocking, traced,
     },
     time,
 };
@@ -95,6 +95,19 @@ fn main() {
     budget.tell(
         "  the least one task could add, over what tokio::spawn adds",
         compare(&runtime, [bare(), least(1), spawned(1)], 200, added),
+    );
+    budget.tell(
+        "  one task by BackgroundTasks::current(), over what tokio::spawn adds",
+        compare(
+            &runtime,
+            [bare(), ours_by_current(1), spawned(1)],
+            200,
+            added,
+        ),
+    );
+    budget.tell(
+        "  one task by current(), whole request, over the extractor",
+        compare(&runtime, [ours_by_current(1), ours(1)], 200, |[a, b]| a / b),
     );
     for (tasks, limit) in [(8, 0.8), (64, 0.5)] {
         budget.at_most(

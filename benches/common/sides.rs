@@ -74,7 +74,11 @@ where
 
 pub(crate) type BoxSide = Box<dyn Side>;
 
-fn side<S, B>(blocking_tasks: usize, service: impl FnOnce(UnboundedSender<()>) -> S) -> BoxSide
+/// `service` is given what each of a request's blocking tasks has to tell when it is done.
+pub(crate) fn side<S, B>(
+    blocking_tasks: usize,
+    service: impl FnOnce(UnboundedSender<()>) -> S,
+) -> BoxSide
 where
     S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + 'static,
     B: http_body::Body<Data = Bytes, Error: std::fmt::Debug>,
@@ -130,6 +134,22 @@ pub(crate) fn spawned(tasks: usize) -> BoxSide {
 
 pub(crate) fn ours(tasks: usize) -> BoxSide {
     let handler = async move |queue: BackgroundTasks| {
+        for _ in 0..tasks {
+            queue.add_task(ready(()));
+        }
+        "hello"
+    };
+    side(0, |_| {
+        Runner::new()
+            .layer()
+            .layer(Router::new().route("/", get(handler)))
+    })
+}
+
+/// Like `ours`, with the queue found by [`BackgroundTasks::current`] in place of the extractor.
+pub(crate) fn ours_by_current(tasks: usize) -> BoxSide {
+    let handler = async move || {
+        let queue = BackgroundTasks::current().unwrap();
         for _ in 0..tasks {
             queue.add_task(ready(()));
         }

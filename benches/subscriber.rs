@@ -1,0 +1,183 @@
+//! What a subscriber of `tracing` costs: `tracing_subscriber::fmt` to a sink, at INFO and at DEBUG, over the same requests
+//! without it.
+//!
+//! Beside ours is what one would write without this crate: `tokio::spawn` in a span of the same fields that follows from the
+//! request's, and an event at the task's end. Every request has a span.
+
+#[expect(dead_code, reason = "each bench uses a part of it")]
+mod common;
+
+use std::{
+    any::type_name,
+    convert::Infallible,
+    fmt::Debug,
+    future::{Ready, ready},
+    io,
+    panic::Location,
+    sync::Mutex,
+    time::Instant,
+};
+
+use axum::{Router, body::Body, routing::get};
+use bytes::Bytes;
+use common::{
+    is_smoke, median, rounds,
+    sides::{BoxSide, runtime, side},
+    time,
+};
+use http::{Method, Request, Response, Uri};
+use tokio::runtime::Runtime;
+use tower::{Layer as _, Service, service_fn};
+use tower_background_tasks::{BackgroundTasks, Runner};
+use tracing::{
+    Instrument, Metadata, Span, Subscriber, callsite::rebuild_interest_cache, debug, info_span,
+    level_filters::LevelFilter, subscriber::Interest, subscriber::set_global_default, warn,
+};
+use tracing_subscriber::{
+    Layer, Registry,
+    fmt::layer as fmt,
+    layer::{Context, SubscriberExt},
+};
+
+/// What the subscriber lets through. Off, it is as if there were none: callers look at the highest level of all, which is a load.
+static LEVEL: Mutex<LevelFilter> = Mutex::new(LevelFilter::OFF);
+
+/// Filters by [`LEVEL`]. Who logs asks once, and again only behind `rebuild_interest_cache`: so the lock costs nobody.
+struct Switch;
+
+impl<S: Subscriber> Layer<S> for Switch {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        match metadata.level() <= &*LEVEL.lock().unwrap() {
+            true => Interest::always(),
+            false => Interest::never(),
+        }
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        metadata.level() <= &*LEVEL.lock().unwrap()
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(*LEVEL.lock().unwrap())
+    }
+}
+
+fn set_level(level: LevelFilter) {
+    *LEVEL.lock().unwrap() = level;
+    rebuild_interest_cache();
+}
+
+/// What becomes of a task.
+type Output = Result<(), &'static str>;
+
+fn ours(tasks: usize, output: Output) -> BoxSide {
+    let handler = async move |queue: BackgroundTasks| {
+        for _ in 0..tasks {
+            queue.add_task(ready(output));
+        }
+        "hello"
+    };
+    let router = Router::new().route("/", get(handler));
+    in_span(Runner::new().layer().layer(router))
+}
+
+fn spawned(tasks: usize, output: Output) -> BoxSide {
+    let handler = async move |method: Method, uri: Uri| {
+        for id in 0..tasks {
+            let span = info_span!(
+                parent: None,
+                "background_task",
+                task.id = id,
+                task.name = type_name::<Ready<Output>>(),
+                task.kind = "async",
+                task.location = %Location::caller(),
+                request.method = method.as_str(),
+                request.path = uri.path(),
+            );
+            span.follows_from(Span::current());
+            tokio::spawn(logged(ready(output)).instrument(span));
+        }
+        "hello"
+    };
+    in_span(Router::new().route("/", get(handler)))
+}
+
+/// The task, and an event at its end.
+async fn logged(task: impl Future<Output = Output>) {
+    let begun = Instant::now();
+    match task.await {
+        Ok(()) => debug!(ran = ?begun.elapsed(), "background task completed"),
+        Err(error) => warn!(error, ran = ?begun.elapsed(), "background task failed"),
+    }
+}
+
+/// Each request in a span of its own.
+fn in_span<S, B>(mut service: S) -> BoxSide
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + 'static,
+    B: http_body::Body<Data = Bytes, Error: Debug>,
+{
+    let call = move |request: Request<Body>| {
+        let (method, path) = (request.method(), request.uri().path());
+        let span = info_span!("request", %method, path);
+        service.call(request).instrument(span)
+    };
+    side(0, |_| service_fn(call))
+}
+
+const LEVELS: [LevelFilter; 3] = [LevelFilter::OFF, LevelFilter::INFO, LevelFilter::DEBUG];
+
+/// The seconds that a request took in each of many short rounds, in which sides and levels take turns: of each side, at each of
+/// [`LEVELS`].
+fn measure(runtime: &Runtime, mut sides: [BoxSide; 2], requests: usize) -> Vec<[[f64; 3]; 2]> {
+    let requests = if is_smoke() { 10 } else { requests };
+    let mut turn = |turn: usize, times: &mut [[f64; 3]; 2]| {
+        let (side, level) = (turn / 3 % 2, turn % 3);
+        set_level(LEVELS[level]);
+        let spent = time(|| runtime.block_on(sides[side].requests(requests)));
+        times[side][level] = spent.as_secs_f64() / requests as f64;
+    };
+    let round = |round| {
+        let mut times = Default::default();
+        (round..round + 6).for_each(|number| turn(number, &mut times)); // each goes first in turn
+        times
+    };
+    let warm_up = 1;
+    (0..warm_up + rounds(1_001))
+        .map(round)
+        .skip(warm_up)
+        .collect()
+}
+
+/// Prints three lines: ours, `tokio::spawn`, and ours over it.
+fn compare(runtime: &Runtime, what: &str, sides: [BoxSide; 2], requests: usize) {
+    let rounds = measure(runtime, sides, requests);
+    let median = |f: &dyn Fn(&[[f64; 3]; 2]) -> f64| median(rounds.iter().map(f).collect());
+    for (side, name) in [what, "  tokio::spawn in a span"].into_iter().enumerate() {
+        let micros = median(&|times| times[side][0] * 1e6);
+        let [info, debug] =
+            [1, 2].map(|level| median(&|times| times[side][level] / times[side][0]));
+        println!("{name:<30} {micros:>9.2} µs {info:>12.2} {debug:>12.2}");
+    }
+    let [off, info, debug] =
+        [0, 1, 2].map(|level| median(&|[ours, spawned]| ours[level] / spawned[level]));
+    let name = "  ours over it";
+    println!("{name:<30} {off:>12.2} {info:>12.2} {debug:>12.2}");
+}
+
+fn main() {
+    let subscriber = Registry::default()
+        .with(Switch)
+        .with(fmt().with_ansi(false).with_writer(io::sink));
+    set_global_default(subscriber).unwrap();
+    let runtime = runtime();
+    println!("a request, whole                    without   INFO, over   DEBUG, over");
+    for (what, tasks, output) in [
+        ("one task", 1, Ok(())),
+        ("one failing task", 1, Err("no mail server")),
+        ("8 tasks", 8, Ok(())),
+    ] {
+        let sides = [ours(tasks, output), spawned(tasks, output)];
+        compare(&runtime, what, sides, 80 / tasks);
+    }
+}
