@@ -1,8 +1,27 @@
 //! [`TaskId`].
 
-use std::fmt;
+use std::{fmt, num::ParseIntError, str::FromStr};
 
 /// Tells one task from every other of the same runner. It says nothing about order. A task that no runner knows yet is number 0.
+///
+/// As text it is the number that the log has as `task.id`, so that whoever reads of a task there can end it. It is no secret, and
+/// easily guessed: a route that takes one is for operators.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), std::num::ParseIntError> {
+/// use tower_background_tasks::{Runner, TaskId};
+///
+/// let runner = Runner::new();
+/// runner.add_task(std::future::pending::<()>());
+/// let in_the_log = runner.tasks()[0].id().to_string();
+///
+/// let id: TaskId = in_the_log.parse()?;
+/// assert_eq!(id, TaskId::from(id.as_u64()));
+/// assert!(runner.cancel(id));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TaskId(u64);
 
@@ -12,6 +31,27 @@ impl TaskId {
 
     pub(crate) fn new(id: u64) -> Self {
         Self(id)
+    }
+
+    /// The number, as for JSON or a metric.
+    pub fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+/// Any number is taken: whether there is such a task, [`Runner::cancel`](crate::Runner::cancel) says.
+impl From<u64> for TaskId {
+    fn from(id: u64) -> Self {
+        Self(id)
+    }
+}
+
+/// The other way of its [`Display`](fmt::Display).
+impl FromStr for TaskId {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
     }
 }
 

@@ -87,6 +87,26 @@ async fn one_that_waits_for_a_place_is_cancelled() {
     assert_eq!((runner.stats().aborted, runner.stats().added), (2, 2));
 }
 
+#[tokio::test]
+async fn a_number_read_in_the_log_cancels_its_task_and_no_other() {
+    let runner = Runner::new();
+    for _ in 0..3 {
+        runner.add_task(pending::<()>());
+    }
+    let id = runner.tasks()[1].id();
+    let read: TaskId = id.to_string().parse().unwrap();
+    assert_eq!((read, TaskId::from(id.as_u64())), (id, id));
+    assert!(runner.cancel(read));
+    let left = ids(&runner);
+    assert!(left.len() == 2 && !left.contains(&id));
+    for number in [0, u64::MAX] {
+        assert!(!runner.cancel(TaskId::from(number)), "there is none");
+    }
+    for text in ["", "-1", "seven", "18446744073709551616"] {
+        assert!(text.parse::<TaskId>().is_err(), "{text}");
+    }
+}
+
 async fn ten_functions_deep(log: &Log, line: &str) -> bool {
     tokio::task::yield_now().await;
     let Some(tasks) = BackgroundTasks::current() else {
