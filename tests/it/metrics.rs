@@ -100,6 +100,51 @@ async fn all_kinds(runner: &Runner) {
     runner.idle().await;
 }
 
+/// Panics when it is told what the metrics of one kind mean.
+struct PanicsAt(&'static str);
+
+impl PanicsAt {
+    fn described(&self, kind: &str) {
+        assert!(self.0 != kind, "on purpose: a recorder told of a {kind}");
+    }
+}
+
+impl Recorder for PanicsAt {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {
+        self.described("counter");
+    }
+
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {
+        self.described("gauge");
+    }
+
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {
+        self.described("histogram");
+    }
+
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::noop()
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+#[tokio::test]
+async fn a_recorder_that_panics_at_a_description_keeps_no_runner_from_being_built() {
+    for kind in ["counter", "gauge", "histogram"] {
+        let runner = metrics::with_local_recorder(&PanicsAt(kind), Runner::new);
+        runner.add_task(async {});
+        runner.idle().await;
+        assert_eq!(runner.stats().completed, 1, "{kind}");
+    }
+}
+
 #[test]
 fn the_metrics_add_up_to_the_stats() {
     let sums = Sums::default();

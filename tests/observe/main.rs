@@ -1,6 +1,9 @@
 //! What a subscriber of `tracing` sees. A binary of its own, as the subscriber is the whole process's: threads of the blocking
 //! pool are to be seen as well. Tests tell their tasks by name.
 
+mod lines;
+mod panics;
+
 use std::{
     collections::HashMap,
     fmt::Debug,

@@ -1,0 +1,72 @@
+//! What a user's input can do to a log: nothing.
+
+use std::{
+    future::pending,
+    io::{self, Write},
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
+
+use tower_background_tasks::{BackgroundTasks, Runner, Task};
+
+use crate::respond;
+
+const FORGED: &str = "mail\nERROR forged: added at src/forged.rs:1:1\r\u{1b}[31m";
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_name_made_of_a_users_input_stays_on_its_line_of_the_log_and_of_the_report() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone());
+    let _scope = tracing::subscriber::set_default(subscriber.finish());
+
+    // Its failure, and the warning that it held its worker.
+    let runner = Runner::builder()
+        .warn_slow_poll(Duration::from_millis(1))
+        .build();
+    let fails = async {
+        thread::sleep(Duration::from_millis(2));
+        Err::<(), _>(FORGED)
+    };
+    let tasks = BackgroundTasks::new();
+    tasks.add_task(Task::new(fails).named(FORGED.to_owned()));
+    respond(&runner, tasks);
+    runner.idle().await;
+    // The warning that nobody took its queue.
+    let dropped = BackgroundTasks::new();
+    dropped.add_task(Task::new(async {}).named(FORGED.to_owned()));
+    drop(dropped);
+    // Its abandonment, and the report.
+    runner.add_task(Task::new(pending::<()>()).named(FORGED.to_owned()));
+    let report = runner.shutdown(Duration::ZERO).await.to_string();
+    runner.idle().await;
+
+    let log = log.text();
+    assert_eq!(log.lines().count(), 4, "{log}");
+    assert_eq!(report.lines().count(), 2, "{report}");
+    for text in [log, report] {
+        assert!(!text.contains(['\r', '\u{1b}']), "{text:?}");
+    }
+}

@@ -1,0 +1,219 @@
+//! A subscriber is code of the user's: its panics are contained wherever a task meets it.
+
+use std::{
+    future::pending,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    runtime::{Builder, Runtime},
+    task::yield_now,
+    time::timeout,
+};
+use tower_background_tasks::{BackgroundTasks, Runner, RunnerBuilder, Stats, Task};
+use tracing::{Dispatch, Event, Metadata, Subscriber, dispatcher::with_default, info_span, span};
+use tracing_core::span::Current;
+use tracing_subscriber::Registry;
+
+use crate::respond;
+
+/// A method of [`Subscriber`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Method {
+    NewSpan,
+    CloneSpan,
+    Enter,
+    Exit,
+    TryClose,
+    Event,
+    RecordFollowsFrom,
+}
+
+const METHODS: [Method; 7] = [
+    Method::NewSpan,
+    Method::CloneSpan,
+    Method::Enter,
+    Method::Exit,
+    Method::TryClose,
+    Method::Event,
+    Method::RecordFollowsFrom,
+];
+
+/// Panics in one method, while it is armed: when that has done its work, so that the registry stays fit for the rest.
+struct Panicking {
+    registry: Registry,
+    method: Method,
+    is_armed: AtomicBool,
+    panics: AtomicUsize,
+}
+
+impl Panicking {
+    fn in_method(method: Method) -> Arc<Self> {
+        Arc::new(Self {
+            registry: Registry::default(),
+            method,
+            is_armed: AtomicBool::new(false),
+            panics: AtomicUsize::new(0),
+        })
+    }
+
+    fn arm(&self, is_armed: bool) {
+        self.is_armed.store(is_armed, Ordering::SeqCst);
+    }
+
+    fn panics(&self) -> usize {
+        self.panics.load(Ordering::SeqCst)
+    }
+
+    fn called(&self, method: Method) {
+        if method == self.method && self.is_armed.load(Ordering::SeqCst) {
+            self.panics.fetch_add(1, Ordering::SeqCst);
+            panic!("on purpose: {method:?} of a subscriber");
+        }
+    }
+}
+
+impl Subscriber for Panicking {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.registry.enabled(metadata)
+    }
+
+    fn new_span(&self, attributes: &span::Attributes<'_>) -> span::Id {
+        let answer = self.registry.new_span(attributes);
+        self.called(Method::NewSpan);
+        answer
+    }
+
+    fn record(&self, id: &span::Id, values: &span::Record<'_>) {
+        self.registry.record(id, values);
+    }
+
+    fn record_follows_from(&self, id: &span::Id, follows: &span::Id) {
+        self.registry.record_follows_from(id, follows);
+        self.called(Method::RecordFollowsFrom);
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        self.registry.event(event);
+        self.called(Method::Event);
+    }
+
+    fn enter(&self, id: &span::Id) {
+        self.registry.enter(id);
+        self.called(Method::Enter);
+    }
+
+    fn exit(&self, id: &span::Id) {
+        self.registry.exit(id);
+        self.called(Method::Exit);
+    }
+
+    fn clone_span(&self, id: &span::Id) -> span::Id {
+        let answer = self.registry.clone_span(id);
+        self.called(Method::CloneSpan);
+        answer
+    }
+
+    fn try_close(&self, id: span::Id) -> bool {
+        let answer = self.registry.try_close(id);
+        self.called(Method::TryClose);
+        answer
+    }
+
+    fn current_span(&self) -> Current {
+        self.registry.current_span()
+    }
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// A request's tasks, each with another end, added in a span and run while `subscriber` panics.
+fn run_under(subscriber: &Arc<Panicking>, builder: RunnerBuilder) -> Stats {
+    let runner = builder.build();
+    with_default(&Dispatch::new(subscriber.clone()), || {
+        let cause = info_span!("cause");
+        let tasks = BackgroundTasks::new();
+        cause.in_scope(|| {
+            subscriber.arm(true);
+            tasks.add_task(yield_now());
+            tasks.add_task(async { Err::<(), _>("on purpose") });
+            tasks.add_task(async { panic!("on purpose") });
+            tasks.add_blocking_task(|| ());
+            tasks.add_task(async {});
+            subscriber.arm(false); // the span that is left here is the test's own
+        });
+        subscriber.arm(true);
+        runtime().block_on(async {
+            respond(&runner, tasks);
+            let idle = timeout(Duration::from_secs(10), runner.idle());
+            idle.await.expect("a task was lost");
+        });
+        subscriber.arm(false);
+    });
+    runner.stats()
+}
+
+#[test]
+fn a_subscriber_that_panics_in_any_method_harms_no_task_and_loses_no_end() {
+    for method in METHODS {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let tell = told.clone();
+        let observed =
+            Runner::builder().on_task_end(move |report| tell.lock().unwrap().push(report.id()));
+        for builder in [Runner::builder(), observed] {
+            let subscriber = Panicking::in_method(method);
+            let stats = run_under(&subscriber, builder);
+            assert!(subscriber.panics() > 0, "{method:?} was not called");
+            assert_eq!((stats.added, stats.completed), (5, 3), "{method:?}");
+            assert_eq!((stats.failed, stats.panicked), (1, 1), "{method:?}");
+            assert_eq!((stats.pending, stats.running), (0, 0), "{method:?}");
+        }
+        let mut told = told.lock().unwrap().clone();
+        told.sort();
+        told.dedup();
+        assert_eq!(told.len(), 5, "{method:?}");
+    }
+}
+
+/// One task is cancelled and another aborted by a shutdown, while `subscriber` panics: from the start, or since they run.
+fn cut_off_under(subscriber: &Arc<Panicking>, from_the_start: bool) -> Stats {
+    let runner = Runner::new();
+    let both = async {
+        subscriber.arm(from_the_start);
+        let cancelled = runner.try_add_task(pending::<()>()).unwrap();
+        runner.add_task(Task::new(pending::<()>()).named("stuck"));
+        while runner.stats().running < 2 {
+            yield_now().await;
+        }
+        subscriber.arm(true);
+        assert!(runner.cancel(cancelled));
+        let report = runner.shutdown(Duration::ZERO).await;
+        assert_eq!(report.unfinished()[0].name(), "stuck");
+        runner.idle().await;
+        subscriber.arm(false);
+    };
+    with_default(&Dispatch::new(subscriber.clone()), || {
+        let both = async { timeout(Duration::from_secs(10), both).await };
+        runtime().block_on(both).expect("a task was lost");
+    });
+    runner.stats()
+}
+
+#[test]
+fn cancel_and_shutdown_do_not_panic_under_a_subscriber_that_does() {
+    for method in METHODS {
+        for from_the_start in [true, false] {
+            let subscriber = Panicking::in_method(method);
+            let stats = cut_off_under(&subscriber, from_the_start);
+            assert_eq!((stats.added, stats.aborted), (2, 2), "{method:?}");
+            let is_called = from_the_start && method != Method::RecordFollowsFrom; // no span to follow from
+            assert!(subscriber.panics() > 0 || !is_called, "{method:?}");
+        }
+    }
+}
