@@ -5,6 +5,7 @@
 //! for n in 1 2 3; do curl -X POST http://127.0.0.1:3000/orders/$n; done
 //! curl -X POST http://127.0.0.1:3000/exports/60      # a task of 60 seconds …
 //! curl http://127.0.0.1:3000/tasks                   # … that is seen here
+//! curl -X DELETE http://127.0.0.1:3000/tasks/7       # … and ended under its `id`, which the log has as `task.id`
 //! curl http://127.0.0.1:3000/metrics
 //! ```
 
@@ -14,16 +15,16 @@ use axum::{
     Json, Router,
     extract::{Path, State},
     http::StatusCode,
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, time::sleep};
-use tower_background_tasks::{BackgroundTasks, BoxError, Runner, Task, TaskInfo};
-use tracing::{Instrument, info, info_span};
+use tower_background_tasks::{BackgroundTasks, BoxError, Runner, Task, TaskId, TaskInfo};
+use tracing::info;
 
 async fn order(Path(number): Path<u32>) -> StatusCode {
-    accept(number).instrument(info_span!("order", number)).await;
+    accept(number).await;
     StatusCode::ACCEPTED
 }
 
@@ -36,7 +37,8 @@ async fn accept(number: u32) {
     tasks.add_task(Task::blocking(move || receipt(number)).named("receipt"));
 }
 
-/// Fails for every third order.
+/// Fails for every third order. Its lines say for which: the span that each task runs in has the request's method and path, and so
+/// has the event of its end.
 async fn charge(number: u32) -> Result<(), BoxError> {
     sleep(Duration::from_millis(20)).await;
     if number % 3 == 0 {
@@ -58,13 +60,30 @@ async fn export(tasks: BackgroundTasks, Path(seconds): Path<u64>) -> StatusCode 
     StatusCode::ACCEPTED
 }
 
+/// Blocking: once it runs, it cannot be stopped.
+async fn archive(tasks: BackgroundTasks, Path(seconds): Path<u64>) -> StatusCode {
+    let work = move || thread::sleep(Duration::from_secs(seconds));
+    tasks.add_task(Task::blocking(work).named("archive"));
+    StatusCode::ACCEPTED
+}
+
+/// For operators alone: anybody could guess the number.
+async fn cancel(State(runner): State<Runner>, Path(id): Path<u64>) -> StatusCode {
+    let id = TaskId::from(id);
+    match runner.cancel(id) {
+        true => StatusCode::NO_CONTENT,
+        false if runner.tasks().iter().any(|task| task.id() == id) => StatusCode::CONFLICT,
+        false => StatusCode::NOT_FOUND,
+    }
+}
+
 async fn tasks(State(runner): State<Runner>) -> Json<Value> {
     Json(runner.tasks().iter().map(row).collect())
 }
 
 fn row(task: &TaskInfo) -> Value {
     json!({
-        "id": task.id().to_string(),
+        "id": task.id().as_u64(),
         "name": task.name(),
         "kind": task.kind().as_str(),
         "age": task.age().as_secs_f64(),
@@ -93,9 +112,11 @@ async fn main() -> Result<(), BoxError> {
     let app = Router::new()
         .route("/orders/{number}", post(order))
         .route("/exports/{seconds}", post(export))
+        .route("/archives/{seconds}", post(archive))
         .layer(runner.layer())
         // Behind the layer: they have no tasks.
         .route("/tasks", get(tasks))
+        .route("/tasks/{id}", delete(cancel))
         .route("/stats", get(stats))
         .route("/metrics", get(async move || prometheus.render()))
         .with_state(runner.clone());
@@ -108,7 +129,7 @@ async fn main() -> Result<(), BoxError> {
     println!("Listening on http://{address}; Ctrl-C stops it. Try:");
     println!("  for n in 1 2 3; do curl -X POST http://{address}/orders/$n; done");
     println!("  curl -X POST http://{address}/exports/60; curl http://{address}/tasks");
-    println!("  curl http://{address}/metrics");
+    println!("  curl -X DELETE http://{address}/tasks/7; curl http://{address}/metrics");
 
     let stop = async { drop(tokio::signal::ctrl_c().await) };
     axum::serve(listener, app)
