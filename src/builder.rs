@@ -48,6 +48,9 @@ pub enum SpanRelation {
     #[default]
     FollowsFrom,
     /// It is its child: the request's span stays open until its tasks have ended.
+    ///
+    /// Not for a task that adds itself again and again: each is the child of the one before, and a child keeps all its ancestors
+    /// open, so that their spans are closed, and their memory is free, only when the last has ended.
     Child,
     /// None: it is a root.
     None,
@@ -224,7 +227,13 @@ impl RunnerBuilder {
     ///
     /// That is blocking code in an async task: it keeps the worker from everything else it has to do, connections included, and
     /// belongs into [`add_blocking_task`](crate::BackgroundTasks::add_blocking_task). The warning comes when the poll returns;
-    /// until then [`Runner::tasks`] shows the task. It costs two looks at the clock a poll.
+    /// until then [`Runner::tasks`] shows the task.
+    ///
+    /// Only polls are timed: not a condition ([`Task::run_if`](crate::Task::run_if)), nor the destructor of a task, though these hold
+    /// a worker as well.
+    ///
+    /// It costs each poll two looks at the clock, the lock of the request's queue, and a copy of what the task is called (an
+    /// allocation where the name was made at run time). And with it no task takes the fast path.
     ///
     /// # Panics
     ///

@@ -3,6 +3,9 @@
 //! The label `task` is a task's name where that is a part of the program: a type name, or a `&'static str` that it was given. A
 //! name made at run time could be anything, a user's input even, and each would be a time series of its own: all of them are
 //! `(dynamic)`.
+//!
+//! A task is in its queue when it is counted as added: one that begins on another thread in between is taken from the pending gauge
+//! before it was added to it. Who reads the gauge in that moment reads one too few, below zero even; afterwards it is right.
 
 #[cfg(feature = "metrics")]
 use std::borrow::Cow;

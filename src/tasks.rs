@@ -96,8 +96,10 @@ impl BackgroundTasks {
     /// The queue of the request whose handler runs here: in the handler, and in whatever it awaits, without passing the queue
     /// through ten functions.
     ///
-    /// `None` elsewhere: in what was spawned, in a response body, in a task on the runner, and where there is no
-    /// [`BackgroundTasksLayer`](crate::BackgroundTasksLayer). Of nested layers it is the inner one's.
+    /// `None` elsewhere: in what was spawned, in a body that is streamed when the handler has returned, in a task on the runner, in
+    /// destructors when the client has left and the handler is dropped unfinished, and where there is no
+    /// [`BackgroundTasksLayer`](crate::BackgroundTasksLayer). Code that runs there takes the queue along, which is a clone. Of nested
+    /// layers it is the inner one's.
     ///
     /// ```
     /// use tower_background_tasks::BackgroundTasks;
