@@ -1,8 +1,8 @@
 //! [`Batch`]: a queue's turn on the runner. Keeps the promises "once" and "order".
 //!
-//! A batch is the one right to take tasks out of its queue, once its [`Start`](crate::start::Start) has become one. It is handed from the async runtime to the blocking pool and
-//! back as the tasks want it, and waits for a place under the runner's limits in between; wherever it is dropped unfinished,
-//! what is left of it ends aborted.
+//! A batch is the one right to take tasks out of its queue, once its [`Start`](crate::start::Start) has become one. It is handed
+//! from the async runtime to the blocking pool and back as the tasks want it, and waits for a place under the runner's limits in
+//! between; wherever it is dropped unfinished, what is left of it ends aborted.
 
 use std::{
     sync::Arc,
@@ -24,8 +24,8 @@ use crate::{
     warm::Warm,
 };
 
-/// How long one hop to the blocking pool serves a queue's tasks before it goes through the pool's own queue again: behind
-/// others that wait for a thread, and not at all when the runtime is shutting down.
+/// How long one hop to the blocking pool serves tasks before the next one goes through the pool's own queue again: behind others that
+/// wait for a thread, and not at all when the runtime is shutting down. By the system's clock, as Tokio's may be paused.
 const HOLDS_THREAD: Duration = Duration::from_millis(10);
 
 pub(crate) struct Batch {
@@ -224,7 +224,7 @@ impl Batch {
     fn let_go(self) {
         let queue = Arc::clone(&self.queue);
         drop(self);
-        Queue::let_go(queue);
+        drop(Queue::let_go(queue));
     }
 
     /// Takes the fast path as far as it goes. Pending where a task on it is, or others are to run first.

@@ -32,7 +32,7 @@ pub(crate) enum Left {
 /// Runs tasks for which nothing is set, in a runner for which nothing is set, while each completes at its first poll. `first` is
 /// a task whose turn has come already.
 ///
-/// The general path looks at each setting of each task, and locks the queue three times for it. This locks it once, and takes
+/// The general path looks at each setting of each task, and locks the queue two or three times for it. This locks it once, and takes
 /// half the time.
 #[inline]
 pub(crate) fn run(

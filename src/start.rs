@@ -124,7 +124,7 @@ impl Start {
             if let Some(runner) = queue.runner() {
                 runner.batch_ended();
             }
-            Queue::let_go(queue);
+            drop(Queue::let_go(queue));
         }
     }
 }

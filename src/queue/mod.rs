@@ -159,9 +159,7 @@ impl Queue {
 
     /// Who a task is that has not ended.
     pub(crate) fn label_of(&self, key: Key) -> Option<Label> {
-        let mut state = lock(&self.state);
-        let current = state.currents.get_mut(key)?;
-        Some(current.label.clone())
+        self.begun(key).map(|(label, _)| label)
     }
 
     pub(crate) fn is_stopped(&self) -> bool {

@@ -44,11 +44,6 @@ impl Queue {
         queue
     }
 
-    #[cfg(feature = "jobs")]
-    pub(super) fn forget_job_side(&mut self) {
-        self.job_side = None;
-    }
-
     /// A queue that waits for a response to end, of a request that is not known.
     pub(crate) fn of_response(runner: Runner) -> Arc<Self> {
         Self::new(Some(runner), None, true, Phase::Open)
@@ -97,12 +92,14 @@ impl Queue {
         })
     }
 
-    /// Keeps the queue for another request, if nobody else holds it.
+    /// Keeps the queue for another request. One that has tasks, or that somebody else holds, comes back.
     #[inline]
-    pub(crate) fn let_go(mut queue: Arc<Self>) {
+    pub(crate) fn let_go(mut queue: Arc<Self>) -> Option<Arc<Self>> {
         if Arc::get_mut(&mut queue).is_some_and(Self::renew) {
             pool::keep(queue);
+            return None;
         }
+        Some(queue)
     }
 
     /// Makes a queue as good as new, if it is empty.
@@ -120,7 +117,9 @@ impl Queue {
         self.runner = None;
         self.request = None;
         #[cfg(feature = "jobs")]
-        self.forget_job_side();
+        {
+            self.job_side = None;
+        }
         true
     }
 }

@@ -11,7 +11,6 @@ use crate::{
     current::{Current, Key},
     metrics,
     outcome::Verdict,
-    pool,
     report::Report,
     span::TaskSpan,
     start::Start,
@@ -32,10 +31,16 @@ impl Queue {
     }
 
     /// The response has ended: what is queued goes to the runner.
-    pub(crate) fn end(mut self: Arc<Self>, verdict: Verdict) {
-        if Self::nobody_asks(&mut self) {
-            return pool::keep(self);
-        }
+    pub(crate) fn end(self: Arc<Self>, verdict: Verdict) {
+        // Of a queue without a task that nobody else holds, nobody can ask how the response went: an idle request saves the clock and
+        // the lock.
+        let Some(queue) = Self::let_go(self) else {
+            return;
+        };
+        queue.end_asked(verdict);
+    }
+
+    fn end_asked(self: Arc<Self>, verdict: Verdict) {
         let now = Instant::now();
         let mut state = lock(&self.state);
         if !matches!(state.phase, Phase::Open) {
@@ -66,12 +71,6 @@ impl Queue {
         } else {
             state.phase = Phase::Idle;
         }
-    }
-
-    /// True for a queue without a task that nobody else holds: none can be added, and nobody can ask how the response went. It is as
-    /// good as new then. For an idle request this saves the clock and the lock.
-    pub(super) fn nobody_asks(queue: &mut Arc<Self>) -> bool {
-        Arc::get_mut(queue).is_some_and(Self::renew)
     }
 
     /// The batch's task has ended; `failed` where it did not do what it was to do. On to the next.

@@ -5,7 +5,7 @@ use std::{
     convert::Infallible,
     future::Future,
     net::SocketAddr,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll},
     time::Duration,
@@ -39,7 +39,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     }
 
     let waker = Arc::new(Unpark(std::thread::current())).into();
-    let (mut future, mut cx) = (pin!(future), Context::from_waker(&waker));
+    let (mut future, mut cx) = (std::pin::pin!(future), Context::from_waker(&waker));
     loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
             return output;
