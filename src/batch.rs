@@ -16,12 +16,12 @@ use crate::{
     TaskEnd,
     admission::Permit,
     contain::contain,
+    crew::Crew,
     drive::Drive,
     execution::{Execution, clear, discard},
     plain::{self, Left},
     queue::{Advance, Queue, Turn},
-    sync::{Mutex, lock},
-    warm::Warm,
+    sync::{AtomicBool, Ordering},
 };
 
 /// How long one hop to the blocking pool serves tasks before the next one goes through the pool's own queue again: behind others that
@@ -101,32 +101,11 @@ impl Batch {
         let Some(runtime) = runner.runtime() else {
             return;
         };
-        // Tokio panics when the system has no more threads to give.
-        let _ = contain(|| {
-            if self.wants_blocking_thread() {
-                self.launch_blocking(runner.warm(), runtime);
-            } else {
-                runtime.spawn(Drive::batch(self));
-            }
-        });
-    }
-
-    /// A pool that is shutting down drops the closure it is given, some versions of Tokio's under the pool's own lock. What is left
-    /// of the batch is then dropped here, where its tasks' ends may start others.
-    fn launch_blocking(self, warm: &Arc<Warm<Self>>, runtime: &Handle) {
-        let Err(cold) = warm.give(self) else { return };
-        let slot = Arc::new(Mutex::new(Some(cold)));
-        let (taken, warm) = (Arc::clone(&slot), Arc::clone(warm));
-        runtime.spawn_blocking(move || {
-            let hopped = std::time::Instant::now();
-            let mut next = lock(&taken).take();
-            while let Some(batch) = next {
-                batch.run_blocking(hopped);
-                let holds = hopped.elapsed() <= HOLDS_THREAD;
-                next = holds.then(|| warm.look_out()).flatten();
-            }
-        });
-        drop(slot); // the last one, if the closure was dropped
+        if !self.wants_blocking_thread() {
+            let _ = contain(|| runtime.spawn(Drive::batch(self)));
+        } else if runner.crew().put(self) {
+            Sent::send(Arc::clone(runner.crew()), runtime.clone());
+        }
     }
 
     /// One hop to the blocking pool serves blocking tasks in a row, up to [`HOLDS_THREAD`].
@@ -325,6 +304,55 @@ impl Batch {
         self.current = next.map(Execution::new);
         if self.current.is_none() {
             self.end();
+        }
+    }
+}
+
+/// A thread of the blocking pool that was sent for. Where it never comes, what waits for it ends aborted.
+struct Sent {
+    crew: Arc<Crew<Batch>>,
+    runtime: Handle,
+    is_here: AtomicBool,
+}
+
+impl Sent {
+    fn send(crew: Arc<Crew<Batch>>, runtime: Handle) {
+        let sent = Arc::new(Self {
+            crew,
+            runtime,
+            is_here: AtomicBool::new(false),
+        });
+        let thread = Arc::clone(&sent);
+        // Tokio panics when the system has no more threads to give.
+        let _ = contain(|| sent.runtime.spawn_blocking(move || thread.serve()));
+        // A pool that is shutting down drops the closure, some versions of Tokio's under the pool's own lock. What waits is then
+        // dropped here, where its tasks' ends may start others.
+        drop(sent);
+    }
+
+    /// Runs what waits, one batch after another, for up to [`HOLDS_THREAD`].
+    fn serve(&self) {
+        self.is_here.store(true, Ordering::Relaxed);
+        let hopped = std::time::Instant::now();
+        let mut found = self.crew.arrive();
+        loop {
+            if found.send {
+                Self::send(Arc::clone(&self.crew), self.runtime.clone());
+            }
+            let Some(batch) = found.work else { return };
+            batch.run_blocking(hopped);
+            if hopped.elapsed() > HOLDS_THREAD {
+                return;
+            }
+            found = self.crew.next();
+        }
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        if !self.is_here.load(Ordering::Relaxed) {
+            drop(self.crew.miss());
         }
     }
 }

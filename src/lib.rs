@@ -19,6 +19,7 @@ mod body;
 mod builder;
 mod contain;
 mod context;
+mod crew;
 mod current;
 mod current_queue;
 mod drive;
@@ -56,7 +57,6 @@ mod stats;
 mod sync;
 mod task;
 mod tasks;
-mod warm;
 mod work;
 
 #[cfg(any(doc, doctest))]

@@ -21,10 +21,10 @@ use loom::{
 
 use crate::{
     ResponseEnd, Runner, Task,
+    crew::Crew,
     lanes::{Lane, Lanes},
     outcome::Verdict,
     queue::Queue,
-    warm::Warm,
 };
 
 /// Runs a batch here and now.
@@ -280,17 +280,62 @@ fn what_lanes_are_given_is_taken_or_given_back() {
     });
 }
 
+/// What a blocking thread does that was sent for.
+fn serve(crew: &Crew<usize>, done: &AtomicUsize) {
+    let mut found = crew.arrive();
+    loop {
+        if found.send {
+            serve(crew, done);
+        }
+        let Some(work) = found.work else { return };
+        done.fetch_add(work, SeqCst);
+        found = crew.next();
+    }
+}
+
 #[test]
-fn what_a_thread_is_given_while_it_looks_out_it_takes() {
-    check("give and look out", || {
-        let warm = Arc::new(Warm::default());
-        let looking = Arc::clone(&warm);
-        let thread = thread::spawn(move || looking.look_out().unwrap_or(0));
-        let given_back: usize = [1, 2]
+fn whatever_waits_for_a_blocking_thread_is_done_once() {
+    check("put, arrive and look out", || {
+        let (crew, done) = (Arc::new(Crew::default()), Arc::new(AtomicUsize::new(0)));
+        let threads: Vec<_> = [1, 10]
             .into_iter()
-            .filter_map(|work| warm.give(work).err())
-            .sum();
-        assert_eq!(thread.join().unwrap() + given_back, 3);
+            .map(|work| {
+                let (crew, done) = (Arc::clone(&crew), Arc::clone(&done));
+                thread::spawn(move || {
+                    if crew.put(work) {
+                        serve(&crew, &done);
+                    }
+                })
+            })
+            .collect();
+        if crew.put(100) {
+            serve(&crew, &done);
+        }
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert_eq!(done.load(SeqCst), 111);
+    });
+}
+
+#[test]
+fn whatever_waits_for_a_thread_that_never_comes_is_given_back() {
+    check("arrive and miss", || {
+        let (crew, done) = (Arc::new(Crew::default()), Arc::new(AtomicUsize::new(0)));
+        assert!(crew.put(1));
+        let (of_thread, by_thread) = (Arc::clone(&crew), Arc::clone(&done));
+        let thread = thread::spawn(move || {
+            // Another request's work, and a thread that is there and passes by.
+            if of_thread.put(10) {
+                serve(&of_thread, &by_thread);
+            } else if let Some(work) = of_thread.next().work {
+                by_thread.fetch_add(work, SeqCst);
+            }
+        });
+        let given_back: usize = crew.miss().into_iter().sum();
+        thread.join().unwrap();
+        let left: usize = crew.miss().into_iter().sum();
+        assert_eq!(done.load(SeqCst) + given_back + left, 11);
     });
 }
 

@@ -17,6 +17,7 @@ use crate::{
     batch::Batch,
     builder::Settings,
     contain::contain,
+    crew::Crew,
     lanes::Lanes,
     metrics,
     outcome::EndWatch,
@@ -27,7 +28,6 @@ use crate::{
     start::Start,
     stats::Counters,
     sync::{AtomicUsize, Mutex, OnceLock, Ordering, fence_in_models, lock},
-    warm::Warm,
 };
 
 /// Runs tasks off the connections, and counts what becomes of each. Clones are the same runner.
@@ -74,7 +74,7 @@ struct Shared {
     registry: Registry,
     overdue: Overdue,
     lanes: Arc<Lanes<Start>>,
-    warm: Arc<Warm<Batch>>,
+    crew: Arc<Crew<Batch>>,
     /// Cancelled when a shutdown begins.
     closing: CancellationToken,
     /// What shutdowns have aborted.
@@ -120,7 +120,7 @@ impl Runner {
                 registry: Registry::default(),
                 overdue: Overdue::default(),
                 lanes: Arc::default(),
-                warm: Arc::default(),
+                crew: Arc::default(),
                 closing: CancellationToken::new(),
                 unfinished: Mutex::default(),
                 quiet: Notify::new(),
@@ -476,8 +476,8 @@ impl Runner {
         &self.shared.lanes
     }
 
-    pub(crate) fn warm(&self) -> &Arc<Warm<Batch>> {
-        &self.shared.warm
+    pub(crate) fn crew(&self) -> &Arc<Crew<Batch>> {
+        &self.shared.crew
     }
 
     pub(crate) fn closing(&self) -> &CancellationToken {

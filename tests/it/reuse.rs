@@ -1,7 +1,7 @@
 //! What is used again: queues for the next request, tasks of the runtime for the next batch, threads for the next blocking task.
 
 use std::{
-    sync::{Arc, Mutex, mpsc},
+    sync::{Arc, Barrier, Mutex, mpsc},
     thread,
     time::Duration,
 };
@@ -198,6 +198,19 @@ async fn a_blocking_task_does_not_wait_behind_another_request_s() {
     release.send(()).unwrap();
     soon(runner.idle()).await;
     assert_eq!(runner.stats().completed, 61);
+}
+
+#[tokio::test]
+async fn blocking_tasks_of_different_requests_run_side_by_side_however_many_come_at_once() {
+    let (runner, all) = (Runner::new(), Arc::new(Barrier::new(64)));
+    for _ in 0..2 {
+        for _ in 0..64 {
+            let all = Arc::clone(&all);
+            runner.add_blocking_task(move || drop(all.wait()));
+        }
+        soon(runner.idle()).await;
+    }
+    assert_eq!(runner.stats().completed, 128);
 }
 
 #[tokio::test]
