@@ -122,7 +122,7 @@ where
         let span = info_span!("request", %method, path);
         service.call(request).instrument(span)
     };
-    side(0, |_| service_fn(call))
+    side(service_fn(call))
 }
 
 const LEVELS: [LevelFilter; 3] = [LevelFilter::OFF, LevelFilter::INFO, LevelFilter::DEBUG];

@@ -4,7 +4,16 @@
 //! the router: inside of it, as `Router::layer` puts them, axum adds four boxes of its own for any layer, which would make all
 //! layers look alike.
 
-use std::{convert::Infallible, future::ready, hint::black_box, pin::Pin};
+use std::{
+    convert::Infallible,
+    future::ready,
+    hint::black_box,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use axum::{Extension, Router, body::Body, routing::get};
 use bytes::Bytes;
@@ -32,9 +41,9 @@ pub(crate) trait Side {
 
 struct App<S> {
     service: S,
-    /// Told by each blocking task.
+    /// Told by the last of a request's blocking tasks: each that tells wakes this thread, which is no cost of the tasks.
     done: UnboundedReceiver<()>,
-    blocking_tasks: usize,
+    has_blocking_tasks: bool,
 }
 
 impl<S, B> Side for App<S>
@@ -65,7 +74,7 @@ where
         while let Some(frame) = body.frame().await {
             black_box(frame.unwrap());
         }
-        for _ in 0..self.blocking_tasks {
+        if self.has_blocking_tasks {
             self.done.recv().await.unwrap();
         }
         yield_now().await; // whatever was spawned gets its turns
@@ -74,21 +83,55 @@ where
 
 pub(crate) type BoxSide = Box<dyn Side>;
 
-/// `service` is given what each of a request's blocking tasks has to tell when it is done.
-pub(crate) fn side<S, B>(
-    blocking_tasks: usize,
-    service: impl FnOnce(UnboundedSender<()>) -> S,
-) -> BoxSide
+pub(crate) fn side<S, B>(service: S) -> BoxSide
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + 'static,
+    B: http_body::Body<Data = Bytes, Error: std::fmt::Debug>,
+{
+    Box::new(App {
+        service,
+        done: unbounded_channel().1,
+        has_blocking_tasks: false,
+    })
+}
+
+/// `service` is given what a request's blocking tasks count down.
+fn blocking_side<S, B>(service: impl FnOnce(Countdown) -> S) -> BoxSide
 where
     S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + 'static,
     B: http_body::Body<Data = Bytes, Error: std::fmt::Debug>,
 {
     let (tell, done) = unbounded_channel();
     Box::new(App {
-        service: service(tell),
+        service: service(Countdown {
+            left: Arc::default(),
+            tell,
+        }),
         done,
-        blocking_tasks,
+        has_blocking_tasks: true,
     })
+}
+
+/// The tasks of one request at a time that have yet to end.
+#[derive(Clone)]
+struct Countdown {
+    left: Arc<AtomicUsize>,
+    tell: UnboundedSender<()>,
+}
+
+impl Countdown {
+    fn begin(&self, tasks: usize) {
+        self.left.store(tasks, Ordering::Relaxed);
+    }
+
+    fn task(&self) -> impl FnOnce() + Send + 'static {
+        let this = self.clone();
+        move || {
+            if this.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+                this.tell.send(()).unwrap();
+            }
+        }
+    }
 }
 
 fn router() -> Router {
@@ -96,15 +139,15 @@ fn router() -> Router {
 }
 
 pub(crate) fn bare() -> BoxSide {
-    side(0, |_| router())
+    side(router())
 }
 
 pub(crate) fn traced() -> BoxSide {
-    side(0, |_| TraceLayer::new_for_http().layer(router()))
+    side(TraceLayer::new_for_http().layer(router()))
 }
 
 pub(crate) fn idle_layer() -> BoxSide {
-    side(0, |_| Runner::new().layer().layer(router()))
+    side(Runner::new().layer().layer(router()))
 }
 
 /// See `least`.
@@ -119,7 +162,7 @@ pub(crate) fn least(tasks: usize) -> BoxSide {
         0 => router(),
         _ => Router::new().route("/", get(handler)),
     };
-    side(0, |_| Least(router))
+    side(Least(router))
 }
 
 pub(crate) fn spawned(tasks: usize) -> BoxSide {
@@ -129,7 +172,7 @@ pub(crate) fn spawned(tasks: usize) -> BoxSide {
         }
         "hello"
     };
-    side(0, |_| Router::new().route("/", get(handler)))
+    side(Router::new().route("/", get(handler)))
 }
 
 pub(crate) fn ours(tasks: usize) -> BoxSide {
@@ -139,11 +182,8 @@ pub(crate) fn ours(tasks: usize) -> BoxSide {
         }
         "hello"
     };
-    side(0, |_| {
-        Runner::new()
-            .layer()
-            .layer(Router::new().route("/", get(handler)))
-    })
+    let router = Router::new().route("/", get(handler));
+    side(Runner::new().layer().layer(router))
 }
 
 /// Like `ours`, with the queue found by [`BackgroundTasks::current`] in place of the extractor.
@@ -155,19 +195,16 @@ pub(crate) fn ours_by_current(tasks: usize) -> BoxSide {
         }
         "hello"
     };
-    side(0, |_| {
-        Runner::new()
-            .layer()
-            .layer(Router::new().route("/", get(handler)))
-    })
+    let router = Router::new().route("/", get(handler));
+    side(Runner::new().layer().layer(router))
 }
 
 pub(crate) fn spawned_blocking(tasks: usize) -> BoxSide {
-    side(tasks, |tell| {
+    blocking_side(|countdown| {
         let handler = async move || {
+            countdown.begin(tasks);
             for _ in 0..tasks {
-                let tell = tell.clone();
-                tokio::task::spawn_blocking(move || tell.send(()));
+                tokio::task::spawn_blocking(countdown.task());
             }
             "hello"
         };
@@ -176,11 +213,11 @@ pub(crate) fn spawned_blocking(tasks: usize) -> BoxSide {
 }
 
 pub(crate) fn ours_blocking(tasks: usize) -> BoxSide {
-    side(tasks, |tell| {
+    blocking_side(|countdown| {
         let handler = async move |queue: BackgroundTasks| {
+            countdown.begin(tasks);
             for _ in 0..tasks {
-                let tell = tell.clone();
-                queue.add_blocking_task(move || tell.send(()));
+                queue.add_blocking_task(countdown.task());
             }
             "hello"
         };
