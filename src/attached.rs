@@ -20,6 +20,7 @@ pub(crate) fn attach(extensions: &mut Extensions, tasks: BackgroundTasks) {
 }
 
 /// Takes what is attached, so that no layer further out takes it too.
+#[inline]
 pub(crate) fn take(extensions: &mut Extensions) -> Option<BackgroundTasks> {
     extensions.remove().map(|Attached(tasks)| tasks)
 }

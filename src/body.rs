@@ -31,17 +31,16 @@ impl<B: Body> ResponseBody<B> {
         response: Response<B>,
         watch: impl Into<Option<EndWatch>>,
     ) -> Response<Self> {
-        let (mut head, inner) = response.into_parts();
-        let mut watch = watch.into();
+        let (mut response, mut watch) = (response, watch.into());
         if let Some(watch) = &mut watch {
             if let (Some(queue), Some(tasks)) =
-                (watch.queue(), attached::take(&mut head.extensions))
+                (watch.queue(), attached::take(response.extensions_mut()))
             {
                 queue.merge(tasks.queue());
             }
-            watch.response(head.status, &head.headers, &inner);
+            watch.response(response.status(), response.headers(), response.body());
         }
-        Response::from_parts(head, Self { inner, watch })
+        response.map(|inner| Self { inner, watch })
     }
 }
 

@@ -12,6 +12,7 @@ thread_local! {
 pub(crate) struct Entered<'a>(&'a mut Option<Arc<Queue>>);
 
 impl<'a> Entered<'a> {
+    #[inline]
     pub(crate) fn new(queue: &'a mut Option<Arc<Queue>>) -> Self {
         swap(queue);
         Self(queue)
@@ -19,12 +20,14 @@ impl<'a> Entered<'a> {
 }
 
 impl Drop for Entered<'_> {
+    #[inline]
     fn drop(&mut self) {
         swap(self.0);
     }
 }
 
 /// Changing places costs no reference count. In a thread that is ending there is no place any more, and nothing changes.
+#[inline]
 fn swap(queue: &mut Option<Arc<Queue>>) {
     let _ = CURRENT.try_with(|current| *queue = current.replace(queue.take()));
 }

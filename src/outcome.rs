@@ -144,6 +144,7 @@ enum Owed {
 }
 
 impl EndWatch {
+    #[inline]
     pub(crate) fn new(queue: Arc<Queue>, method: &Method) -> Self {
         let no_content = match *method {
             Method::HEAD => NoContent::Head,
@@ -161,26 +162,31 @@ impl EndWatch {
     }
 
     /// `None` once the end has been told.
+    #[inline]
     pub(crate) fn queue(&self) -> Option<&Arc<Queue>> {
         self.queue.as_ref()
     }
 
     /// Makes the queue the thread's current one, while the service inside runs.
+    #[inline]
     pub(crate) fn enter(&mut self) -> Entered<'_> {
         Entered::new(&mut self.queue)
     }
 
     /// Goes before each poll of the inner future or body.
+    #[inline]
     pub(crate) fn before_poll(&mut self) {
         self.polling = true;
     }
 
     /// Goes after each poll of the inner future or body, unless it panicked.
+    #[inline]
     pub(crate) fn after_poll(&mut self) {
         self.polling = false;
     }
 
     /// The response head is there, and `body` has not been polled.
+    #[inline]
     pub(crate) fn response<B: Body>(&mut self, status: StatusCode, headers: &HeaderMap, body: &B) {
         self.status = Some(status);
         self.owed = if self.no_content.holds(status) || body.is_end_stream() {
@@ -199,6 +205,7 @@ impl EndWatch {
     }
 
     /// `frame` has just come out of `body` and goes by.
+    #[inline]
     pub(crate) fn frame<B: Body>(&mut self, frame: &Frame<B::Data>, body: &B) {
         if let Some(data) = frame.data_ref() {
             self.body_bytes += data.remaining() as u64;
@@ -209,6 +216,7 @@ impl EndWatch {
     }
 
     /// The body gave `None`. Short of its declared length that is a failure: the server cannot but break off the response.
+    #[inline]
     pub(crate) fn body_ended(&mut self) {
         self.end(match self.owed {
             Owed::Bytes(length) if self.body_bytes < length => ResponseEnd::BodyFailed,
@@ -234,6 +242,7 @@ impl EndWatch {
         }
     }
 
+    #[inline]
     fn nothing_owed(&self) -> bool {
         match self.owed {
             Owed::Nothing => true,
@@ -242,6 +251,7 @@ impl EndWatch {
         }
     }
 
+    #[inline]
     fn end(&mut self, end: ResponseEnd) {
         if let Some(queue) = self.queue.take() {
             queue.end(Verdict {
@@ -254,6 +264,7 @@ impl EndWatch {
 }
 
 impl Drop for EndWatch {
+    #[inline]
     fn drop(&mut self) {
         self.end(self.dropped());
     }
@@ -261,6 +272,7 @@ impl Drop for EndWatch {
 
 impl NoContent {
     /// RFC 9110, section 6.4.1.
+    #[inline]
     fn holds(self, status: StatusCode) -> bool {
         match self {
             Self::Head => true,

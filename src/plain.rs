@@ -29,6 +29,10 @@ pub(crate) enum Left {
     Paused,
 }
 
+/// So many tasks count as one step in Tokio's [`coop`], after 128 of which others are to run: they are short, if they come so far in
+/// one poll, and asking takes a tenth of their time.
+const TASKS_A_STEP: u32 = 4;
+
 /// Runs tasks for which nothing is set, in a runner for which nothing is set, while each completes at its first poll. `first` is
 /// a task whose turn has come already.
 ///
@@ -45,7 +49,7 @@ pub(crate) fn run(
     if let Some(turn) = first.take_if(|turn| !queue.begin(turn.key, now)) {
         return Left::Ended(turn, TaskEnd::Aborted);
     }
-    let mut completed = None;
+    let (mut completed, mut run) = (None, 0_u32);
     loop {
         let Turn { task, key } = match first.take() {
             Some(turn) => turn,
@@ -61,6 +65,10 @@ pub(crate) fn run(
             Polled::Ended(task, end) => return Left::Ended(Turn { task, key }, end),
         }
         completed = Some(key);
+        run += 1;
+        if run % TASKS_A_STEP != 0 {
+            continue;
+        }
         match coop::poll_proceed(cx) {
             Poll::Ready(progress) => progress.made_progress(),
             Poll::Pending if queue.pause_plain(key) => return Left::Paused,

@@ -449,6 +449,13 @@ impl Runner {
         self.shared.counters.task_ended(&TaskEnd::Completed);
     }
 
+    /// Both [`count_completed`](Self::count_completed) and [`task_begun`](Self::task_begun) of the next.
+    #[inline]
+    pub(crate) fn task_went_on(&self) {
+        self.shared.counters.task_went_on();
+        self.give_back_pending_place();
+    }
+
     #[inline]
     pub(crate) fn run_if(&self) -> Option<&(dyn Fn(&ResponseOutcome) -> bool + Send + Sync)> {
         self.shared.settings.run_if.as_deref()

@@ -62,6 +62,8 @@ const ENDS: usize = if cfg!(feature = "jobs") { 8 } else { 7 };
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     ended: [AtomicU64; ENDS],
+    /// Tasks that completed while the next one of their queue began: an end and a beginning in one.
+    went_on: AtomicU64,
     begun: AtomicU64,
     added: AtomicU64,
     batches_ended: AtomicU64,
@@ -85,6 +87,12 @@ impl Counters {
         self.ended[index(end)].fetch_add(1, Ordering::SeqCst);
     }
 
+    /// A task has completed, and the next of its queue begun.
+    #[inline]
+    pub(crate) fn task_went_on(&self) {
+        self.went_on.fetch_add(1, Ordering::SeqCst);
+    }
+
     #[inline]
     pub(crate) fn batch_begun(&self) {
         self.batches_begun.fetch_add(1, Ordering::SeqCst);
@@ -103,18 +111,20 @@ impl Counters {
 
     /// True when there was a moment during this call at which every task that was added had ended.
     pub(crate) fn is_balanced(&self) -> bool {
-        let ended: u64 = self
-            .ended
-            .iter()
-            .map(|end| end.load(Ordering::SeqCst))
-            .sum();
+        let ended: u64 = self.ends().iter().sum();
         ended == self.added.load(Ordering::SeqCst)
     }
 
+    fn ends(&self) -> [u64; ENDS] {
+        let mut ends = self.ended.each_ref().map(|end| end.load(Ordering::SeqCst));
+        ends[0] += self.went_on.load(Ordering::SeqCst);
+        ends
+    }
+
     pub(crate) fn stats(&self) -> Stats {
-        let ends = self.ended.each_ref().map(|end| end.load(Ordering::SeqCst));
+        let ends = self.ends();
         let ended: u64 = ends.iter().sum();
-        let begun = self.begun.load(Ordering::SeqCst);
+        let begun = self.went_on.load(Ordering::SeqCst) + self.begun.load(Ordering::SeqCst);
         let added = self.added.load(Ordering::SeqCst);
         Stats {
             added,

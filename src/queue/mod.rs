@@ -222,6 +222,18 @@ impl State {
         let key = self.currents.insert(Current::new(task.label(arrived)));
         Some(Turn { task, key })
     }
+
+    /// [`next_turn`](Self::next_turn), of a task that begins `now` if it is async and nothing is set for it; that is what the `bool`
+    /// says.
+    #[inline]
+    fn next_plain_turn(&mut self, arrived: Instant, now: Instant) -> Option<(Turn, bool)> {
+        let task = self.tasks.pop()?;
+        let mut current = Current::new(task.label(arrived));
+        let begins = !current.label.blocking && task.is_plain();
+        current.begun = begins.then_some(now);
+        let key = self.currents.insert(current);
+        Some((Turn { task, key }, begins))
+    }
 }
 
 /// Only a stand-alone queue can still hold tasks here: no response took it, and no runner ever knew of them.

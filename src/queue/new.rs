@@ -95,7 +95,8 @@ impl Queue {
     /// Keeps the queue for another request. One that has tasks, or that somebody else holds, comes back.
     #[inline]
     pub(crate) fn let_go(mut queue: Arc<Self>) -> Option<Arc<Self>> {
-        if Arc::get_mut(&mut queue).is_some_and(Self::renew) {
+        // A look first: most queues that have tasks are still in the registry.
+        if Arc::strong_count(&queue) == 1 && Arc::get_mut(&mut queue).is_some_and(Self::renew) {
             pool::keep(queue);
             return None;
         }

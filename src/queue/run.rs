@@ -96,25 +96,25 @@ impl Queue {
     ) -> Option<(Turn, bool)> {
         let mut state = lock(&self.state);
         let runner = self.runner.as_ref()?;
-        if completed.is_some_and(|key| state.currents.remove(key)) {
-            runner.count_completed();
+        let has_completed = completed.is_some_and(|key| state.currents.remove(key));
+        let next = state.next_plain_turn(self.arrived, now);
+        let begins = next.as_ref().is_some_and(|(_, begins)| *begins);
+        match (has_completed, begins) {
+            (true, true) => runner.task_went_on(),
+            (true, false) => runner.count_completed(),
+            (false, true) => runner.task_begun(),
+            (false, false) => {}
         }
-        let Some(next) = state.next_turn(self.arrived) else {
+        if next.is_none() {
             state.phase = Phase::Idle;
             self.leave_if_empty(state);
-            runner.tell_if_quiet();
-            return None;
-        };
-        let begins = next.task.is_plain() && !next.task.is_blocking();
-        if let (true, Some(current)) = (begins, state.currents.get_mut(next.key)) {
-            current.begun = Some(now);
-            runner.task_begun();
+        } else {
+            drop(state);
         }
-        drop(state);
         if completed.is_some() {
             runner.tell_if_quiet();
         }
-        Some((next, begins))
+        next
     }
 
     /// On the fast path: the task of `completed` has, and the batch goes on later, if this is true.
