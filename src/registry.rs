@@ -24,12 +24,9 @@ struct Shard {
     free: Vec<usize>,
 }
 
-/// A queue's place.
+/// A queue's place: its index in the shard, times the number of shards, plus the shard's.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
-    shard: usize,
-    index: usize,
-}
+pub(crate) struct Place(usize);
 
 /// The registry is closed.
 #[derive(Debug)]
@@ -47,14 +44,15 @@ impl Registry {
             entries.queues.len() - 1
         });
         entries.queues[index] = Some(Arc::clone(queue));
-        Ok(Place { shard, index })
+        Ok(Place(index * SHARDS + shard))
     }
 
     /// Gives back the registry's handle, for the caller to drop when it holds no lock.
-    pub(crate) fn leave(&self, place: Place) -> Option<Arc<Queue>> {
-        let mut entries = lock(&self.shards[place.shard]);
-        entries.free.push(place.index);
-        entries.queues[place.index].take()
+    pub(crate) fn leave(&self, Place(place): Place) -> Option<Arc<Queue>> {
+        let (shard, index) = (place % SHARDS, place / SHARDS);
+        let mut entries = lock(&self.shards[shard]);
+        entries.free.push(index);
+        entries.queues[index].take()
     }
 
     /// All queues that are here now.

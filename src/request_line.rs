@@ -5,16 +5,18 @@ use std::str;
 use http::{Method, Request};
 
 /// A request's method and path.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct RequestLine {
     pub(crate) method: Method,
-    /// `None` for a request in authority form (CONNECT).
-    path: Option<Path>,
+    path: Path,
 }
 
 /// A copy of a path. hyper's own is a part of its read buffer, and would keep all of that for as long as a task waits.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 enum Path {
+    /// Of a request in authority form (CONNECT).
+    #[default]
+    None,
     /// Most paths are short, and need no allocation.
     Short {
         length: u8,
@@ -23,42 +25,57 @@ enum Path {
     Long(Box<str>),
 }
 
-const SHORT: usize = 46;
+const SHORT_LENGTH: u8 = 46;
+const SHORT: usize = SHORT_LENGTH as usize;
 
 impl RequestLine {
-    pub(crate) fn of<B>(request: &Request<B>) -> Self {
+    /// Becomes that of `request`.
+    #[inline]
+    pub(crate) fn set<B>(&mut self, request: &Request<B>) {
         let uri = request.uri();
-        Self {
-            method: request.method().clone(),
-            path: uri.path_and_query().map(|_| Path::of(uri.path())),
+        self.method.clone_from(request.method());
+        if uri.path_and_query().is_some() {
+            self.path.set(uri.path());
+        } else {
+            self.path = Path::None;
+        }
+    }
+
+    /// Gives back what a long line has needed.
+    #[inline]
+    pub(crate) fn forget(&mut self) {
+        if let Path::Long(_) = self.path {
+            self.path = Path::None;
         }
     }
 
     /// The path without the query, which may hold secrets.
     pub(crate) fn path(&self) -> Option<&str> {
-        self.path.as_ref().map(Path::as_str)
+        match &self.path {
+            Path::None => None,
+            Path::Short { length, bytes } => str::from_utf8(&bytes[..usize::from(*length)]).ok(), // it is a whole `str`
+            Path::Long(path) => Some(path),
+        }
     }
 }
 
 impl Path {
+    /// A short path is written where it stays: moving one that has just been written stalls the processor.
     #[inline]
-    fn of(path: &str) -> Self {
-        let mut bytes = [0; SHORT];
-        match (bytes.get_mut(..path.len()), u8::try_from(path.len())) {
-            (Some(short), Ok(length)) => {
-                short.copy_from_slice(path.as_bytes());
-                Self::Short { length, bytes }
-            }
-            _ => Self::Long(path.into()),
+    fn set(&mut self, path: &str) {
+        let Ok(path_length @ 0..=SHORT_LENGTH) = u8::try_from(path.len()) else {
+            *self = Self::Long(path.into());
+            return;
+        };
+        if !matches!(self, Self::Short { .. }) {
+            *self = Self::Short {
+                length: 0,
+                bytes: [0; SHORT],
+            };
         }
-    }
-
-    fn as_str(&self) -> &str {
-        match self {
-            Self::Short { length, bytes } => {
-                str::from_utf8(&bytes[..usize::from(*length)]).unwrap_or_default() // it is a whole `str`
-            }
-            Self::Long(path) => path,
+        if let Self::Short { length, bytes } = self {
+            *length = path_length;
+            bytes[..path.len()].copy_from_slice(path.as_bytes());
         }
     }
 }
@@ -69,16 +86,20 @@ mod tests {
 
     #[test]
     fn a_path_of_any_length_comes_back_whole_and_without_the_query() {
-        for length in 1..200 {
+        let mut line = RequestLine::default();
+        for length in (1..200).chain((1..200).rev()) {
             let path = format!("/{}", "p".repeat(length - 1));
             let request = Request::get(format!("{path}?secret=1")).body(()).unwrap();
-            assert_eq!(RequestLine::of(&request).path(), Some(&*path));
+            line.set(&request);
+            assert_eq!(line.path(), Some(&*path));
         }
     }
 
     #[test]
     fn a_request_in_authority_form_has_no_path() {
-        let request = Request::connect("example.org:443").body(()).unwrap();
-        assert_eq!(RequestLine::of(&request).path(), None);
+        let mut line = RequestLine::default();
+        line.set(&Request::get("/before").body(()).unwrap());
+        line.set(&Request::connect("example.org:443").body(()).unwrap());
+        assert_eq!((line.method.as_str(), line.path()), ("CONNECT", None));
     }
 }

@@ -106,7 +106,7 @@ impl Queue {
         tasks: &TaskList,
         now: Instant,
     ) -> Vec<TaskInfo> {
-        let request = self.request.as_ref();
+        let request = self.request();
         let currents = currents.iter().map(|current| current.info(request, now));
         let waiting = tasks.labels(self.arrived).into_iter();
         currents

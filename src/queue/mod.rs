@@ -44,8 +44,9 @@ use crate::{
 pub(crate) struct Queue {
     /// Where the tasks run; `None` for a stand-alone queue.
     runner: Option<Runner>,
-    /// `None` for a queue of no request.
-    request: Option<RequestLine>,
+    request: RequestLine,
+    /// False for a queue of no request, and where the request is not known: then `request` says nothing.
+    has_request: bool,
     /// When the request arrived.
     arrived: Instant,
     /// The response may share its connection's task with others: HTTP/2, or not known.
@@ -115,7 +116,7 @@ impl Queue {
     }
 
     pub(crate) fn request(&self) -> Option<&RequestLine> {
-        self.request.as_ref()
+        self.has_request.then_some(&self.request)
     }
 
     pub(crate) fn runner(&self) -> Option<&Runner> {

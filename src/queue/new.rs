@@ -20,7 +20,7 @@ use crate::{
 impl Queue {
     /// A queue that waits to be attached to a response.
     pub(crate) fn stand_alone() -> Arc<Self> {
-        Self::new(None, None, true, Phase::Open)
+        Self::new(None, true, Phase::Open, |_| {})
     }
 
     /// A queue that waits for the response to `request` to end.
@@ -28,11 +28,14 @@ impl Queue {
         let multiplexed = request.version() >= Version::HTTP_2;
         #[cfg(feature = "jobs")]
         let job_side = JobSide::of_request(&runner, request.headers());
-        let request = RequestLine::of(request);
-        let queue = Self::new(Some(runner), Some(request), multiplexed, Phase::Open);
-        #[cfg(feature = "jobs")]
-        let queue = Self::with_job_side(queue, job_side);
-        queue
+        Self::new(Some(runner), multiplexed, Phase::Open, |queue| {
+            queue.request.set(request);
+            queue.has_request = true;
+            #[cfg(feature = "jobs")]
+            {
+                queue.job_side = job_side;
+            }
+        })
     }
 
     /// Sets what jobs need to know, of a queue that nobody else holds yet.
@@ -46,28 +49,28 @@ impl Queue {
 
     /// A queue that waits for a response to end, of a request that is not known.
     pub(crate) fn of_response(runner: Runner) -> Arc<Self> {
-        Self::new(Some(runner), None, true, Phase::Open)
+        Self::new(Some(runner), true, Phase::Open, |_| {})
     }
 
     /// A queue with no response to wait for.
     pub(crate) fn of_no_request(runner: Runner) -> Arc<Self> {
-        Self::new(Some(runner), None, true, Phase::Idle)
+        Self::new(Some(runner), true, Phase::Idle, |_| {})
     }
 
     pub(super) fn new(
         runner: Option<Runner>,
-        request: Option<RequestLine>,
         multiplexed: bool,
         phase: Phase,
+        set_up: impl FnOnce(&mut Self),
     ) -> Arc<Self> {
         let arrived = Instant::now();
         let mut queue = pool::take().unwrap_or_else(|| Self::blank(arrived));
         if let Some(queue) = Arc::get_mut(&mut queue) {
             queue.runner = runner;
-            queue.request = request;
             queue.multiplexed = multiplexed;
             queue.arrived = arrived;
             get_mut(&mut queue.state).phase = phase;
+            set_up(queue);
         }
         queue
     }
@@ -75,7 +78,8 @@ impl Queue {
     pub(super) fn blank(arrived: Instant) -> Arc<Self> {
         Arc::new(Self {
             runner: None,
-            request: None,
+            request: RequestLine::default(),
+            has_request: false,
             multiplexed: true,
             arrived,
             outcome: OnceLock::new(),
@@ -116,7 +120,8 @@ impl Queue {
         state.stopped = false;
         self.outcome = OnceLock::new();
         self.runner = None;
-        self.request = None;
+        self.request.forget();
+        self.has_request = false;
         #[cfg(feature = "jobs")]
         {
             self.job_side = None;
