@@ -1,8 +1,9 @@
 //! What clients of a real server see of its tasks: the median and the 99th percentile while tasks sleep, block, burn CPU or fail.
 //!
-//! An axum server on loopback, on a runtime of its own with two workers; clients on another runtime, with one request after the
-//! other on each connection. The server without tasks is the same one: a route outside of the layer. Every side's tasks have
-//! ended before the next side begins. Each figure is the median over the rounds.
+//! An axum server on loopback, on a runtime of its own with a worker for each core but one, which is the clients': where clients and
+//! workers take cores from one another, a request takes twice as long as the system happens to place them. Clients send one request
+//! after the other on each connection. The server without tasks is the same one: a route outside of the layer. Every side's tasks
+//! have ended before the next side begins. Each figure is the median over the rounds.
 //!
 //! Tasks that burn CPU take it from whoever shares the cores, clients included, and any task may wake up a worker: so the same
 //! tasks under `tokio::spawn` are sides, too, and show what of that is ours.
@@ -39,8 +40,9 @@ use tokio::{
 use tower_background_tasks::{BackgroundTasks, Runner};
 
 /// The route without tasks first: the others are compared with it.
-const SIDES: [(&str, &str); 7] = [
-    ("no tasks", "/bare"),
+const SIDES: [(&str, &str); 8] = [
+    ("no layer, no tasks", "/bare"),
+    ("the layer, no tasks", "/idle"),
     ("async tasks that sleep 5 ms", "/sleep"),
     ("blocking tasks that block 5 ms", "/block"),
     ("async tasks that burn 200 us", "/burn"),
@@ -99,6 +101,7 @@ fn app(runner: &Runner) -> Router {
         "hello"
     };
     Router::new()
+        .route("/idle", get(async || "hello"))
         .route("/sleep", get(sleep))
         .route("/block", get(block))
         .route("/burn", get(ours_burn))
@@ -107,6 +110,11 @@ fn app(runner: &Runner) -> Router {
         .route("/bare", get(async || "hello"))
         .route("/spawned_burn", get(spawned_burn))
         .route("/spawned_fail", get(spawned_fail))
+}
+
+fn workers() -> usize {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    (cores - 1).max(1)
 }
 
 struct Server {
@@ -131,7 +139,7 @@ impl Server {
         };
         let thread = thread::spawn(move || {
             let runtime = Builder::new_multi_thread()
-                .worker_threads(2)
+                .worker_threads(workers())
                 .enable_all()
                 .build()
                 .unwrap();
@@ -281,6 +289,7 @@ async fn protocol(name: &str, runner: &Runner, mut clients: Vec<Client>) {
 
 fn main() {
     let runner = Runner::builder().max_blocking(8).build();
+    println!("workers: {}, connections: {CONNECTIONS}", workers());
     let server = Server::start(&runner);
     let address = server.address;
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();

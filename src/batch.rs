@@ -210,12 +210,13 @@ impl Batch {
     #[inline]
     fn run_plain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let fresh = self.current.as_ref().is_some_and(Execution::is_fresh);
-        if !fresh || !self.queue.is_plain() {
+        let queue = fresh.then_some(&self.queue);
+        let Some(runner) = queue.and_then(|queue| queue.plain_runner()) else {
             return Poll::Ready(());
-        }
+        };
         let turn = self.current.take().map(Execution::into_turn);
         let now = *self.clock.get_or_insert_with(Instant::now);
-        let left = plain::run(&self.queue, turn, cx, now);
+        let left = plain::run(&self.queue, runner.counters(), turn, cx, now);
         self.leave_plain(left, cx)
     }
 

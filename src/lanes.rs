@@ -10,14 +10,14 @@
 //! 5. Wakers and batches are code of others: they are woken and dropped with no lock held.
 
 use std::{
-    array, mem,
+    mem,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
 
 use crate::{
     contain::contain,
-    shard::{SHARDS, this_shard},
+    shard::{Sharded, this_shard},
     sync::{Mutex, lock},
 };
 
@@ -26,7 +26,7 @@ const LANES: usize = 64;
 
 /// The lanes of one runner. `T` is what they are given to drive.
 pub(crate) struct Lanes<T> {
-    shards: [Mutex<Shard<T>>; SHARDS],
+    shards: Sharded<Mutex<Shard<T>>>,
 }
 
 struct Shard<T> {
@@ -56,7 +56,7 @@ pub(crate) struct Lane<T> {
 impl<T> Lanes<T> {
     /// Gives `work` to a lane that is free, or back where there is none.
     pub(crate) fn give(&self, work: T) -> Result<(), T> {
-        let mut shard = lock(&self.shards[this_shard()]);
+        let mut shard = lock(self.shards.this());
         let Some(index) = shard.free.pop() else {
             return Err(work);
         };
@@ -73,7 +73,7 @@ impl<T> Lanes<T> {
 
     /// Ends the lanes that are free, and each of the others when it has nothing left to drive.
     pub(crate) fn close(&self) {
-        for shard in &self.shards {
+        for shard in self.shards.iter() {
             let mut shard = lock(shard);
             shard.closed = true;
             let free = mem::take(&mut shard.free);
@@ -102,7 +102,7 @@ impl<T> Lane<T> {
 
     /// Parks, and has what the lane is given to drive. `None` ends the lane.
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
-        let shard = &mut *lock(&self.lanes.shards[self.shard]);
+        let shard = &mut *lock(self.lanes.shards.get(self.shard));
         let Some(index) = self.index.or_else(|| shard.vacant()) else {
             return Poll::Ready(None);
         };
@@ -129,7 +129,7 @@ impl<T> Lane<T> {
 impl<T> Drop for Lane<T> {
     fn drop(&mut self) {
         let Some(index) = self.index else { return };
-        let mut shard = lock(&self.lanes.shards[self.shard]);
+        let mut shard = lock(self.lanes.shards.get(self.shard));
         shard.free.retain(|free| *free != index);
         let slot = shard.lanes[index].take();
         drop(shard);
@@ -153,13 +153,18 @@ impl<T> Shard<T> {
 
 impl<T> Default for Lanes<T> {
     fn default() -> Self {
-        let shard = || Shard {
+        Self {
+            shards: Sharded::default(),
+        }
+    }
+}
+
+impl<T> Default for Shard<T> {
+    fn default() -> Self {
+        Self {
             lanes: Vec::new(),
             free: Vec::new(),
             closed: false,
-        };
-        Self {
-            shards: array::from_fn(|_| Mutex::new(shard())),
         }
     }
 }

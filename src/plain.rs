@@ -13,6 +13,7 @@ use crate::{
     current::Key,
     execution::context_of,
     queue::{Queue, Turn},
+    stats::CountersHere,
 };
 
 /// Where the fast path ends.
@@ -41,6 +42,7 @@ const TASKS_A_STEP: u32 = 4;
 #[inline]
 pub(crate) fn run(
     queue: &Arc<Queue>,
+    counters: &CountersHere,
     first: Option<Turn>,
     cx: &mut Context<'_>,
     now: Instant,
@@ -53,7 +55,7 @@ pub(crate) fn run(
     loop {
         let Turn { task, key } = match first.take() {
             Some(turn) => turn,
-            None => match queue.advance_plain(completed, now) {
+            None => match queue.advance_plain(completed, now, counters) {
                 None => return Left::Nothing,
                 Some((turn, true)) => turn,
                 Some((turn, false)) => return Left::Waiting(turn),

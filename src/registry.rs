@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use crate::{
     queue::Queue,
-    shard::{SHARDS, this_shard},
+    shard::{SHARDS, Sharded, this_shard},
     sync::{Mutex, lock},
 };
 
+#[derive(Default)]
 pub(crate) struct Registry {
-    shards: [Mutex<Shard>; SHARDS],
+    shards: Sharded<Mutex<Shard>>,
 }
 
 #[derive(Default)]
@@ -35,7 +36,7 @@ pub(crate) struct Closed;
 impl Registry {
     pub(crate) fn enter(&self, queue: &Arc<Queue>) -> Result<Place, Closed> {
         let shard = this_shard();
-        let mut entries = lock(&self.shards[shard]);
+        let mut entries = lock(self.shards.get(shard));
         if entries.closed {
             return Err(Closed);
         }
@@ -50,7 +51,7 @@ impl Registry {
     /// Gives back the registry's handle, for the caller to drop when it holds no lock.
     pub(crate) fn leave(&self, Place(place): Place) -> Option<Arc<Queue>> {
         let (shard, index) = (place % SHARDS, place / SHARDS);
-        let mut entries = lock(&self.shards[shard]);
+        let mut entries = lock(self.shards.get(shard));
         entries.free.push(index);
         entries.queues[index].take()
     }
@@ -58,7 +59,7 @@ impl Registry {
     /// All queues that are here now.
     pub(crate) fn queues(&self) -> Vec<Arc<Queue>> {
         let mut queues = Vec::new();
-        for shard in &self.shards {
+        for shard in self.shards.iter() {
             queues.extend(lock(shard).queues.iter().flatten().cloned());
         }
         queues
@@ -66,16 +67,8 @@ impl Registry {
 
     /// Lets no further queue in.
     pub(crate) fn close(&self) {
-        for shard in &self.shards {
+        for shard in self.shards.iter() {
             lock(shard).closed = true;
-        }
-    }
-}
-
-impl Default for Registry {
-    fn default() -> Self {
-        Self {
-            shards: std::array::from_fn(|_| Mutex::new(Shard::default())),
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::{
     registry::Registry,
     report::{self, Report},
     start::Start,
-    stats::Counters,
+    stats::{Counters, CountersHere},
     sync::{AtomicUsize, Mutex, OnceLock, Ordering, fence_in_models, lock},
 };
 
@@ -339,7 +339,7 @@ impl Runner {
 
     #[inline]
     pub(crate) fn task_begun(&self) {
-        self.shared.counters.task_begun();
+        self.counters().task_begun();
         self.give_back_pending_place();
     }
 
@@ -354,13 +354,14 @@ impl Runner {
     /// Counts an end. From now on whoever waits for it may hear of it.
     #[inline]
     pub(crate) fn count_ended(&self, end: &TaskEnd, has_begun: bool) {
+        let counters = self.counters();
         if !has_begun {
-            self.shared.counters.task_begun();
+            counters.task_begun();
             if !matches!(end, TaskEnd::Rejected) {
                 self.give_back_pending_place();
             }
         }
-        self.shared.counters.task_ended(end);
+        counters.task_ended(end);
         self.tell_if_quiet();
     }
 
@@ -443,17 +444,10 @@ impl Runner {
         self.shared.is_plain
     }
 
-    /// A task has completed that nobody observes; [`tell_if_quiet`](Self::tell_if_quiet) goes behind it.
+    /// Where this thread counts; [`tell_if_quiet`](Self::tell_if_quiet) goes behind each end.
     #[inline]
-    pub(crate) fn count_completed(&self) {
-        self.shared.counters.task_ended(&TaskEnd::Completed);
-    }
-
-    /// Both [`count_completed`](Self::count_completed) and [`task_begun`](Self::task_begun) of the next.
-    #[inline]
-    pub(crate) fn task_went_on(&self) {
-        self.shared.counters.task_went_on();
-        self.give_back_pending_place();
+    pub(crate) fn counters(&self) -> &CountersHere {
+        self.shared.counters.here()
     }
 
     #[inline]
@@ -511,11 +505,11 @@ impl Runner {
     }
 
     pub(crate) fn batch_begun(&self) {
-        self.shared.counters.batch_begun();
+        self.counters().batch_begun();
     }
 
     pub(crate) fn batch_ended(&self) {
-        self.shared.counters.batch_ended();
+        self.counters().batch_ended();
         self.tell_if_quiet();
     }
 }

@@ -1,4 +1,4 @@
-//! [`this_shard`]: which part of something that is kept in parts this thread uses, so that threads rarely meet.
+//! [`Sharded`]: something that is kept in parts, of which each thread uses one, so that threads rarely meet.
 
 use std::{
     cell::Cell,
@@ -11,6 +11,31 @@ pub(crate) const SHARDS: usize = if cfg!(all(test, background_tasks_loom)) {
 } else {
     8
 };
+
+#[derive(Debug, Default)]
+pub(crate) struct Sharded<T>([Lines<T>; SHARDS]);
+
+/// Cache lines of its own: two, as processors fetch them in pairs.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Lines<T>(T);
+
+impl<T> Sharded<T> {
+    /// This thread's part.
+    #[inline]
+    pub(crate) fn this(&self) -> &T {
+        self.get(this_shard())
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, shard: usize) -> &T {
+        &self.0[shard].0
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().map(|lines| &lines.0)
+    }
+}
 
 /// A number below [`SHARDS`]. Threads take turns in choosing theirs.
 #[inline]

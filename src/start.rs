@@ -87,16 +87,14 @@ impl Start {
     /// Takes the fast path as far as it goes.
     #[inline]
     pub(crate) fn run(&mut self, cx: &mut Context<'_>) -> Ran {
-        let plain = self
-            .queue
-            .as_ref()
-            .filter(|queue| self.is_responded && queue.is_plain_so_far());
-        let Some(queue) = plain else {
+        let queue = self.queue.as_ref().filter(|_| self.is_responded);
+        let plain = queue.and_then(|queue| Some((queue, queue.plain_runner_so_far()?)));
+        let Some((queue, runner)) = plain else {
             let rest = self.become_batch();
             return rest.map_or(Ran::Everything, |batch| Ran::ButFor(batch, Poll::Ready(())));
         };
         let now = self.clock.take().unwrap_or_else(Instant::now);
-        match plain::run(queue, None, cx, now) {
+        match plain::run(queue, runner.counters(), None, cx, now) {
             Left::Paused => Ran::Paused,
             Left::Nothing => {
                 self.end();

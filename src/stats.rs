@@ -2,10 +2,14 @@
 //!
 //! Each count only grows, and each event is counted before the one that follows from it: added, begun, ended. So whoever
 //! reads them in the opposite order never sees an end without its beginning, and two sums that are equal in that order were
-//! equal at one moment in between.
+//! equal at one moment in between. So it is with a sum over the shards: it lies between what it was when the first of them was read
+//! and what it was when the last was.
+
+use std::array;
 
 use crate::{
     TaskEnd, TaskId,
+    shard::Sharded,
     sync::{AtomicU64, Ordering},
 };
 
@@ -59,13 +63,25 @@ pub struct Stats {
 /// How many kinds of [`TaskEnd`] there are.
 const ENDS: usize = if cfg!(feature = "jobs") { 8 } else { 7 };
 
+/// Each thread counts in its own shard, but for what numbers the tasks.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
+    added: Added,
+    shards: Sharded<CountersHere>,
+}
+
+/// On cache lines of its own, which are all that threads share.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Added(AtomicU64);
+
+/// The counts of this thread and those that share its shard.
+#[derive(Debug, Default)]
+pub(crate) struct CountersHere {
     ended: [AtomicU64; ENDS],
     /// Tasks that completed while the next one of their queue began: an end and a beginning in one.
     went_on: AtomicU64,
     begun: AtomicU64,
-    added: AtomicU64,
     batches_ended: AtomicU64,
     batches_begun: AtomicU64,
 }
@@ -74,58 +90,42 @@ impl Counters {
     /// The count of what was added also numbers the tasks, so that their ids cost nothing of their own.
     #[inline]
     pub(crate) fn task_added(&self) -> TaskId {
-        TaskId::new(1 + self.added.fetch_add(1, Ordering::SeqCst))
+        TaskId::new(1 + self.added.0.fetch_add(1, Ordering::SeqCst))
     }
 
     #[inline]
-    pub(crate) fn task_begun(&self) {
-        self.begun.fetch_add(1, Ordering::SeqCst);
-    }
-
-    #[inline]
-    pub(crate) fn task_ended(&self, end: &TaskEnd) {
-        self.ended[index(end)].fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// A task has completed, and the next of its queue begun.
-    #[inline]
-    pub(crate) fn task_went_on(&self) {
-        self.went_on.fetch_add(1, Ordering::SeqCst);
-    }
-
-    #[inline]
-    pub(crate) fn batch_begun(&self) {
-        self.batches_begun.fetch_add(1, Ordering::SeqCst);
-    }
-
-    #[inline]
-    pub(crate) fn batch_ended(&self) {
-        self.batches_ended.fetch_add(1, Ordering::SeqCst);
+    pub(crate) fn here(&self) -> &CountersHere {
+        self.shards.this()
     }
 
     /// True when there was a moment during this call at which no batch was under way.
     pub(crate) fn is_quiet(&self) -> bool {
-        let ended = self.batches_ended.load(Ordering::SeqCst);
-        ended == self.batches_begun.load(Ordering::SeqCst)
+        let ended = self.sum(|shard| &shard.batches_ended);
+        ended == self.sum(|shard| &shard.batches_begun)
     }
 
     /// True when there was a moment during this call at which every task that was added had ended.
     pub(crate) fn is_balanced(&self) -> bool {
         let ended: u64 = self.ends().iter().sum();
-        ended == self.added.load(Ordering::SeqCst)
+        ended == self.added.0.load(Ordering::SeqCst)
     }
 
     fn ends(&self) -> [u64; ENDS] {
-        let mut ends = self.ended.each_ref().map(|end| end.load(Ordering::SeqCst));
-        ends[0] += self.went_on.load(Ordering::SeqCst);
+        let mut ends = array::from_fn(|end| self.sum(|shard| &shard.ended[end]));
+        ends[0] += self.sum(|shard| &shard.went_on);
         ends
+    }
+
+    fn sum(&self, count: impl Fn(&CountersHere) -> &AtomicU64) -> u64 {
+        let counts = self.shards.iter().map(count);
+        counts.map(|count| count.load(Ordering::SeqCst)).sum()
     }
 
     pub(crate) fn stats(&self) -> Stats {
         let ends = self.ends();
         let ended: u64 = ends.iter().sum();
-        let begun = self.went_on.load(Ordering::SeqCst) + self.begun.load(Ordering::SeqCst);
-        let added = self.added.load(Ordering::SeqCst);
+        let begun = self.sum(|shard| &shard.went_on) + self.sum(|shard| &shard.begun);
+        let added = self.added.0.load(Ordering::SeqCst);
         Stats {
             added,
             completed: ends[0],
@@ -141,6 +141,39 @@ impl Counters {
             running: begun.saturating_sub(ended),
         }
     }
+}
+
+impl CountersHere {
+    #[inline]
+    pub(crate) fn task_begun(&self) {
+        count(&self.begun);
+    }
+
+    #[inline]
+    pub(crate) fn task_ended(&self, end: &TaskEnd) {
+        count(&self.ended[index(end)]);
+    }
+
+    /// A task has completed, and the next of its queue begun.
+    #[inline]
+    pub(crate) fn task_went_on(&self) {
+        count(&self.went_on);
+    }
+
+    #[inline]
+    pub(crate) fn batch_begun(&self) {
+        count(&self.batches_begun);
+    }
+
+    #[inline]
+    pub(crate) fn batch_ended(&self) {
+        count(&self.batches_ended);
+    }
+}
+
+#[inline]
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::SeqCst);
 }
 
 fn index(end: &TaskEnd) -> usize {

@@ -133,17 +133,18 @@ impl Queue {
         Some(self.outcome.get_or_init(outcome))
     }
 
-    /// Whether tasks for which nothing is set may take the fast path.
+    /// The runner, if tasks for which nothing is set may take the fast path.
     #[inline]
-    pub(crate) fn is_plain(&self) -> bool {
-        self.is_plain_so_far() && lock(&self.state).is_responded()
+    pub(crate) fn plain_runner(&self) -> Option<&Runner> {
+        let runner = self.plain_runner_so_far();
+        runner.filter(|_| lock(&self.state).is_responded())
     }
 
-    /// [`is_plain`](Self::is_plain), if there was a response.
+    /// [`plain_runner`](Self::plain_runner), if there was a response.
     #[inline]
-    pub(crate) fn is_plain_so_far(&self) -> bool {
+    pub(crate) fn plain_runner_so_far(&self) -> Option<&Runner> {
         let runner = self.runner.as_ref();
-        runner.is_some_and(|runner| runner.is_plain() && !runner.is_observed())
+        runner.filter(|runner| runner.is_plain() && !runner.is_observed())
     }
 
     /// False where somebody has ended the task.

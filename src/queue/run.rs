@@ -14,6 +14,7 @@ use crate::{
     report::Report,
     span::TaskSpan,
     start::Start,
+    stats::CountersHere,
     sync::{MutexGuard, lock},
 };
 
@@ -93,6 +94,7 @@ impl Queue {
         &self,
         completed: Option<Key>,
         now: Instant,
+        counters: &CountersHere,
     ) -> Option<(Turn, bool)> {
         let mut state = lock(&self.state);
         let runner = self.runner.as_ref()?;
@@ -100,10 +102,13 @@ impl Queue {
         let next = state.next_plain_turn(self.arrived, now);
         let begins = next.as_ref().is_some_and(|(_, begins)| *begins);
         match (has_completed, begins) {
-            (true, true) => runner.task_went_on(),
-            (true, false) => runner.count_completed(),
-            (false, true) => runner.task_begun(),
+            (true, true) => counters.task_went_on(),
+            (true, false) => counters.task_ended(&TaskEnd::Completed),
+            (false, true) => counters.task_begun(),
             (false, false) => {}
+        }
+        if begins {
+            runner.give_back_pending_place();
         }
         if next.is_none() {
             state.phase = Phase::Idle;
@@ -124,7 +129,7 @@ impl Queue {
             return false;
         };
         if state.currents.remove(completed) {
-            runner.count_completed();
+            runner.counters().task_ended(&TaskEnd::Completed);
         }
         let goes_on = !state.tasks.is_empty();
         if !goes_on {
