@@ -87,12 +87,16 @@ struct Others {
 }
 
 impl Currents {
-    #[inline]
     pub(crate) fn insert(&mut self, current: Current) -> Key {
+        self.insert_with(current.label.id, || current)
+    }
+
+    /// [`insert`](Self::insert), of what is made in its place.
+    #[inline]
+    pub(crate) fn insert_with(&mut self, id: TaskId, make: impl FnOnce() -> Current) -> Key {
         self.len += 1;
-        let id = current.label.id;
         if self.first.is_none() {
-            self.first = Some(current);
+            self.first = Some(make());
             return Key { place: 0, id };
         }
         let others = self.others.get_or_insert_default();
@@ -100,7 +104,7 @@ impl Currents {
             others.places.push(None);
             others.places.len()
         });
-        others.places[place - 1] = Some(current);
+        others.places[place - 1] = Some(make());
         Key { place, id }
     }
 

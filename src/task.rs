@@ -368,6 +368,27 @@ impl Task {
         self.node.label(arrived)
     }
 
+    /// True for a task that has nothing but its work: no name, and nothing that is set.
+    #[inline]
+    pub(crate) fn is_bare(&self) -> bool {
+        self.header().extras.is_none()
+    }
+
+    /// [`label`](Self::label), of a task that is bare.
+    #[inline]
+    pub(crate) fn bare_label(&self, arrived: Instant) -> Label {
+        let header = self.header();
+        Label {
+            id: header.id,
+            name: Name::Type(self.node.work.type_name()),
+            location: header.location,
+            added: header.added.unwrap_or(arrived),
+            blocking: self.is_blocking(),
+            #[cfg(feature = "jobs")]
+            kept: None,
+        }
+    }
+
     #[inline]
     pub(crate) fn poll(
         &mut self,
