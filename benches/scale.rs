@@ -19,6 +19,7 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use tokio::{
     runtime::{Builder, Runtime},
+    sync::oneshot,
     task::yield_now,
 };
 use tower::{Layer, Service};
@@ -150,6 +151,8 @@ enum Wait {
     ResponseEach,
     /// For a place on the runner, of a response each that has ended.
     Place,
+    /// Under `tokio::spawn`, for a message each: what so many things that wait cost where nothing is ours.
+    Spawned,
 }
 
 impl Wait {
@@ -158,6 +161,7 @@ impl Wait {
             Self::OneResponse => "for one response",
             Self::ResponseEach => "for a response each",
             Self::Place => "for one of 64 places",
+            Self::Spawned => "spawned, for a oneshot each",
         }
     }
 
@@ -196,13 +200,19 @@ impl Wait {
                     runner.add_task(task());
                 }
             }
+            Self::Spawned => unreachable!("it has no runner"),
         }
     }
 }
 
 fn waiting(runtime: &Runtime) {
-    println!("waiting tasks                              ns per task   over 1,000");
-    for wait in [Wait::OneResponse, Wait::ResponseEach, Wait::Place] {
+    println!("waiting tasks                                ns per task   over 1,000");
+    for wait in [
+        Wait::OneResponse,
+        Wait::ResponseEach,
+        Wait::Place,
+        Wait::Spawned,
+    ] {
         let largest: usize = if is_smoke() { 10_000 } else { 1_000_000 };
         let sizes = [1_000, 10_000, 100_000, 1_000_000];
         let sizes = sizes.into_iter().filter(|size| *size <= largest);
@@ -221,13 +231,16 @@ fn waiting(runtime: &Runtime) {
             let ratios = nanos.iter().zip(&few).map(|(many, few)| many / few);
             let (ratio, nanos) = (median(ratios.collect()), median(nanos));
             let name = wait.name();
-            println!("{size:<9} {name:<26} {nanos:>17.1} {ratio:>12.2}");
+            println!("{size:<9} {name:<28} {nanos:>17.1} {ratio:>12.2}");
         }
     }
 }
 
 /// Nanoseconds a task for adding and running it.
 fn wait_and_run(runtime: &Runtime, runner: &Runner, wait: Wait, tasks: usize, times: usize) -> f64 {
+    if let Wait::Spawned = wait {
+        return spawn_and_run(runtime, tasks, times);
+    }
     let mut responses = Vec::with_capacity(tasks);
     nanos_each(tasks * times, || {
         runtime.block_on(async {
@@ -235,6 +248,28 @@ fn wait_and_run(runtime: &Runtime, runner: &Runner, wait: Wait, tasks: usize, ti
                 wait.add(runner, tasks, &mut responses);
                 responses.clear();
                 runner.idle().await;
+            }
+        });
+    })
+}
+
+fn spawn_and_run(runtime: &Runtime, tasks: usize, times: usize) -> f64 {
+    let mut messages = Vec::with_capacity(tasks);
+    nanos_each(tasks * times, || {
+        runtime.block_on(async {
+            for _ in 0..times {
+                let before = RAN.load(Ordering::Relaxed);
+                for _ in 0..tasks {
+                    let (message, told) = oneshot::channel::<()>();
+                    messages.push(message);
+                    tokio::spawn(async {
+                        let _ = told.await;
+                        task().await;
+                    });
+                }
+                yield_now().await; // they begin to wait
+                messages.clear();
+                until_ran(before, tasks).await;
             }
         });
     })
