@@ -13,11 +13,13 @@
 
 use std::{
     collections::VecDeque,
-    mem,
     time::{Duration, Instant},
 };
 
-use crate::sync::{AtomicUsize, Mutex, Ordering, lock, yield_now};
+use crate::{
+    sync::{AtomicUsize, Mutex, Ordering, lock, yield_now},
+    waiting::Waiting,
+};
 
 /// How long a thread looks out.
 const PATIENCE: Duration = if cfg!(all(test, background_tasks_loom)) {
@@ -32,21 +34,12 @@ const SOMEBODY_ELSE: Duration = Duration::from_micros(10);
 /// So many times are left out at most.
 const LONGEST_BREAK: usize = 256;
 
-/// Room for so many pieces of work is kept when none waits.
-const KEPT_ROOM: usize = 64;
-
 pub(crate) struct Crew<T> {
-    state: Mutex<State<T>>,
+    waiting: Mutex<Waiting<T>>,
     /// How many times looking out is still to be left out.
     left_out: AtomicUsize,
     /// How many were left out when it was last in vain.
     last_break: AtomicUsize,
-}
-
-struct State<T> {
-    waiting: VecDeque<T>,
-    /// A thread is on its way, or looks out.
-    expected: bool,
 }
 
 /// What a thread finds.
@@ -61,33 +54,31 @@ impl<T> Crew<T> {
     /// Puts `work` behind the rest. True where the caller is to send for a thread.
     #[must_use]
     pub(crate) fn put(&self, work: T) -> bool {
-        let mut state = lock(&self.state);
-        state.waiting.push_back(work);
-        state.sends()
+        let mut waiting = lock(&self.waiting);
+        waiting.push(work);
+        waiting.sends()
     }
 
     /// A thread that was sent for is here.
     pub(crate) fn arrive(&self) -> Found<T> {
-        lock(&self.state).arrive()
+        Found::of(&mut lock(&self.waiting))
     }
 
     /// The thread that was sent for will never be here: what waits is the caller's.
     #[must_use]
     pub(crate) fn miss(&self) -> VecDeque<T> {
-        let mut state = lock(&self.state);
-        state.expected = false;
-        mem::take(&mut state.waiting)
+        lock(&self.waiting).missed()
     }
 
     /// The next work of a thread that has done some: what waits, or what comes within a moment.
     pub(crate) fn next(&self) -> Found<T> {
-        let mut state = lock(&self.state);
-        let work = state.take();
-        if work.is_some() || state.expected || self.is_left_out() {
+        let mut waiting = lock(&self.waiting);
+        let work = waiting.pop();
+        if work.is_some() || waiting.is_expected() || self.is_left_out() {
             return Found { work, send: false };
         }
-        state.expected = true;
-        drop(state);
+        waiting.expect();
+        drop(waiting);
         self.look_out()
     }
 
@@ -97,14 +88,14 @@ impl<T> Crew<T> {
         loop {
             let waited = begun.elapsed();
             let leaves = wanted || waited >= PATIENCE;
-            let mut state = lock(&self.state);
-            if leaves || !state.waiting.is_empty() {
-                let found = state.arrive();
-                drop(state);
+            let mut waiting = lock(&self.waiting);
+            if leaves || !waiting.is_empty() {
+                let found = Found::of(&mut waiting);
+                drop(waiting);
                 self.note(found.work.is_some() && !wanted);
                 return found;
             }
-            drop(state);
+            drop(waiting);
             yield_now(); // whoever has something to do goes first
             wanted |= begun.elapsed().saturating_sub(waited) > SOMEBODY_ELSE;
         }
@@ -132,37 +123,20 @@ impl<T> Crew<T> {
     }
 }
 
-impl<T> State<T> {
-    fn arrive(&mut self) -> Found<T> {
-        self.expected = false;
-        let work = self.take();
-        let send = self.sends();
-        Found { work, send }
-    }
-
-    fn take(&mut self) -> Option<T> {
-        let work = self.waiting.pop_front();
-        if self.waiting.is_empty() && self.waiting.capacity() > KEPT_ROOM {
-            self.waiting = VecDeque::new(); // after a rush
-        }
-        work
-    }
-
-    /// Whether a thread is to be sent for, which is expected from now on.
-    fn sends(&mut self) -> bool {
-        let sends = !self.expected && !self.waiting.is_empty();
-        self.expected |= sends;
-        sends
+impl<T> Found<T> {
+    /// By the one who was expected.
+    fn of(waiting: &mut Waiting<T>) -> Self {
+        waiting.arrived();
+        let work = waiting.pop();
+        let send = waiting.sends();
+        Self { work, send }
     }
 }
 
 impl<T> Default for Crew<T> {
     fn default() -> Self {
         Self {
-            state: Mutex::new(State {
-                waiting: VecDeque::new(),
-                expected: false,
-            }),
+            waiting: Mutex::default(),
             left_out: AtomicUsize::new(0),
             last_break: AtomicUsize::new(0),
         }
@@ -221,7 +195,7 @@ mod tests {
                 }
             }
         });
-        while !lock(&crew.state).expected {
+        while !lock(&crew.waiting).is_expected() {
             yield_now();
         }
         let _ = crew.put(7); // it may have gone just now
@@ -244,15 +218,5 @@ mod tests {
         assert_eq!(breaks, [1, 2, 4, 8, 16, 32, 64, 128, 256, 256]);
         crew.note(true);
         assert!(!crew.is_left_out());
-    }
-
-    #[test]
-    fn room_for_a_rush_is_given_back() {
-        let crew = Crew::default();
-        for work in 0..10_000 {
-            let _ = crew.put(work);
-        }
-        while crew.next().work.is_some() {}
-        assert!(lock(&crew.state).waiting.capacity() <= KEPT_ROOM);
     }
 }

@@ -6,8 +6,11 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use tokio::task::coop;
+
 use crate::{
     batch::Batch,
+    contain::contain,
     lanes::Lane,
     start::{Ran, Start},
 };
@@ -19,6 +22,9 @@ pub(crate) struct Drive {
     /// `None` for a batch that is a task of the runtime by itself.
     lane: Option<Lane<Start>>,
 }
+
+/// So many batches that wait for a lane, and end at once, count as one step in Tokio's [`coop`].
+const BATCHES_A_STEP: u32 = 4;
 
 enum Driven {
     /// The batch has ended, or gone elsewhere.
@@ -33,6 +39,15 @@ impl Drive {
             yielded: !start.yields,
             driven: Driven::Start(start),
             lane,
+        }
+    }
+
+    /// For what waits for a lane.
+    pub(crate) fn lane(lane: Lane<Start>) -> Self {
+        Self {
+            yielded: true,
+            driven: Driven::Nothing,
+            lane: Some(lane),
         }
     }
 
@@ -89,16 +104,30 @@ impl Future for Drive {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
+        let mut batches = 0_u32;
         loop {
             ready!(this.poll_driven(cx));
             let Some(lane) = &mut this.lane else {
                 return Poll::Ready(());
             };
-            let Some(start) = ready!(lane.poll_next(cx)) else {
+            batches += 1;
+            if batches % BATCHES_A_STEP == 0 {
+                ready!(coop::poll_proceed(cx)).made_progress();
+            }
+            let Some(next) = ready!(lane.poll_next(cx)) else {
                 return Poll::Ready(());
             };
-            this.yielded = !start.yields;
-            this.driven = Driven::Start(start);
+            if let Some(further) = next.further {
+                set_going(further);
+            }
+            this.yielded = !next.work.yields;
+            this.driven = Driven::Start(next.work);
         }
     }
+}
+
+/// On the runtime of the lane that calls this. Where it is shutting down, what waits for a lane ends aborted.
+fn set_going(lane: Lane<Start>) {
+    let drive = Drive::lane(lane);
+    let _ = contain(|| tokio::spawn(drive));
 }

@@ -6,7 +6,9 @@
 //! 2. A lane is free, and may be given a batch, from when it parks until it is given one. It then takes that batch before it
 //!    parks again.
 //! 3. A lane belongs to the shard of the thread that made it, and is given batches by the threads of that shard.
-//! 4. Whoever has a batch, and no lane is free, makes one. Only so many stay; the others end with their batch.
+//! 4. Whoever has a batch, and no lane is free, makes one; where there are as many as may stay, it waits, and who puts it there makes
+//!    a further lane if none is on its way. Each lane takes what waits before it parks, and makes a further one if it leaves some
+//!    behind. So no batch waits for another to end, and of a rush most are driven by a few lanes, one after another.
 //! 5. Wakers and batches are code of others: they are woken and dropped with no lock held.
 
 use std::{
@@ -19,10 +21,15 @@ use crate::{
     contain::contain,
     shard::{Sharded, this_shard},
     sync::{Mutex, lock},
+    waiting::Waiting,
 };
 
-/// So many lanes stay in each shard: beyond that many batches at once, each is a task of its own.
-const LANES: usize = 64;
+/// So many lanes stay in each shard. One in a model, so that work has to wait.
+const LANES: usize = if cfg!(all(test, background_tasks_loom)) {
+    1
+} else {
+    64
+};
 
 /// The lanes of one runner. `T` is what they are given to drive.
 pub(crate) struct Lanes<T> {
@@ -34,6 +41,10 @@ struct Shard<T> {
     lanes: Vec<Option<Slot<T>>>,
     /// Which of them are free, the one that parked last on top: what it touches may still be in the cache.
     free: Vec<usize>,
+    /// How many there are, with those that have yet to park for the first time.
+    alive: usize,
+    /// What found no lane. Nothing while one is free.
+    waiting: Waiting<T>,
     /// The runner has shut down, or is gone: lanes end.
     closed: bool,
 }
@@ -51,24 +62,49 @@ pub(crate) struct Lane<T> {
     index: Option<usize>,
     /// It is among the free, or has been given something that it has not taken.
     parked: bool,
+    /// It is on its way to what waits.
+    is_expected: bool,
+}
+
+/// What becomes of work for a lane.
+pub(crate) enum Given<T> {
+    /// A lane has it, or will have it.
+    Taken,
+    /// The caller is to set a new lane going, which is to drive this first.
+    Back(T, Lane<T>),
+    /// The caller is to set a new lane going.
+    Further(Lane<T>),
+}
+
+/// What a lane has to drive.
+pub(crate) struct Next<T> {
+    pub(crate) work: T,
+    /// To be set going before.
+    pub(crate) further: Option<Lane<T>>,
 }
 
 impl<T> Lanes<T> {
-    /// Gives `work` to a lane that is free, or back where there is none.
-    pub(crate) fn give(&self, work: T) -> Result<(), T> {
-        let mut shard = lock(self.shards.this());
-        let Some(index) = shard.free.pop() else {
-            return Err(work);
-        };
-        let Some(slot) = &mut shard.lanes[index] else {
-            return Err(work);
-        };
-        slot.given = Some(work);
-        let waker = slot.waker.clone();
-        drop(shard);
-        // A runtime that is shutting down has dropped the lane, or is about to: then the work is dropped with it.
-        let _ = contain(|| waker.wake());
-        Ok(())
+    /// Gives `work` to a lane that is free, or has it wait for one.
+    pub(crate) fn give(self: &Arc<Self>, work: T) -> Given<T> {
+        let this = this_shard();
+        let mut shard = lock(self.shards.get(this));
+        let free = shard.free.pop();
+        if let Some(slot) = free.and_then(|index| shard.lanes[index].as_mut()) {
+            slot.given = Some(work);
+            let waker = slot.waker.clone();
+            drop(shard);
+            // A runtime that is shutting down has dropped the lane, or is about to: then the work is dropped with it.
+            let _ = contain(|| waker.wake());
+            return Given::Taken;
+        }
+        if shard.alive < LANES || shard.closed {
+            return Given::Back(work, shard.lane(self, this, false));
+        }
+        shard.waiting.push(work);
+        match shard.waiting.sends() {
+            true => Given::Further(shard.lane(self, this, true)),
+            false => Given::Taken,
+        }
     }
 
     /// Ends the lanes that are free, and each of the others when it has nothing left to drive.
@@ -90,59 +126,74 @@ impl<T> Lanes<T> {
 }
 
 impl<T> Lane<T> {
-    /// A lane for the threads of this thread's shard.
-    pub(crate) fn new(lanes: Arc<Lanes<T>>) -> Self {
-        Self {
-            lanes,
-            shard: this_shard(),
-            index: None,
-            parked: false,
-        }
-    }
-
-    /// Parks, and has what the lane is given to drive. `None` ends the lane.
-    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+    /// Has what waits, or parks and has what the lane is given to drive. `None` ends the lane.
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Next<T>>> {
         let shard = &mut *lock(self.lanes.shards.get(self.shard));
-        let Some(index) = self.index.or_else(|| shard.vacant()) else {
-            return Poll::Ready(None);
-        };
-        let slot = shard.lanes[index].get_or_insert_with(|| Slot {
-            given: None,
-            waker: cx.waker().clone(), // that of a task of the runtime: it does not change
-        });
-        self.index = Some(index);
-        if let Some(given) = slot.given.take() {
-            self.parked = false;
-            return Poll::Ready(Some(given));
+        if self.parked {
+            let slot = self.index.and_then(|index| shard.lanes[index].as_mut());
+            return match slot.and_then(|slot| slot.given.take()) {
+                Some(work) => {
+                    self.parked = false;
+                    let further = None;
+                    Poll::Ready(Some(Next { work, further }))
+                }
+                None if shard.closed => Poll::Ready(None),
+                None => Poll::Pending,
+            };
+        }
+        if mem::take(&mut self.is_expected) {
+            shard.waiting.arrived();
+        }
+        if let Some(work) = shard.waiting.pop() {
+            let sends = shard.waiting.sends();
+            let further = sends.then(|| shard.lane(&self.lanes, self.shard, true));
+            return Poll::Ready(Some(Next { work, further }));
         }
         if shard.closed {
             return Poll::Ready(None);
         }
-        if !self.parked {
-            self.parked = true;
-            shard.free.push(index);
-        }
+        let Some(index) = self.index.or_else(|| shard.vacant()) else {
+            return Poll::Ready(None);
+        };
+        shard.lanes[index].get_or_insert_with(|| Slot {
+            given: None,
+            waker: cx.waker().clone(), // that of a task of the runtime: it does not change
+        });
+        self.index = Some(index);
+        self.parked = true;
+        shard.free.push(index);
         Poll::Pending
     }
 }
 
 impl<T> Drop for Lane<T> {
     fn drop(&mut self) {
-        let Some(index) = self.index else { return };
         let mut shard = lock(self.lanes.shards.get(self.shard));
-        shard.free.retain(|free| *free != index);
-        let slot = shard.lanes[index].take();
+        shard.alive -= 1;
+        let slot = self.index.and_then(|index| {
+            shard.free.retain(|free| *free != index);
+            shard.lanes[index].take()
+        });
+        let missed = self.is_expected.then(|| shard.waiting.missed());
         drop(shard);
-        drop(slot);
+        drop((slot, missed));
     }
 }
 
 impl<T> Shard<T> {
+    fn lane(&mut self, lanes: &Arc<Lanes<T>>, shard: usize, is_expected: bool) -> Lane<T> {
+        self.alive += 1;
+        Lane {
+            lanes: Arc::clone(lanes),
+            shard,
+            index: None,
+            parked: false,
+            is_expected,
+        }
+    }
+
     /// A place for one more lane to stay, if there is one.
     fn vacant(&mut self) -> Option<usize> {
-        if self.closed {
-            return None;
-        }
         if self.lanes.len() < LANES {
             self.lanes.push(None);
             return Some(self.lanes.len() - 1);
@@ -164,6 +215,8 @@ impl<T> Default for Shard<T> {
         Self {
             lanes: Vec::new(),
             free: Vec::new(),
+            alive: 0,
+            waiting: Waiting::default(),
             closed: false,
         }
     }

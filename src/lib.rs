@@ -57,6 +57,7 @@ mod stats;
 mod sync;
 mod task;
 mod tasks;
+mod waiting;
 mod work;
 
 #[cfg(any(doc, doctest))]

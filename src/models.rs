@@ -9,7 +9,7 @@ use std::{
         Arc, Mutex as StdMutex,
         atomic::{AtomicUsize as StdAtomicUsize, Ordering::Relaxed},
     },
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -22,7 +22,7 @@ use loom::{
 use crate::{
     ResponseEnd, Runner, Task,
     crew::Crew,
-    lanes::{Lane, Lanes},
+    lanes::{Given, Lane, Lanes},
     outcome::Verdict,
     queue::Queue,
 };
@@ -257,26 +257,57 @@ fn two_merges_of_the_same_pair() {
     });
 }
 
+/// Drives what there is, on a lane that is dropped then. Gives the sum of it.
+fn drive_now(mut lane: Lane<usize>) -> usize {
+    let mut sum = 0;
+    while let Poll::Ready(Some(next)) = lane.poll_next(&mut Context::from_waker(Waker::noop())) {
+        sum += next.work + next.further.map_or(0, drive_now);
+    }
+    sum
+}
+
 #[test]
-fn what_lanes_are_given_is_taken_or_given_back() {
-    check("give, park and close", || {
+fn what_lanes_are_given_is_driven_once() {
+    check("give, wait, park and close", || {
         let lanes = Arc::new(Lanes::default());
-        let mut lane = Lane::new(Arc::clone(&lanes));
+        let Given::Back(first, mut lane) = lanes.give(1) else {
+            panic!("there is no lane yet");
+        };
         let lane = thread::spawn(move || {
             block_on(async move {
-                let mut taken = 0;
-                while let Some(given) = poll_fn(|cx| lane.poll_next(cx)).await {
-                    taken += given;
+                let mut sum = first;
+                while let Some(next) = poll_fn(|cx| lane.poll_next(cx)).await {
+                    sum += next.work + next.further.map_or(0, drive_now);
                 }
-                taken
+                sum
             })
         });
-        let given_back: usize = [1, 2]
+        let driven_here: usize = [2, 4]
             .into_iter()
-            .filter_map(|work| lanes.give(work).err())
+            .map(|work| match lanes.give(work) {
+                Given::Taken => 0,
+                Given::Back(work, lane) => work + drive_now(lane),
+                Given::Further(lane) => drive_now(lane),
+            })
             .sum();
         lanes.close();
-        assert_eq!(lane.join().unwrap() + given_back, 3);
+        assert_eq!(lane.join().unwrap() + driven_here, 7);
+    });
+}
+
+#[test]
+fn what_waits_for_a_lane_that_never_comes_is_dropped() {
+    check("give and lose a lane", || {
+        let lanes = Arc::new(Lanes::default());
+        let work = Arc::new(());
+        let Given::Back(_, lane) = lanes.give(Arc::clone(&work)) else {
+            panic!("there is no lane yet");
+        };
+        let (giving, given) = (Arc::clone(&lanes), Arc::clone(&work));
+        let giver = thread::spawn(move || drop(giving.give(given))); // with it, whatever lane it would set going
+        drop(lane);
+        giver.join().unwrap();
+        assert_eq!(Arc::strong_count(&work), 1);
     });
 }
 

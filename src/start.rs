@@ -13,7 +13,7 @@ use crate::{
     batch::Batch,
     contain::contain,
     drive::Drive,
-    lanes::Lane,
+    lanes::Given,
     plain::{self, Left},
     queue::Queue,
 };
@@ -70,12 +70,13 @@ impl Start {
         let Some(runner) = queue.as_deref().and_then(Queue::runner) else {
             return;
         };
-        if let Err(start) = runner.lanes().give(self) {
-            let lane = Lane::new(Arc::clone(runner.lanes()));
-            let runtime = runner.runtime();
-            let drive = Drive::start(start, Some(lane));
-            let _ = contain(|| runtime.map(|runtime| runtime.spawn(drive)));
-        }
+        let drive = match runner.lanes().give(self) {
+            Given::Taken => return,
+            Given::Back(start, lane) => Drive::start(start, Some(lane)),
+            Given::Further(lane) => Drive::lane(lane),
+        };
+        let runtime = runner.runtime();
+        let _ = contain(|| runtime.map(|runtime| runtime.spawn(drive)));
     }
 
     /// In a model: runs the tasks here and now.

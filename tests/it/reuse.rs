@@ -1,7 +1,11 @@
 //! What is used again: queues for the next request, tasks of the runtime for the next batch, threads for the next blocking task.
 
 use std::{
-    sync::{Arc, Barrier, Mutex, mpsc},
+    sync::{
+        Arc, Barrier, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
@@ -213,6 +217,69 @@ async fn blocking_tasks_of_different_requests_run_side_by_side_however_many_come
         soon(runner.idle()).await;
     }
     assert_eq!(runner.stats().completed, 128);
+}
+
+#[tokio::test]
+async fn async_tasks_of_different_requests_run_side_by_side_however_many_come_at_once() {
+    let (runner, all) = (Runner::new(), Arc::new(tokio::sync::Barrier::new(300)));
+    for _ in 0..2 {
+        for _ in 0..300 {
+            let all = Arc::clone(&all);
+            runner.add_task(async move {
+                all.wait().await;
+            });
+        }
+        soon(runner.idle()).await;
+    }
+    assert_eq!(runner.stats().completed, 600);
+}
+
+#[tokio::test]
+async fn a_rush_of_short_tasks_lets_others_run_in_between() {
+    const RUSH: u64 = 80_000;
+    let runner = Runner::new();
+    let mut responses = Vec::new();
+    for _ in 0..RUSH {
+        let response = respond(&runner, get("/"), |tasks| {
+            tasks.add_task(async {});
+            full("hello")
+        });
+        responses.push(response.await);
+    }
+    let (turns, counted) = (Arc::new(AtomicUsize::new(0)), runner.clone());
+    let of_other = Arc::clone(&turns);
+    let other = tokio::spawn(async move {
+        while counted.stats().completed < RUSH {
+            of_other.fetch_add(1, Relaxed);
+            yield_now().await;
+        }
+    });
+    drop(responses);
+    soon(other).await.unwrap();
+    // At most 4 times 128 of them are one turn of a lane, and there are 64.
+    let turns = turns.load(Relaxed);
+    assert!(turns > 1, "they had them all in one turn");
+}
+
+#[test]
+fn a_rush_that_waits_for_a_runtime_that_goes_away_ends_aborted_once() {
+    let held = Arc::new(());
+    let runner = Runner::new();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        for _ in 0..300 {
+            let held = Arc::clone(&held);
+            runner.add_task(async move { drop(held) });
+        }
+        assert_eq!(runner.stats().pending, 300);
+    });
+    drop(runtime);
+    let stats = runner.stats();
+    assert_eq!((stats.added, stats.aborted), (300, 300));
+    assert_eq!((stats.pending, stats.running), (0, 0));
+    assert_eq!(Arc::strong_count(&held), 1, "a task is still there");
 }
 
 #[tokio::test]
