@@ -21,7 +21,7 @@ use crate::{
     execution::{Execution, clear, discard},
     plain::{self, Left},
     queue::{Advance, Queue, Turn},
-    sync::{AtomicBool, Ordering},
+    sync::{AtomicUsize, Ordering},
 };
 
 /// How long one hop to the blocking pool serves tasks before the next one goes through the pool's own queue again: behind others that
@@ -309,23 +309,35 @@ impl Batch {
     }
 }
 
-/// A thread of the blocking pool that was sent for. Where it never comes, what waits for it ends aborted.
+/// A thread of the blocking pool that was sent for. Where it never comes, and no other does, what waits for it ends aborted.
 struct Sent {
     crew: Arc<Crew<Batch>>,
     runtime: Handle,
-    is_here: AtomicBool,
+    at: std::time::Instant,
+    state: AtomicUsize,
 }
+
+const ON_ITS_WAY: usize = 0;
+const HERE: usize = 1;
+/// It may come nevertheless.
+const GIVEN_UP: usize = 2;
 
 impl Sent {
     fn send(crew: Arc<Crew<Batch>>, runtime: Handle) {
         let sent = Arc::new(Self {
             crew,
             runtime,
-            is_here: AtomicBool::new(false),
+            at: std::time::Instant::now(),
+            state: AtomicUsize::new(ON_ITS_WAY),
         });
         let thread = Arc::clone(&sent);
-        // Tokio panics when the system has no more threads to give.
-        let _ = contain(|| sent.runtime.spawn_blocking(move || thread.serve()));
+        // Tokio panics when the system has no thread to give and the pool has none. The closure is in the pool's queue then, for a
+        // thread that somebody else may send for, or nobody ever.
+        if contain(|| sent.runtime.spawn_blocking(move || thread.serve())).is_err()
+            && sent.give_up()
+        {
+            sent.crew.give_up_one();
+        }
         // A pool that is shutting down drops the closure, some versions of Tokio's under the pool's own lock. What waits is then
         // dropped here, where its tasks' ends may start others.
         drop(sent);
@@ -333,28 +345,50 @@ impl Sent {
 
     /// Runs what waits, one batch after another, for up to [`HOLDS_THREAD`].
     fn serve(&self) {
-        self.is_here.store(true, Ordering::Relaxed);
         let hopped = std::time::Instant::now();
-        let mut found = self.crew.arrive();
+        let mut found = if self.state.swap(HERE, Ordering::SeqCst) == ON_ITS_WAY {
+            self.crew.arrive(self.at)
+        } else {
+            self.crew.arrive_uncounted()
+        };
         loop {
-            if found.send {
-                Self::send(Arc::clone(&self.crew), self.runtime.clone());
+            for _ in 0..found.send {
+                self.send_another();
             }
             let Some(batch) = found.work else { return };
             batch.run_blocking(hopped);
-            if hopped.elapsed() > HOLDS_THREAD {
+            let now = std::time::Instant::now();
+            if now.duration_since(hopped) > HOLDS_THREAD {
+                if self.crew.leave(now) {
+                    self.send_another();
+                }
                 return;
             }
-            found = self.crew.next();
+            found = self.crew.next(now);
         }
+    }
+
+    /// False where it has come already.
+    fn give_up(&self) -> bool {
+        let given_up =
+            self.state
+                .compare_exchange(ON_ITS_WAY, GIVEN_UP, Ordering::SeqCst, Ordering::SeqCst);
+        given_up.is_ok()
+    }
+
+    fn send_another(&self) {
+        Self::send(Arc::clone(&self.crew), self.runtime.clone());
     }
 }
 
 impl Drop for Sent {
     fn drop(&mut self) {
-        if !self.is_here.load(Ordering::Relaxed) {
-            drop(self.crew.miss());
-        }
+        let missed = match self.state.load(Ordering::SeqCst) {
+            ON_ITS_WAY => self.crew.miss(false),
+            GIVEN_UP => self.crew.miss(true),
+            _ => return,
+        };
+        drop(missed);
     }
 }
 

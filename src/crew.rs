@@ -5,21 +5,21 @@
 //! when threads are slow to come, one wake-up serves many requests: a server does half as many requests again as one that calls
 //! `spawn_blocking` for each.
 //!
-//! 1. While work waits, a thread is expected, which takes it: it is on its way, or looks out. So a thread may leave at any time.
-//! 2. Whoever comes and leaves work behind sends for the next thread, before it does its own work. So no work waits for other work to
-//!    end.
-//! 3. Looking out costs the processor's time: so where it was in vain, or others wanted the processor, the next times are left out,
+//! 1. While work waits, a thread is coming: it is on its way, or looks out. So a thread may leave at any time.
+//! 2. Whoever comes and leaves work behind sends for the next thread, before it does its own work. So work waits for others to come, but
+//!    not for their work to end.
+//! 3. One thread at a time is on its way, unless it takes long: because others keep the pool busy, or the system has no thread to give.
+//!    Then more are sent for, and the work has as many places in the pool's queue as it would have by itself.
+//! 4. Looking out costs the processor's time: so where it was in vain, or others wanted the processor, the next times are left out,
 //!    twice as many after each.
 
 use std::{
     collections::VecDeque,
+    mem,
     time::{Duration, Instant},
 };
 
-use crate::{
-    sync::{AtomicUsize, Mutex, Ordering, lock, yield_now},
-    waiting::Waiting,
-};
+use crate::sync::{AtomicUsize, Mutex, Ordering, lock, yield_now};
 
 /// How long a thread looks out.
 const PATIENCE: Duration = if cfg!(all(test, background_tasks_loom)) {
@@ -34,68 +34,136 @@ const SOMEBODY_ELSE: Duration = Duration::from_micros(10);
 /// So many times are left out at most.
 const LONGEST_BREAK: usize = 256;
 
+/// A thread that is on its way for so long is slow: each time, one more is sent for. It is longer than a thread takes that is not kept
+/// from coming.
+const SLOW: Duration = Duration::from_millis(1);
+
+/// Whoever was on the way for so long has come through a pool that is busy: many more are sent for.
+const VERY_SLOW: Duration = Duration::from_millis(10);
+
+/// So many at once.
+const MANY: usize = 64;
+
+/// Room for so much work is kept when none waits.
+const KEPT_ROOM: usize = 64;
+
 pub(crate) struct Crew<T> {
-    waiting: Mutex<Waiting<T>>,
+    state: Mutex<State<T>>,
     /// How many times looking out is still to be left out.
     left_out: AtomicUsize,
     /// How many were left out when it was last in vain.
     last_break: AtomicUsize,
 }
 
+struct State<T> {
+    waiting: VecDeque<T>,
+    /// How many threads are on their way, or look out.
+    coming: usize,
+    /// When the last of them was sent for.
+    sent: Option<Instant>,
+}
+
 /// What a thread finds.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Found<T> {
     pub(crate) work: Option<T>,
-    /// The thread is to send for another, before it does the work.
-    pub(crate) send: bool,
+    /// The thread is to send for so many others, before it does the work.
+    pub(crate) send: usize,
 }
 
 impl<T> Crew<T> {
     /// Puts `work` behind the rest. True where the caller is to send for a thread.
     #[must_use]
     pub(crate) fn put(&self, work: T) -> bool {
-        let mut waiting = lock(&self.waiting);
-        waiting.push(work);
-        waiting.sends()
+        let mut state = lock(&self.state);
+        state.waiting.push_back(work);
+        state.sends(Instant::now)
     }
 
-    /// A thread that was sent for is here.
-    pub(crate) fn arrive(&self) -> Found<T> {
-        Found::of(&mut lock(&self.waiting))
+    /// A thread is here that was sent for at `sent`.
+    pub(crate) fn arrive(&self, sent: Instant) -> Found<T> {
+        let now = Instant::now();
+        let mut state = lock(&self.state);
+        state.coming -= 1;
+        let work = state.take();
+        let send = if now.duration_since(sent) < VERY_SLOW {
+            usize::from(state.sends(|| now))
+        } else {
+            state.sends_many(now)
+        };
+        Found { work, send }
     }
 
-    /// The thread that was sent for will never be here: what waits is the caller's.
+    /// A thread is here after all that was given up.
+    pub(crate) fn arrive_uncounted(&self) -> Found<T> {
+        self.pass_by(Instant::now())
+    }
+
+    /// A thread that was sent for may never come, though it may. The next work sends for another.
+    pub(crate) fn give_up_one(&self) {
+        lock(&self.state).coming -= 1;
+    }
+
+    /// A thread will never be here, and may have been given up before. If no other is coming, what waits is the caller's.
     #[must_use]
-    pub(crate) fn miss(&self) -> VecDeque<T> {
-        lock(&self.waiting).missed()
+    pub(crate) fn miss(&self, was_given_up: bool) -> VecDeque<T> {
+        let mut state = lock(&self.state);
+        state.coming -= usize::from(!was_given_up);
+        if state.coming == 0 {
+            mem::take(&mut state.waiting)
+        } else {
+            VecDeque::new()
+        }
     }
 
     /// The next work of a thread that has done some: what waits, or what comes within a moment.
-    pub(crate) fn next(&self) -> Found<T> {
-        let mut waiting = lock(&self.waiting);
-        let work = waiting.pop();
-        if work.is_some() || waiting.is_expected() || self.is_left_out() {
-            return Found { work, send: false };
+    pub(crate) fn next(&self, now: Instant) -> Found<T> {
+        let found = self.pass_by(now);
+        if found.work.is_some() {
+            return found;
         }
-        waiting.expect();
-        drop(waiting);
+        let mut state = lock(&self.state);
+        if state.coming > 0 || self.is_left_out() {
+            return found;
+        }
+        state.coming += 1;
+        drop(state);
         self.look_out()
     }
 
-    /// Of a thread that is expected.
+    /// A thread leaves that could do more. True where it is to send for another in its place.
+    pub(crate) fn leave(&self, now: Instant) -> bool {
+        let mut state = lock(&self.state);
+        let sends = state.coming < state.waiting.len();
+        if sends {
+            state.send(1, now);
+        }
+        sends
+    }
+
+    fn pass_by(&self, now: Instant) -> Found<T> {
+        let mut state = lock(&self.state);
+        let work = state.take();
+        let send = usize::from(state.sends(|| now));
+        Found { work, send }
+    }
+
+    /// Of a thread that counts as coming.
     fn look_out(&self) -> Found<T> {
         let (begun, mut wanted) = (Instant::now(), false);
         loop {
             let waited = begun.elapsed();
             let leaves = wanted || waited >= PATIENCE;
-            let mut waiting = lock(&self.waiting);
-            if leaves || !waiting.is_empty() {
-                let found = Found::of(&mut waiting);
-                drop(waiting);
-                self.note(found.work.is_some() && !wanted);
-                return found;
+            let mut state = lock(&self.state);
+            if leaves || !state.waiting.is_empty() {
+                state.coming -= 1;
+                let work = state.take();
+                let send = usize::from(state.sends(Instant::now));
+                drop(state);
+                self.note(work.is_some() && !wanted);
+                return Found { work, send };
             }
-            drop(waiting);
+            drop(state);
             yield_now(); // whoever has something to do goes first
             wanted |= begun.elapsed().saturating_sub(waited) > SOMEBODY_ELSE;
         }
@@ -123,20 +191,50 @@ impl<T> Crew<T> {
     }
 }
 
-impl<T> Found<T> {
-    /// By the one who was expected.
-    fn of(waiting: &mut Waiting<T>) -> Self {
-        waiting.arrived();
-        let work = waiting.pop();
-        let send = waiting.sends();
-        Self { work, send }
+impl<T> State<T> {
+    fn take(&mut self) -> Option<T> {
+        let work = self.waiting.pop_front();
+        if self.waiting.is_empty() && self.waiting.capacity() > KEPT_ROOM {
+            self.waiting = VecDeque::new(); // after a rush
+        }
+        work
+    }
+
+    /// Whether a thread is to be sent for. It counts as coming from now on.
+    fn sends(&mut self, now: impl FnOnce() -> Instant) -> bool {
+        if self.coming >= self.waiting.len() {
+            return false;
+        }
+        let now = now();
+        let is_slow = |sent| now.duration_since(sent) >= SLOW;
+        let sends = self.coming == 0 || self.sent.is_none_or(is_slow);
+        if sends {
+            self.send(1, now);
+        }
+        sends
+    }
+
+    fn sends_many(&mut self, now: Instant) -> usize {
+        let too_few = self.waiting.len().saturating_sub(self.coming);
+        let many = too_few.min(MANY);
+        self.send(many, now);
+        many
+    }
+
+    fn send(&mut self, threads: usize, now: Instant) {
+        self.coming += threads;
+        self.sent = Some(now);
     }
 }
 
 impl<T> Default for Crew<T> {
     fn default() -> Self {
         Self {
-            waiting: Mutex::default(),
+            state: Mutex::new(State {
+                waiting: VecDeque::new(),
+                coming: 0,
+                sent: None,
+            }),
             left_out: AtomicUsize::new(0),
             last_break: AtomicUsize::new(0),
         }
@@ -149,6 +247,10 @@ mod tests {
 
     use super::*;
 
+    fn found<T>(work: Option<T>, send: usize) -> Found<T> {
+        Found { work, send }
+    }
+
     #[test]
     fn one_thread_is_sent_for_at_a_time() {
         let crew = Crew::default();
@@ -158,48 +260,103 @@ mod tests {
 
     #[test]
     fn whoever_comes_and_leaves_work_behind_sends_for_the_next() {
-        let crew = Crew::default();
+        let (crew, now) = (Crew::default(), Instant::now());
         let _ = [1, 2].map(|work| crew.put(work));
-        let found = [crew.arrive(), crew.arrive()].map(|found| (found.work, found.send));
-        assert_eq!(found, [(Some(1), true), (Some(2), false)]);
+        assert_eq!(crew.arrive(now), found(Some(1), 1));
+        assert_eq!(crew.arrive(now), found(Some(2), 0));
         assert!(crew.put(3), "nobody is on the way any more");
     }
 
     #[test]
+    fn while_the_one_that_was_sent_for_is_slow_each_who_passes_by_sends_for_one_more() {
+        let (crew, now) = (Crew::default(), Instant::now());
+        let _ = [1, 2, 3, 4].map(|work| crew.put(work));
+        let later = now + SLOW + Duration::from_secs(1);
+        assert_eq!(crew.next(later), found(Some(1), 1));
+        assert_eq!(
+            crew.next(later),
+            found(Some(2), 0),
+            "it was sent for just now"
+        );
+    }
+
+    #[test]
+    fn whoever_was_very_slow_sends_for_as_many_as_there_is_work() {
+        let crew = Crew::default();
+        let _ = [1, 2, 3, 4].map(|work| crew.put(work));
+        let long_ago = Instant::now().checked_sub(VERY_SLOW).unwrap();
+        assert_eq!(crew.arrive(long_ago), found(Some(1), 3));
+    }
+
+    #[test]
+    fn who_leaves_work_behind_sends_for_another_in_its_place() {
+        let (crew, now) = (Crew::default(), Instant::now());
+        let _ = [1, 2, 3].map(|work| crew.put(work)); // one is on its way
+        assert_eq!(crew.next(now).work, Some(1));
+        assert_eq!([crew.leave(now), crew.leave(now)], [true, false]);
+    }
+
+    #[test]
     fn a_thread_that_is_there_takes_the_work_and_the_one_that_comes_finds_none() {
-        let crew = Crew::default();
+        let (crew, now) = (Crew::default(), Instant::now());
         assert!(crew.put(1));
-        assert_eq!(crew.next().work, Some(1));
+        assert_eq!(crew.next(now), found(Some(1), 0));
         assert!(!crew.put(2), "one is still on its way");
-        assert_eq!(crew.next().work, Some(2));
-        let found = crew.arrive();
-        assert_eq!((found.work, found.send), (None, false));
+        assert_eq!(crew.next(now), found(Some(2), 0));
+        assert_eq!(crew.next(now), found(None, 0));
+        assert!(!crew.is_left_out(), "it looked out, though one is coming");
+        assert_eq!(crew.arrive(now), found(None, 0));
     }
 
     #[test]
-    fn what_waits_for_a_thread_that_never_comes_is_given_back() {
-        let crew = Crew::default();
-        let _ = [1, 2].map(|work| crew.put(work));
-        assert_eq!(crew.miss(), [1, 2]);
-        assert!(crew.put(3), "the next one sends for a thread again");
+    fn what_waits_for_threads_that_never_come_is_given_back_by_the_last_of_them() {
+        let (crew, now) = (Crew::default(), Instant::now());
+        let _ = [1, 2, 3].map(|work| crew.put(work));
+        assert!(crew.leave(now), "two are on their way");
+        assert!(crew.miss(false).is_empty());
+        assert_eq!(crew.miss(false), [1, 2, 3]);
+        assert!(crew.put(4), "the next one sends for a thread again");
     }
 
     #[test]
-    fn who_looks_out_has_what_is_put_in_meanwhile_and_nobody_sends_for_another() {
+    fn one_that_is_given_up_may_come_or_not() {
+        let (crew, now) = (Crew::default(), Instant::now());
+        assert!(crew.put(1));
+        crew.give_up_one();
+        assert!(crew.put(2), "the next one sends for a thread again");
+        assert_eq!(crew.arrive_uncounted(), found(Some(1), 0));
+        assert_eq!(crew.arrive(now), found(Some(2), 0));
+        assert!(crew.put(3));
+        crew.give_up_one();
+        assert_eq!(crew.miss(true), [3]);
+    }
+
+    #[test]
+    fn who_looks_out_has_what_is_put_in_meanwhile() {
         let crew = Arc::new(Crew::default());
         let looking = Arc::clone(&crew);
         let thread = thread::spawn(move || {
             loop {
-                if let Some(work) = looking.next().work {
+                if let Some(work) = looking.next(Instant::now()).work {
                     return work;
                 }
             }
         });
-        while !lock(&crew.waiting).is_expected() {
+        while lock(&crew.state).coming == 0 {
             yield_now();
         }
         let _ = crew.put(7); // it may have gone just now
         assert_eq!(thread.join().unwrap(), 7);
+    }
+
+    #[test]
+    fn room_for_a_rush_is_given_back() {
+        let crew = Crew::default();
+        for work in 0..10_000 {
+            let _ = crew.put(work);
+        }
+        while crew.next(Instant::now()).work.is_some() {}
+        assert!(lock(&crew.state).waiting.capacity() <= KEPT_ROOM);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
         atomic::{AtomicUsize as StdAtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use loom::{
@@ -313,14 +313,14 @@ fn what_waits_for_a_lane_that_never_comes_is_dropped() {
 
 /// What a blocking thread does that was sent for.
 fn serve(crew: &Crew<usize>, done: &AtomicUsize) {
-    let mut found = crew.arrive();
+    let mut found = crew.arrive(Instant::now());
     loop {
-        if found.send {
+        for _ in 0..found.send {
             serve(crew, done);
         }
         let Some(work) = found.work else { return };
         done.fetch_add(work, SeqCst);
-        found = crew.next();
+        found = crew.next(Instant::now());
     }
 }
 
@@ -359,13 +359,13 @@ fn whatever_waits_for_a_thread_that_never_comes_is_given_back() {
             // Another request's work, and a thread that is there and passes by.
             if of_thread.put(10) {
                 serve(&of_thread, &by_thread);
-            } else if let Some(work) = of_thread.next().work {
+            } else if let Some(work) = of_thread.next(Instant::now()).work {
                 by_thread.fetch_add(work, SeqCst);
             }
         });
-        let given_back: usize = crew.miss().into_iter().sum();
+        let given_back: usize = crew.miss(false).into_iter().sum();
         thread.join().unwrap();
-        let left: usize = crew.miss().into_iter().sum();
+        let left: usize = crew.next(Instant::now()).work.unwrap_or(0);
         assert_eq!(done.load(SeqCst) + given_back + left, 11);
     });
 }

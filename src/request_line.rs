@@ -12,7 +12,7 @@ pub(crate) struct RequestLine {
 }
 
 /// A copy of a path. hyper's own is a part of its read buffer, and would keep all of that for as long as a task waits.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 enum Path {
     /// Of a request in authority form (CONNECT).
     #[default]
@@ -44,6 +44,7 @@ impl RequestLine {
     /// Gives back what a long line has needed.
     #[inline]
     pub(crate) fn forget(&mut self) {
+        self.method = Method::GET; // one that is not standard may be long
         if let Path::Long(_) = self.path {
             self.path = Path::None;
         }
@@ -101,5 +102,17 @@ mod tests {
         line.set(&Request::get("/before").body(()).unwrap());
         line.set(&Request::connect("example.org:443").body(()).unwrap());
         assert_eq!((line.method.as_str(), line.path()), ("CONNECT", None));
+    }
+
+    #[test]
+    fn what_is_long_is_given_back() {
+        let mut line = RequestLine::default();
+        let method = Method::from_bytes(&[b'M'; 100]).unwrap();
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/{}", "p".repeat(100)));
+        line.set(&request.body(()).unwrap());
+        line.forget();
+        assert_eq!((line.method, line.path), (Method::GET, Path::None));
     }
 }

@@ -42,8 +42,8 @@ use crate::{
 /// when the runtime goes away, tasks end [`Aborted`](crate::TaskEnd::Aborted).
 ///
 /// Async tasks of different requests share tasks of the runtime, one after another: up to 64 of them wait for the next request in each
-/// of eight groups of threads, until the runner shuts down or its last handle is dropped. So [`tokio::task::id`] does not tell
-/// background tasks apart; [`TaskId`](crate::TaskId) does.
+/// of eight groups of threads, until the runner shuts down or its last handle is dropped. Blocking tasks share closures on the blocking
+/// pool. So [`tokio::task::id`] does not tell background tasks apart; [`TaskId`](crate::TaskId) does.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]

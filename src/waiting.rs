@@ -27,25 +27,12 @@ impl<T> Waiting<T> {
         one
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
-
-    pub(crate) fn is_expected(&self) -> bool {
-        self.expected
-    }
-
     /// Whether the caller is to send for somebody, who is expected from now on.
     #[must_use]
     pub(crate) fn sends(&mut self) -> bool {
         let sends = !self.expected && !self.list.is_empty();
         self.expected |= sends;
         sends
-    }
-
-    /// Somebody comes by themselves.
-    pub(crate) fn expect(&mut self) {
-        self.expected = true;
     }
 
     /// Who was expected is here.

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Barrier, Mutex,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
         mpsc,
     },
     thread,
@@ -11,7 +11,10 @@ use std::{
 };
 
 use http::StatusCode;
-use tokio::{runtime::Handle, task::yield_now};
+use tokio::{
+    runtime::Handle,
+    task::{spawn_blocking, yield_now},
+};
 use tower_background_tasks::{BackgroundTasks, OnFailure, Runner, Task, TaskEnd};
 
 use crate::support::{Log, full, get, read_all, respond, soon};
@@ -50,6 +53,25 @@ async fn a_request_knows_nothing_of_the_one_before() {
         soon(runner.idle()).await;
     }
     assert_eq!(*seen.lock().unwrap(), [(404, 4), (200, 10)]);
+}
+
+#[tokio::test]
+async fn a_task_of_no_request_knows_nothing_of_a_request_before() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&seen);
+    let runner = Runner::builder()
+        .on_task_end(move |report| {
+            let method = report.method().map(ToString::to_string);
+            told.lock()
+                .unwrap()
+                .push((method, report.path().map(String::from)));
+        })
+        .build();
+    request(&runner, "/first").await;
+    runner.add_task(async {});
+    soon(runner.idle()).await;
+    let first = (Some("GET".into()), Some("/first".into()));
+    assert_eq!(*seen.lock().unwrap(), [first, (None, None)]);
 }
 
 #[tokio::test]
@@ -217,6 +239,35 @@ async fn blocking_tasks_of_different_requests_run_side_by_side_however_many_come
         soon(runner.idle()).await;
     }
     assert_eq!(runner.stats().completed, 128);
+}
+
+#[test]
+fn blocking_tasks_without_an_end_leave_the_pool_to_others_in_between() {
+    /// Each is a batch of its own.
+    fn add_forever(runner: &Runner, stop: &Arc<AtomicBool>) {
+        let (again, stop) = (runner.clone(), Arc::clone(stop));
+        runner.add_blocking_task(move || {
+            if !stop.load(Relaxed) {
+                add_forever(&again, &stop);
+            }
+        });
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let (runner, stop) = (Runner::new(), Arc::new(AtomicBool::new(false)));
+    runtime.block_on(async {
+        add_forever(&runner, &stop);
+        for _ in 0..3 {
+            soon(spawn_blocking(|| ())).await.unwrap();
+        }
+        assert!(runner.stats().completed > 0);
+        stop.store(true, Relaxed);
+        soon(runner.idle()).await;
+    });
+    assert_eq!(runner.stats().added, runner.stats().completed);
 }
 
 #[tokio::test]
