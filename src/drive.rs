@@ -117,8 +117,8 @@ impl Future for Drive {
             let Some(next) = ready!(lane.poll_next(cx)) else {
                 return Poll::Ready(());
             };
-            if let Some(further) = next.further {
-                set_going(further);
+            if next.send {
+                set_going(lane.another());
             }
             this.yielded = !next.work.yields;
             this.driven = Driven::Start(next.work);

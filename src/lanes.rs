@@ -79,8 +79,8 @@ pub(crate) enum Given<T> {
 /// What a lane has to drive.
 pub(crate) struct Next<T> {
     pub(crate) work: T,
-    /// To be set going before.
-    pub(crate) further: Option<Lane<T>>,
+    /// [`Lane::another`] is to be set going before.
+    pub(crate) send: bool,
 }
 
 impl<T> Lanes<T> {
@@ -134,8 +134,7 @@ impl<T> Lane<T> {
             return match slot.and_then(|slot| slot.given.take()) {
                 Some(work) => {
                     self.parked = false;
-                    let further = None;
-                    Poll::Ready(Some(Next { work, further }))
+                    Poll::Ready(Some(Next { work, send: false }))
                 }
                 None if shard.closed => Poll::Ready(None),
                 None => Poll::Pending,
@@ -145,9 +144,8 @@ impl<T> Lane<T> {
             shard.waiting.arrived();
         }
         if let Some(work) = shard.waiting.pop() {
-            let sends = shard.waiting.sends();
-            let further = sends.then(|| shard.lane(&self.lanes, self.shard, true));
-            return Poll::Ready(Some(Next { work, further }));
+            let send = shard.waiting.sends();
+            return Poll::Ready(Some(Next { work, send }));
         }
         if shard.closed {
             return Poll::Ready(None);
@@ -163,6 +161,14 @@ impl<T> Lane<T> {
         self.parked = true;
         shard.free.push(index);
         Poll::Pending
+    }
+}
+
+impl<T> Lane<T> {
+    /// A lane for what this one leaves behind.
+    pub(crate) fn another(&self) -> Self {
+        let mut shard = lock(self.lanes.shards.get(self.shard));
+        shard.lane(&self.lanes, self.shard, true)
     }
 }
 

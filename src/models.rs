@@ -261,7 +261,8 @@ fn two_merges_of_the_same_pair() {
 fn drive_now(mut lane: Lane<usize>) -> usize {
     let mut sum = 0;
     while let Poll::Ready(Some(next)) = lane.poll_next(&mut Context::from_waker(Waker::noop())) {
-        sum += next.work + next.further.map_or(0, drive_now);
+        let another = next.send.then(|| lane.another());
+        sum += next.work + another.map_or(0, drive_now);
     }
     sum
 }
@@ -277,7 +278,8 @@ fn what_lanes_are_given_is_driven_once() {
             block_on(async move {
                 let mut sum = first;
                 while let Some(next) = poll_fn(|cx| lane.poll_next(cx)).await {
-                    sum += next.work + next.further.map_or(0, drive_now);
+                    let another = next.send.then(|| lane.another());
+                    sum += next.work + another.map_or(0, drive_now);
                 }
                 sum
             })

@@ -13,6 +13,7 @@ use crate::{
 
 impl Queue {
     /// Adds a task, which a refusal gives back.
+    #[inline]
     pub(crate) fn add(
         self: &Arc<Self>,
         mut task: Task,
@@ -23,6 +24,7 @@ impl Queue {
         self.add_here(task)
     }
 
+    #[inline]
     pub(super) fn add_here(self: &Arc<Self>, mut task: Task) -> Result<TaskId, AddTaskError> {
         let mut state = lock(&self.state);
         if let Phase::Merged(target) = &state.phase {
