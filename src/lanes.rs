@@ -8,7 +8,8 @@
 //! 3. A lane belongs to the shard of the thread that made it, and is given batches by the threads of that shard.
 //! 4. Whoever has a batch, and no lane is free, makes one; where there are as many as may stay, it waits, and who puts it there makes
 //!    a further lane if none is on its way. Each lane takes what waits before it parks, and makes a further one if it leaves some
-//!    behind. So no batch waits for another to end, and of a rush most are driven by a few lanes, one after another.
+//!    behind. So of a rush most are driven by a few lanes, one after another, and a batch that is pending keeps no other waiting. One that
+//!    holds its worker may: Tokio may have the further lane on that worker next, where no other takes it.
 //! 5. Wakers and batches are code of others: they are woken and dropped with no lock held.
 
 use std::{
