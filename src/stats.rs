@@ -70,7 +70,7 @@ pub(crate) struct Counters {
     shards: Sharded<CountersHere>,
 }
 
-/// On cache lines of its own, which are all that threads share.
+/// On cache lines of its own: of the counts, the one that all threads share.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Added(AtomicU64);

@@ -233,7 +233,7 @@ impl State {
         let begins = task.is_plain() && !task.is_blocking();
         let begun = begins.then_some(now);
         // A bare label is made in the place where it stays: copied there, together with one that may have a name of its own, it stalls
-        // the processor for a fifth of the time that a task takes.
+        // the processor for an eighth of the time that a task takes.
         let key = if task.is_bare() {
             self.currents.insert_with(task.id(), || Current {
                 begun,
