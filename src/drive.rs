@@ -106,10 +106,14 @@ impl Future for Drive {
         let this = self.get_mut();
         let mut batches = 0_u32;
         loop {
-            ready!(this.poll_driven(cx));
+            let polled = this.poll_driven(cx);
             let Some(lane) = &mut this.lane else {
-                return Poll::Ready(());
+                return polled;
             };
+            if let (Poll::Pending, Driven::Batch(_)) = (polled, &this.driven) {
+                lane.set_aside();
+            }
+            ready!(polled);
             batches += 1;
             if batches % BATCHES_A_STEP == 0 {
                 ready!(coop::poll_proceed(cx)).made_progress();
@@ -117,11 +121,12 @@ impl Future for Drive {
             let Some(next) = ready!(lane.poll_next(cx)) else {
                 return Poll::Ready(());
             };
+            // The further lane is in this worker's LIFO slot, from which no other takes it, so it goes first.
+            this.yielded = !next.work.yields && !next.send;
+            this.driven = Driven::Start(next.work);
             if next.send {
                 set_going(lane.another());
             }
-            this.yielded = !next.work.yields;
-            this.driven = Driven::Start(next.work);
         }
     }
 }

@@ -8,9 +8,11 @@
 //! 3. A lane belongs to the shard of the thread that made it, and is given batches by the threads of that shard.
 //! 4. Whoever has a batch, and no lane is free, makes one; where there are as many as may stay, it waits, and who puts it there makes
 //!    a further lane if none is on its way. Each lane takes what waits before it parks, and makes a further one if it leaves some
-//!    behind. So of a rush most are driven by a few lanes, one after another, and a batch that is pending keeps no other waiting. One that
-//!    holds its worker may: Tokio may have the further lane on that worker next, where no other takes it.
-//! 5. Wakers and batches are code of others: they are woken and dropped with no lock held.
+//!    behind. So of a rush most are driven by a few lanes, one after another, and neither a batch that is pending nor one that holds its
+//!    worker keeps others waiting.
+//! 5. A lane whose batch is pending is set aside: it does not count among those that stay until its batch has ended. So tasks that
+//!    sleep leave the lanes to those that do not.
+//! 6. Wakers and batches are code of others: they are woken and dropped with no lock held.
 
 use std::{
     mem,
@@ -42,7 +44,9 @@ struct Shard<T> {
     lanes: Vec<Option<Slot<T>>>,
     /// Which of them are free, the one that parked last on top: what it touches may still be in the cache.
     free: Vec<usize>,
-    /// How many there are, with those that have yet to park for the first time.
+    /// Where one has gone.
+    vacant: Vec<usize>,
+    /// How many there are, with those that have yet to park for the first time, and without those that are set aside.
     alive: usize,
     /// What found no lane. Nothing while one is free.
     waiting: Waiting<T>,
@@ -65,6 +69,8 @@ pub(crate) struct Lane<T> {
     parked: bool,
     /// It is on its way to what waits.
     is_expected: bool,
+    /// It does not count, and has no place.
+    is_aside: bool,
 }
 
 /// What becomes of work for a lane.
@@ -148,9 +154,10 @@ impl<T> Lane<T> {
             let send = shard.waiting.sends();
             return Poll::Ready(Some(Next { work, send }));
         }
-        if shard.closed {
+        if shard.closed || self.is_aside && shard.alive >= LANES {
             return Poll::Ready(None);
         }
+        shard.alive += usize::from(mem::take(&mut self.is_aside));
         let Some(index) = self.index.or_else(|| shard.vacant()) else {
             return Poll::Ready(None);
         };
@@ -166,6 +173,18 @@ impl<T> Lane<T> {
 }
 
 impl<T> Lane<T> {
+    /// What it drives is pending.
+    pub(crate) fn set_aside(&mut self) {
+        if mem::replace(&mut self.is_aside, true) {
+            return;
+        }
+        let mut shard = lock(self.lanes.shards.get(self.shard));
+        shard.alive -= 1;
+        let slot = self.index.take().and_then(|index| shard.leave(index));
+        drop(shard);
+        drop(slot);
+    }
+
     /// A lane for what this one leaves behind.
     pub(crate) fn another(&self) -> Self {
         let mut shard = lock(self.lanes.shards.get(self.shard));
@@ -176,10 +195,10 @@ impl<T> Lane<T> {
 impl<T> Drop for Lane<T> {
     fn drop(&mut self) {
         let mut shard = lock(self.lanes.shards.get(self.shard));
-        shard.alive -= 1;
+        shard.alive -= usize::from(!self.is_aside);
         let slot = self.index.and_then(|index| {
             shard.free.retain(|free| *free != index);
-            shard.lanes[index].take()
+            shard.leave(index)
         });
         let missed = self.is_expected.then(|| shard.waiting.missed());
         drop(shard);
@@ -196,16 +215,25 @@ impl<T> Shard<T> {
             index: None,
             parked: false,
             is_expected,
+            is_aside: false,
         }
     }
 
     /// A place for one more lane to stay, if there is one.
     fn vacant(&mut self) -> Option<usize> {
-        if self.lanes.len() < LANES {
-            self.lanes.push(None);
-            return Some(self.lanes.len() - 1);
-        }
-        self.lanes.iter().position(Option::is_none)
+        self.vacant.pop().or_else(|| {
+            let index = self.lanes.len();
+            (index < LANES).then(|| {
+                self.lanes.push(None);
+                index
+            })
+        })
+    }
+
+    /// What was in the place, for the caller to drop.
+    fn leave(&mut self, index: usize) -> Option<Slot<T>> {
+        self.vacant.push(index);
+        self.lanes[index].take()
     }
 }
 
@@ -222,6 +250,7 @@ impl<T> Default for Shard<T> {
         Self {
             lanes: Vec::new(),
             free: Vec::new(),
+            vacant: Vec::new(),
             alive: 0,
             waiting: Waiting::default(),
             closed: false,

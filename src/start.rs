@@ -70,13 +70,17 @@ impl Start {
         let Some(runner) = queue.as_deref().and_then(Queue::runner) else {
             return;
         };
-        let drive = match runner.lanes().give(self) {
+        let (drive, is_awaited) = match runner.lanes().give(self) {
             Given::Taken => return,
-            Given::Back(start, lane) => Drive::start(start, Some(lane)),
-            Given::Further(lane) => Drive::lane(lane),
+            Given::Back(start, lane) => (Drive::start(start, Some(lane)), false),
+            Given::Further(lane) => (Drive::lane(lane), true),
         };
         let runtime = runner.runtime();
         let _ = contain(|| runtime.map(|runtime| runtime.spawn(drive)));
+        if is_awaited {
+            // Whatever is spawned last is in the worker's LIFO slot, from which no other takes it, and this one may be about to block.
+            let _ = contain(|| runtime.map(|runtime| runtime.spawn(async {})));
+        }
     }
 
     /// In a model: runs the tasks here and now.

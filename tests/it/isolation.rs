@@ -2,9 +2,13 @@
 
 use std::{
     panic::panic_any,
+    sync::{Arc, Mutex, mpsc},
     task::{Context, Poll},
+    time::Duration,
 };
 
+use futures_util::FutureExt;
+use tokio::sync::oneshot;
 use tower_background_tasks::{BackgroundTasks, Runner, Stats, Task};
 
 use crate::support::{Log, full, get, respond, soon};
@@ -218,4 +222,92 @@ async fn a_bad_waker_is_contained_and_dropped_outside_of_locks() {
     assert_eq!(report.unfinished().len(), 3);
     let stats = runner.stats();
     assert_eq!((stats.added, stats.aborted), (3, 3));
+}
+
+/// Ends so many responses to HTTP/1 requests, each with a task.
+fn end_responses(runner: &Runner, count: usize, task: impl Fn() -> Task + Clone) {
+    for _ in 0..count {
+        let task = task.clone();
+        let response = respond(runner, get("/"), move |tasks| {
+            tasks.add_task(task());
+            full("hello")
+        });
+        drop(response.now_or_never());
+    }
+}
+
+/// Of a rush of responses that one worker ends, tasks end while something holds that worker: one of their siblings, or else whoever
+/// ends the responses.
+async fn a_rush_ends_while_a_worker_is_held(by_a_task: bool) {
+    let runner = Runner::new();
+    let (release, released) = mpsc::channel::<()>();
+    let released = Arc::new(Mutex::new(released));
+    let hold = move || {
+        let _ = released.lock().unwrap().recv();
+    };
+    let ending = runner.clone();
+    let (other_starts, other_has_started) = oneshot::channel();
+    let (resume, resumes) = mpsc::channel::<()>();
+    tokio::spawn(async move {
+        other_starts.send(()).unwrap();
+        let _ = resumes.recv();
+    });
+    let held = tokio::spawn(async move {
+        other_has_started.await.unwrap(); // the other worker takes nothing yet
+        // So many tasks of the runtime are made at once, and what is behind waits for one of them: in vain for these.
+        end_responses(&ending, 64, || Task::new(std::future::pending::<()>()));
+        if by_a_task {
+            end_responses(&ending, 1, || {
+                let hold = hold.clone();
+                Task::new(async move { hold() })
+            });
+        }
+        end_responses(&ending, 101, || Task::new(async {}));
+        drop(resume);
+        if !by_a_task {
+            hold();
+        }
+    });
+    soon(async {
+        // The last one may be next on the worker that is held.
+        while runner.stats().completed < 100 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    drop(release);
+    held.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_holds_its_worker_keeps_no_other_requests_tasks_waiting() {
+    a_rush_ends_while_a_worker_is_held(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_ends_responses_and_then_holds_its_worker_keeps_no_tasks_waiting() {
+    a_rush_ends_while_a_worker_is_held(false).await;
+}
+
+#[tokio::test]
+async fn requests_share_a_task_of_the_runtime_however_many_others_sleep() {
+    let (runner, ids) = (Runner::new(), Arc::<Mutex<Vec<_>>>::default());
+    let mut ended = 0;
+    // Tasks that wait for a batch, which those that sleep then have for themselves.
+    for batches in [100, 0, 1, 1] {
+        if batches == 0 {
+            end_responses(&runner, 200, || Task::new(std::future::pending::<()>()));
+            continue;
+        }
+        end_responses(&runner, batches, || {
+            let ids = Arc::clone(&ids);
+            Task::new(async move { ids.lock().unwrap().push(tokio::task::id()) })
+        });
+        ended += batches as u64;
+        while runner.stats().completed < ended {
+            tokio::task::yield_now().await;
+        }
+    }
+    let ids = ids.lock().unwrap();
+    assert_eq!(ids[100], ids[101]);
 }
