@@ -7,26 +7,20 @@
 use std::{
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
-use tokio::{runtime::Handle, task::coop, time::Instant};
+use tokio::{task::coop, time::Instant};
 
 use crate::{
     TaskEnd,
     admission::Permit,
     contain::contain,
-    crew::Crew,
     drive::Drive,
     execution::{Execution, clear, discard},
     plain::{self, Left},
     queue::{Advance, Queue, Turn},
-    sync::{AtomicUsize, Ordering},
+    sent::{self, Sent},
 };
-
-/// How long one hop to the blocking pool serves tasks before the next one goes through the pool's own queue again: behind others that
-/// wait for a thread, and not at all when the runtime is shutting down. By the system's clock, as Tokio's may be paused.
-const HOLDS_THREAD: Duration = Duration::from_millis(10);
 
 pub(crate) struct Batch {
     queue: Arc<Queue>,
@@ -108,8 +102,8 @@ impl Batch {
         }
     }
 
-    /// One hop to the blocking pool serves blocking tasks in a row, up to [`HOLDS_THREAD`].
-    fn run_blocking(mut self, hopped: std::time::Instant) {
+    /// One hop to the blocking pool serves blocking tasks in a row, up to [`HOLDS_THREAD`](sent::HOLDS_THREAD).
+    pub(crate) fn run_blocking(mut self, hopped: std::time::Instant) {
         self.clock = None; // the pool may have let it wait, and its tasks take their time
         let mut now = Instant::now();
         while let Some(execution) = &mut self.current {
@@ -120,7 +114,7 @@ impl Batch {
             }
             let Some(batch) = self.admitted() else { return };
             now = Instant::now();
-            if !batch.wants_blocking_thread() || hopped.elapsed() > HOLDS_THREAD {
+            if !batch.wants_blocking_thread() || hopped.elapsed() > sent::HOLDS_THREAD {
                 return batch.launch();
             }
             self = batch;
@@ -306,89 +300,6 @@ impl Batch {
         if self.current.is_none() {
             self.end();
         }
-    }
-}
-
-/// A thread of the blocking pool that was sent for. Where it never comes, and no other does, what waits for it ends aborted.
-struct Sent {
-    crew: Arc<Crew<Batch>>,
-    runtime: Handle,
-    at: std::time::Instant,
-    state: AtomicUsize,
-}
-
-const ON_ITS_WAY: usize = 0;
-const HERE: usize = 1;
-/// It may come nevertheless.
-const GIVEN_UP: usize = 2;
-
-impl Sent {
-    fn send(crew: Arc<Crew<Batch>>, runtime: Handle) {
-        let sent = Arc::new(Self {
-            crew,
-            runtime,
-            at: std::time::Instant::now(),
-            state: AtomicUsize::new(ON_ITS_WAY),
-        });
-        let thread = Arc::clone(&sent);
-        // Tokio panics when the system has no thread to give and the pool has none. The closure is in the pool's queue then, for a
-        // thread that somebody else may send for, or nobody ever.
-        if contain(|| sent.runtime.spawn_blocking(move || thread.serve())).is_err()
-            && sent.give_up()
-        {
-            sent.crew.give_up_one();
-        }
-        // A pool that is shutting down drops the closure, some versions of Tokio's under the pool's own lock. What waits is then
-        // dropped here, where its tasks' ends may start others.
-        drop(sent);
-    }
-
-    /// Runs what waits, one batch after another, for up to [`HOLDS_THREAD`].
-    fn serve(&self) {
-        let hopped = std::time::Instant::now();
-        let mut found = if self.state.swap(HERE, Ordering::SeqCst) == ON_ITS_WAY {
-            self.crew.arrive(self.at)
-        } else {
-            self.crew.arrive_uncounted()
-        };
-        loop {
-            for _ in 0..found.send {
-                self.send_another();
-            }
-            let Some(batch) = found.work else { return };
-            batch.run_blocking(hopped);
-            let now = std::time::Instant::now();
-            if now.duration_since(hopped) > HOLDS_THREAD {
-                if self.crew.leave(now) {
-                    self.send_another();
-                }
-                return;
-            }
-            found = self.crew.next(now);
-        }
-    }
-
-    /// False where it has come already.
-    fn give_up(&self) -> bool {
-        let given_up =
-            self.state
-                .compare_exchange(ON_ITS_WAY, GIVEN_UP, Ordering::SeqCst, Ordering::SeqCst);
-        given_up.is_ok()
-    }
-
-    fn send_another(&self) {
-        Self::send(Arc::clone(&self.crew), self.runtime.clone());
-    }
-}
-
-impl Drop for Sent {
-    fn drop(&mut self) {
-        let missed = match self.state.load(Ordering::SeqCst) {
-            ON_ITS_WAY => self.crew.miss(false),
-            GIVEN_UP => self.crew.miss(true),
-            _ => return,
-        };
-        drop(missed);
     }
 }
 

@@ -59,7 +59,7 @@ struct State<T> {
     waiting: VecDeque<T>,
     /// How many threads are on their way, or look out.
     coming: usize,
-    /// When the last of them was sent for.
+    /// When the last of them was sent for, or began to look out.
     sent: Option<Instant>,
 }
 
@@ -94,26 +94,33 @@ impl<T> Crew<T> {
         Found { work, send }
     }
 
-    /// A thread is here after all that was given up.
+    /// A thread that was sent for may never come. True where nobody else is coming: the caller is to send for another later, and counts
+    /// as coming until then.
+    #[must_use]
+    pub(crate) fn give_up_one(&self) -> bool {
+        let mut state = lock(&self.state);
+        let is_last = state.coming == 1;
+        state.coming -= usize::from(!is_last);
+        is_last
+    }
+
+    /// A thread is here after all that was given up, and does not count as coming any more.
     pub(crate) fn arrive_uncounted(&self) -> Found<T> {
         self.pass_by(Instant::now())
     }
 
-    /// A thread that was sent for may never come, though it may. The next work sends for another.
-    pub(crate) fn give_up_one(&self) {
-        lock(&self.state).coming -= 1;
+    /// A thread will never be here. If no other is coming, what waits is the caller's.
+    #[must_use]
+    pub(crate) fn miss(&self) -> VecDeque<T> {
+        let mut state = lock(&self.state);
+        state.coming -= 1;
+        state.missed()
     }
 
-    /// A thread will never be here, and may have been given up before. If no other is coming, what waits is the caller's.
+    /// The same, of a thread that was given up.
     #[must_use]
-    pub(crate) fn miss(&self, was_given_up: bool) -> VecDeque<T> {
-        let mut state = lock(&self.state);
-        state.coming -= usize::from(!was_given_up);
-        if state.coming == 0 {
-            mem::take(&mut state.waiting)
-        } else {
-            VecDeque::new()
-        }
+    pub(crate) fn miss_uncounted(&self) -> VecDeque<T> {
+        lock(&self.state).missed()
     }
 
     /// The next work of a thread that has done some: what waits, or what comes within a moment.
@@ -126,7 +133,7 @@ impl<T> Crew<T> {
         if state.coming > 0 || self.is_left_out() {
             return found;
         }
-        state.coming += 1;
+        state.send(1, now);
         drop(state);
         self.look_out()
     }
@@ -221,6 +228,13 @@ impl<T> State<T> {
         many
     }
 
+    fn missed(&mut self) -> VecDeque<T> {
+        if self.coming > 0 {
+            return VecDeque::new();
+        }
+        mem::take(&mut self.waiting)
+    }
+
     fn send(&mut self, threads: usize, now: Instant) {
         self.coming += threads;
         self.sent = Some(now);
@@ -313,22 +327,23 @@ mod tests {
         let (crew, now) = (Crew::default(), Instant::now());
         let _ = [1, 2, 3].map(|work| crew.put(work));
         assert!(crew.leave(now), "two are on their way");
-        assert!(crew.miss(false).is_empty());
-        assert_eq!(crew.miss(false), [1, 2, 3]);
+        assert!(crew.miss().is_empty());
+        assert_eq!(crew.miss(), [1, 2, 3]);
         assert!(crew.put(4), "the next one sends for a thread again");
     }
 
     #[test]
     fn one_that_is_given_up_may_come_or_not() {
-        let (crew, now) = (Crew::default(), Instant::now());
+        let crew = Crew::default();
         assert!(crew.put(1));
-        crew.give_up_one();
-        assert!(crew.put(2), "the next one sends for a thread again");
+        assert!(crew.give_up_one(), "nobody else is coming");
         assert_eq!(crew.arrive_uncounted(), found(Some(1), 0));
-        assert_eq!(crew.arrive(now), found(Some(2), 0));
-        assert!(crew.put(3));
-        crew.give_up_one();
-        assert_eq!(crew.miss(true), [3]);
+        assert!(!crew.put(2), "another counts in its place");
+        assert!(!crew.put(3));
+        assert!(crew.leave(Instant::now()));
+        assert!(!crew.give_up_one(), "one of two");
+        assert!(crew.miss_uncounted().is_empty());
+        assert_eq!(crew.miss(), [2, 3]);
     }
 
     #[test]

@@ -47,6 +47,7 @@ mod registry;
 mod report;
 mod request_line;
 mod runner;
+mod sent;
 mod service;
 mod shard;
 mod shutdown;

@@ -160,6 +160,30 @@ fn a_blocking_task_that_still_waits_for_a_thread_when_the_runtime_goes_away_is_c
 }
 
 #[test]
+fn blocking_tasks_for_which_the_system_has_no_thread_wait_for_one_until_the_runtime_goes_away() {
+    for has_timer in [true, false] {
+        let runner = Runner::new();
+        let mut builder = Builder::new_current_thread();
+        if has_timer {
+            builder.enable_time();
+        }
+        let runtime = builder.thread_stack_size(1 << 50).build().unwrap(); // no thread has so much memory
+        runtime.block_on(async {
+            for _ in 0..3 {
+                runner.add_blocking_task(|| ());
+            }
+            tokio::task::yield_now().await;
+        });
+        if has_timer {
+            assert_eq!(runner.stats().pending, 3);
+        }
+        drop(runtime);
+        let stats = runner.stats();
+        assert_eq!((stats.aborted, stats.pending), (3, 0));
+    }
+}
+
+#[test]
 fn a_timeout_without_the_runtimes_timer_fails_and_names_the_remedy() {
     let runtime = Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
