@@ -374,16 +374,16 @@ impl Task {
         self.header().extras.is_none()
     }
 
-    /// [`label`](Self::label), of a task that is bare.
+    /// [`label`](Self::label), of a task that is bare; `blocking` is what it is.
     #[inline]
-    pub(crate) fn bare_label(&self, arrived: Instant) -> Label {
+    pub(crate) fn bare_label(&self, arrived: Instant, blocking: bool) -> Label {
         let header = self.header();
         Label {
             id: header.id,
             name: Name::Type(self.node.work.type_name()),
             location: header.location,
             added: header.added.unwrap_or(arrived),
-            blocking: self.is_blocking(),
+            blocking,
             #[cfg(feature = "jobs")]
             kept: None,
         }

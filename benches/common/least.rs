@@ -1,8 +1,9 @@
 //! The least that a layer with this design could do, without any of its promises: it puts a list of boxed futures into the
-//! request, looks at the clock, wraps the response body, and spawns what is in the list when the body has ended. What it costs is
+//! request, looks at the clock, wraps the response body, and spawns what is in the list when the body is dropped. What it costs is
 //! the floor under ours.
 
 use std::{
+    hint::black_box,
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll, ready},
@@ -24,9 +25,18 @@ impl List {
     pub(crate) fn add(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.0.lock().unwrap().push(Box::pin(task));
     }
+}
 
-    fn spawn(self) {
-        let tasks = std::mem::take(&mut *self.0.lock().unwrap());
+/// The end of a response.
+struct End {
+    list: List,
+    begun: Instant,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        black_box(self.begun);
+        let tasks = std::mem::take(&mut *self.list.0.lock().unwrap());
         if !tasks.is_empty() {
             tokio::spawn(async move {
                 for task in tasks {
@@ -44,7 +54,7 @@ pin_project! {
     pub(crate) struct LeastFuture<F> {
         #[pin]
         inner: F,
-        end: Option<(List, Instant)>,
+        end: Option<End>,
     }
 }
 
@@ -52,7 +62,7 @@ pin_project! {
     pub(crate) struct LeastBody<B> {
         #[pin]
         inner: B,
-        end: Option<(List, Instant)>,
+        end: Option<End>,
     }
 }
 
@@ -72,7 +82,10 @@ where
         let list = List::default();
         request.extensions_mut().insert(list.clone());
         LeastFuture {
-            end: Some((list, Instant::now())),
+            end: Some(End {
+                list,
+                begun: Instant::now(),
+            }),
             inner: self.0.call(request),
         }
     }
@@ -102,10 +115,7 @@ impl<B: Body> Body for LeastBody<B> {
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let this = self.project();
         let frame = ready!(this.inner.poll_frame(cx));
-        if let (None, Some((list, begun))) = (&frame, this.end.take_if(|_| frame.is_none())) {
-            std::hint::black_box(begun);
-            list.spawn();
-        }
+        drop(this.end.take_if(|_| frame.is_none()));
         Poll::Ready(frame)
     }
 

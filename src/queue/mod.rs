@@ -230,14 +230,15 @@ impl State {
     #[inline]
     fn next_plain_turn(&mut self, arrived: Instant, now: Instant) -> Option<(Turn, bool)> {
         let task = self.tasks.pop()?;
-        let begins = task.is_plain() && !task.is_blocking();
+        let blocking = task.is_blocking();
+        let begins = task.is_plain() && !blocking;
         let begun = begins.then_some(now);
         // A bare label is made in the place where it stays: copied there, together with one that may have a name of its own, it stalls
         // the processor for an eighth of the time that a task takes.
         let key = if task.is_bare() {
             self.currents.insert_with(task.id(), || Current {
                 begun,
-                ..Current::new(task.bare_label(arrived))
+                ..Current::new(task.bare_label(arrived, blocking))
             })
         } else {
             self.currents.insert(Current {

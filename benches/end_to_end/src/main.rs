@@ -8,9 +8,15 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use axum::{Router, routing::get, serve::ListenerExt};
+use axum::{Extension, Router, routing::get, serve::ListenerExt};
 use tokio::{net::TcpListener, runtime::Builder};
+use tower::layer::layer_fn;
 use tower_background_tasks::{BackgroundTasks, BoxError, Runner};
+
+#[path = "../../common/least.rs"]
+mod least;
+
+use least::{Least, List};
 
 static RAN: AtomicU64 = AtomicU64::new(0);
 
@@ -45,6 +51,15 @@ fn app(mode: &str) -> Result<Router, BoxError> {
                 "hello"
             };
             Router::new().route("/", get(handler)).layer(layer)
+        }
+        "least" => {
+            let handler = async |Extension(list): Extension<List>| {
+                list.add(async { count() });
+                "hello"
+            };
+            Router::new()
+                .route("/", get(handler))
+                .layer(layer_fn(Least))
         }
         "blocking" => {
             let handler = async |tasks: BackgroundTasks| {
