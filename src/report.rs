@@ -161,19 +161,14 @@ impl Report<'_> {
 /// A failure goes to `tracing` even where there is no subscriber: its feature `log` passes it on to the `log` crate.
 pub(crate) fn log(report: &Report<'_>) {
     #[cfg(feature = "tracing")]
-    {
-        // Its text is code of the user's as well.
-        let error = contain(|| report.end.error());
-        let error = error.unwrap_or_else(|_| Some("its error cannot be shown".into()));
-        let _ = contain(|| report.log(error.as_deref()));
-    }
+    let _ = contain(|| report.log());
     #[cfg(not(feature = "tracing"))]
     let _ = report;
 }
 
 #[cfg(feature = "tracing")]
 impl Report<'_> {
-    fn log(&self, error: Option<&str>) {
+    fn log(&self) {
         let response = self.response;
         let request = self.request;
         macro_rules! log {
@@ -186,7 +181,7 @@ impl Report<'_> {
                         task.kind = self.label.kind().as_str(),
                         task.location = %self.label.location,
                         task.end = self.end.as_str(),
-                        error,
+                        error = self.error().as_deref(), // not made where nobody reads it
                         request.method = request.map(|request| request.method.as_str()),
                         request.path = request.and_then(RequestLine::path),
                         response.end = response.map(|response| tracing::field::debug(response.end)),
@@ -211,6 +206,12 @@ impl Report<'_> {
             #[cfg(feature = "jobs")]
             TaskEnd::Spilled => log!(info),
         }
+    }
+
+    /// The text of what went wrong, which is code of the user's as well.
+    fn error(&self) -> Option<String> {
+        let error = contain(|| self.end.error());
+        error.unwrap_or_else(|_| Some("its error cannot be shown".into()))
     }
 }
 

@@ -211,7 +211,7 @@ impl RunnerBuilder {
     /// Context, or whatever the worker's [`Jobs::link_span`](crate::Jobs::link_span) can read.
     ///
     /// Where this is not set, or writes nothing, the request's own `traceparent` and `tracestate` are passed on as they came; one
-    /// that is longer than 256 or 512 bytes is dropped.
+    /// that is longer than 256 or 512 bytes, or no text, is dropped, and a `tracestate` with its `traceparent`.
     ///
     /// ```
     /// use tower_background_tasks::Runner;

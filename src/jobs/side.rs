@@ -33,9 +33,11 @@ impl JobSide {
         }
         let trace = TRACE_HEADERS.map(|(name, limit)| {
             let value = headers.get(name)?;
-            (value.len() <= limit).then(|| value.clone())
+            let fits = value.len() <= limit && value.to_str().is_ok();
+            fits.then(|| value.clone())
         });
-        let has_trace = trace.iter().any(Option::is_some);
+        // A `tracestate` says nothing without its `traceparent`.
+        let has_trace = trace[0].is_some();
         has_trace.then(|| Box::new(Self { jobs: None, trace }))
     }
 

@@ -435,7 +435,7 @@ async fn the_request_s_trace_travels_with_a_stored_job_unless_the_program_writes
 }
 
 #[tokio::test]
-async fn of_a_trace_that_is_too_long_or_no_text_nothing_is_stored() {
+async fn of_a_trace_what_is_too_long_or_no_text_is_not_stored() {
     let store = Store::new(Mood::Takes);
     let runner = Runner::builder().job_store(store.clone()).build();
     let app = Router::new()
@@ -447,7 +447,9 @@ async fn of_a_trace_that_is_too_long_or_no_text_nothing_is_stored() {
     for (parent, state, kept) in [
         (longest.0.as_bytes(), longest.1.as_bytes(), 2),
         (too_long.0.as_bytes(), too_long.1.as_bytes(), 0),
-        (b"\xff", b"a=1", 1),
+        (too_long.0.as_bytes(), b"a=1", 0), // a state says nothing without its parent
+        (longest.0.as_bytes(), too_long.1.as_bytes(), 1),
+        (b"\xff", b"a=1", 0),
     ] {
         let request = Request::get("/")
             .header("traceparent", parent)

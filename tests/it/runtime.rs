@@ -1,9 +1,15 @@
 //! The runtime: remembered, absent, or gone; and drops where nobody expects them.
 
 use std::{
+    error::Error,
+    fmt,
     future::pending,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::mpsc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -200,10 +206,26 @@ fn a_timeout_without_the_runtimes_timer_fails_and_names_the_remedy() {
 #[tokio::test]
 async fn a_subscriber_of_the_log_is_not_needed() {
     let runner = Runner::new();
-    runner.add_task(async { Err::<(), _>("nobody reads this") });
+    let shown = Arc::new(AtomicBool::new(false));
+    let error = Shown(Arc::clone(&shown));
+    runner.add_task(async { Err::<(), _>(error) });
     soon(runner.idle()).await;
     assert_eq!(runner.stats().failed, 1);
+    assert!(!shown.load(Ordering::SeqCst), "nobody reads this");
 }
+
+/// Notes whether somebody has asked for its text.
+#[derive(Debug)]
+struct Shown(Arc<AtomicBool>);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.store(true, Ordering::SeqCst);
+        f.write_str("an error")
+    }
+}
+
+impl Error for Shown {}
 
 #[test]
 fn a_runtime_that_goes_away_does_not_wait_for_all_blocking_tasks_in_a_row() {

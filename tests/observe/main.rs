@@ -6,7 +6,8 @@ mod panics;
 
 use std::{
     collections::HashMap,
-    fmt::Debug,
+    error::Error,
+    fmt::{self, Debug, Display},
     sync::{LazyLock, Mutex, Once, mpsc},
     thread,
     time::Duration,
@@ -443,6 +444,27 @@ async fn a_subscriber_that_panics_harms_no_task() {
     .await;
     assert_eq!(runner.stats().completed, 2);
     assert_eq!(end_of("behind-a-bad-span").level, Level::DEBUG);
+}
+
+#[derive(Debug)]
+struct CannotBeShown;
+
+impl Display for CannotBeShown {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        panic!("on purpose: an error's text");
+    }
+}
+
+impl Error for CannotBeShown {}
+
+#[tokio::test]
+async fn an_error_whose_text_panics_is_logged_without_it() {
+    let fails = Task::new(async { Err::<(), _>(CannotBeShown) }).named("cannot-be-shown");
+    let runner = run(Runner::builder(), [fails]).await;
+    assert_eq!(runner.stats().failed, 1);
+    let end = end_of("cannot-be-shown");
+    assert_eq!(end.level, Level::WARN);
+    assert_eq!(end.fields["error"], "its error cannot be shown");
 }
 
 #[tokio::test]
