@@ -98,7 +98,7 @@ impl Batch {
         if !self.wants_blocking_thread() {
             let _ = contain(|| runtime.spawn(Drive::batch(self)));
         } else if runner.crew().put(self) {
-            Sent::send(Arc::clone(runner.crew()), runtime.clone());
+            Sent::send(runner.crew(), runtime);
         }
     }
 
@@ -159,7 +159,13 @@ impl Batch {
     /// The current task's turn on a worker, as far as it goes without waiting.
     #[inline]
     pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let progress = ready!(coop::poll_proceed(cx));
+        let progress = match coop::poll_proceed(cx) {
+            Poll::Ready(progress) => progress,
+            Poll::Pending => {
+                self.forget_clock();
+                return Poll::Pending;
+            }
+        };
         ready!(self.run_plain(cx));
         if !self.has_ended && self.current.is_none() {
             self.take_first();
@@ -170,6 +176,11 @@ impl Batch {
             progress.made_progress();
         }
         Poll::Ready(())
+    }
+
+    /// Time may have passed since somebody looked.
+    pub(crate) fn forget_clock(&mut self) {
+        self.clock = None;
     }
 
     /// True for a batch that has ended, or whose next task cannot be polled by this worker, or not yet.

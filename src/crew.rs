@@ -8,8 +8,9 @@
 //! 1. While work waits, a thread is coming: it is on its way, or looks out. So a thread may leave at any time.
 //! 2. Whoever comes and leaves work behind sends for the next thread, before it does its own work. So work waits for others to come, but
 //!    not for their work to end.
-//! 3. One thread at a time is on its way, unless it takes long: because others keep the pool busy, or the system has no thread to give.
-//!    Then more are sent for, and the work has as many places in the pool's queue as it would have by itself.
+//! 3. One thread at a time is on its way, unless it takes long, as others keep the pool busy: then more are sent for, and the work has
+//!    as many places in the pool's queue as it would have by itself. Where the pool says that the system has no thread to give, one asks
+//!    again, after a while.
 //! 4. Looking out costs the processor's time: so where it was in vain, or others wanted the processor, the next times are left out,
 //!    twice as many after each.
 
@@ -61,6 +62,8 @@ struct State<T> {
     coming: usize,
     /// When the last of them was sent for, or began to look out.
     sent: Option<Instant>,
+    /// One of them is to ask for a thread again, where the system had none to give. Nobody else does until then.
+    asking: bool,
 }
 
 /// What a thread finds.
@@ -94,14 +97,38 @@ impl<T> Crew<T> {
         Found { work, send }
     }
 
-    /// A thread that was sent for may never come. True where nobody else is coming: the caller is to send for another later, and counts
-    /// as coming until then.
+    /// A thread that was sent for may never come, as the system has none to give. True where the caller is to ask it again later, and
+    /// counts as coming until then; false where somebody does already.
     #[must_use]
     pub(crate) fn give_up_one(&self) -> bool {
         let mut state = lock(&self.state);
-        let is_last = state.coming == 1;
-        state.coming -= usize::from(!is_last);
-        is_last
+        let is_first = !mem::replace(&mut state.asking, true);
+        state.coming -= usize::from(!is_first);
+        is_first
+    }
+
+    /// Whoever was to ask again does so: true where it sends for a thread, as something still waits.
+    #[must_use]
+    pub(crate) fn asks_again(&self) -> bool {
+        let mut state = lock(&self.state);
+        state.asking = false;
+        let asks = !state.waiting.is_empty();
+        state.coming -= usize::from(!asks);
+        asks
+    }
+
+    /// Whoever was to ask again never will. If no other is coming, what waits is the caller's.
+    #[must_use]
+    pub(crate) fn stop_asking(&self) -> VecDeque<T> {
+        let mut state = lock(&self.state);
+        state.asking = false;
+        state.coming -= 1;
+        state.missed()
+    }
+
+    /// What waits, to be dropped.
+    pub(crate) fn take_all(&self) -> VecDeque<T> {
+        mem::take(&mut lock(&self.state).waiting)
     }
 
     /// A thread is here after all that was given up, and does not count as coming any more.
@@ -214,7 +241,7 @@ impl<T> State<T> {
         }
         let now = now();
         let is_slow = |sent| now.duration_since(sent) >= SLOW;
-        let sends = self.coming == 0 || self.sent.is_none_or(is_slow);
+        let sends = self.coming == 0 || !self.asking && self.sent.is_none_or(is_slow);
         if sends {
             self.send(1, now);
         }
@@ -223,7 +250,7 @@ impl<T> State<T> {
 
     fn sends_many(&mut self, now: Instant) -> usize {
         let too_few = self.waiting.len().saturating_sub(self.coming);
-        let many = too_few.min(MANY);
+        let many = too_few.min(MANY); // a thread is here: the system has some to give
         self.send(many, now);
         many
     }
@@ -248,6 +275,7 @@ impl<T> Default for Crew<T> {
                 waiting: VecDeque::new(),
                 coming: 0,
                 sent: None,
+                asking: false,
             }),
             left_out: AtomicUsize::new(0),
             last_break: AtomicUsize::new(0),
@@ -336,14 +364,30 @@ mod tests {
     fn one_that_is_given_up_may_come_or_not() {
         let crew = Crew::default();
         assert!(crew.put(1));
-        assert!(crew.give_up_one(), "nobody else is coming");
+        assert!(crew.give_up_one(), "nobody asks yet");
         assert_eq!(crew.arrive_uncounted(), found(Some(1), 0));
         assert!(!crew.put(2), "another counts in its place");
         assert!(!crew.put(3));
         assert!(crew.leave(Instant::now()));
-        assert!(!crew.give_up_one(), "one of two");
+        assert!(!crew.give_up_one(), "one asks already");
         assert!(crew.miss_uncounted().is_empty());
         assert_eq!(crew.miss(), [2, 3]);
+    }
+
+    #[test]
+    fn while_one_asks_again_nobody_else_does() {
+        let (crew, now) = (Crew::default(), Instant::now());
+        let later = now + SLOW + Duration::from_secs(1);
+        assert!(crew.put(1) && crew.give_up_one());
+        let _ = crew.put(2);
+        assert_eq!(crew.next(later), found(Some(1), 0));
+        assert!(crew.asks_again(), "the second waits");
+        assert!(crew.give_up_one(), "in vain");
+        assert_eq!(crew.stop_asking(), [2]);
+        assert!(crew.put(3) && crew.give_up_one(), "another begins anew");
+        assert_eq!(crew.take_all(), [3]);
+        assert!(!crew.asks_again(), "nothing waits");
+        assert_eq!(lock(&crew.state).coming, 0);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::{
     batch::Batch,
     contain::contain,
     lanes::Lane,
+    slice::Slice,
     start::{Ran, Start},
 };
 
@@ -61,7 +62,7 @@ impl Drive {
 
     /// Drives what there is, until it has ended or gone elsewhere.
     #[inline]
-    fn poll_driven(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_driven(&mut self, slice: &mut Slice, cx: &mut Context<'_>) -> Poll<()> {
         if !self.yielded {
             // What is woken from a body's poll or drop runs before the connection's task, which over HTTP/2 has yet to write the
             // response. Waking itself sends this to the back of the worker's queue, behind the connection.
@@ -72,18 +73,29 @@ impl Drive {
         loop {
             match &mut self.driven {
                 Driven::Nothing => return Poll::Ready(()),
-                Driven::Start(start) => match start.run(cx) {
-                    Ran::Everything => self.driven = Driven::Nothing,
-                    Ran::Paused => return Poll::Pending,
-                    Ran::ButFor(batch, polled) => {
-                        self.driven = Driven::Batch(batch);
-                        ready!(polled);
+                Driven::Start(start) => {
+                    if slice.is_over(start.clock(), cx) {
+                        start.forget_clock();
+                        return Poll::Pending;
                     }
-                },
+                    match start.run(cx) {
+                        Ran::Everything => self.driven = Driven::Nothing,
+                        Ran::Paused => return Poll::Pending,
+                        Ran::ButFor(batch, polled) => {
+                            self.driven = Driven::Batch(batch);
+                            ready!(polled);
+                        }
+                    }
+                }
                 Driven::Batch(batch) => {
                     ready!(batch.poll_turn(cx));
                     if batch.is_done_here() {
                         self.move_batch();
+                    } else if let Some(now) = slice.look_after(1) {
+                        batch.forget_clock();
+                        if slice.is_over(now, cx) {
+                            return Poll::Pending;
+                        }
                     }
                 }
             }
@@ -104,9 +116,9 @@ impl Future for Drive {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        let mut batches = 0_u32;
+        let (mut slice, mut batches) = (Slice::default(), 0_u32);
         loop {
-            let polled = this.poll_driven(cx);
+            let polled = this.poll_driven(&mut slice, cx);
             let Some(lane) = &mut this.lane else {
                 return polled;
             };
@@ -118,9 +130,12 @@ impl Future for Drive {
             if batches % BATCHES_A_STEP == 0 {
                 ready!(coop::poll_proceed(cx)).made_progress();
             }
-            let Some(next) = ready!(lane.poll_next(cx)) else {
+            let Some(mut next) = ready!(lane.poll_next(cx)) else {
                 return Poll::Ready(());
             };
+            if next.waited {
+                next.work.forget_clock();
+            }
             // The further lane is in this worker's LIFO slot, from which no other takes it, so it goes first.
             this.yielded = !next.work.yields && !next.send;
             this.driven = Driven::Start(next.work);

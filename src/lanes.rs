@@ -10,8 +10,8 @@
 //!    a further lane if none is on its way. Each lane takes what waits before it parks, and makes a further one if it leaves some
 //!    behind. So of a rush most are driven by a few lanes, one after another, and neither a batch that is pending nor one that holds its
 //!    worker keeps others waiting.
-//! 5. A lane whose batch is pending is set aside: it does not count among those that stay until its batch has ended. So tasks that
-//!    sleep leave the lanes to those that do not.
+//! 5. A lane whose batch is pending is set aside: it does not count among those that stay until it parks again. So tasks that sleep
+//!    leave the lanes to those that do not.
 //! 6. Wakers and batches are code of others: they are woken and dropped with no lock held.
 
 use std::{
@@ -86,6 +86,8 @@ pub(crate) enum Given<T> {
 /// What a lane has to drive.
 pub(crate) struct Next<T> {
     pub(crate) work: T,
+    /// It has waited for a lane.
+    pub(crate) waited: bool,
     /// [`Lane::another`] is to be set going before.
     pub(crate) send: bool,
 }
@@ -141,7 +143,11 @@ impl<T> Lane<T> {
             return match slot.and_then(|slot| slot.given.take()) {
                 Some(work) => {
                     self.parked = false;
-                    Poll::Ready(Some(Next { work, send: false }))
+                    Poll::Ready(Some(Next {
+                        work,
+                        waited: false,
+                        send: false,
+                    }))
                 }
                 None if shard.closed => Poll::Ready(None),
                 None => Poll::Pending,
@@ -152,7 +158,11 @@ impl<T> Lane<T> {
         }
         if let Some(work) = shard.waiting.pop() {
             let send = shard.waiting.sends();
-            return Poll::Ready(Some(Next { work, send }));
+            return Poll::Ready(Some(Next {
+                work,
+                waited: true,
+                send,
+            }));
         }
         if shard.closed || self.is_aside && shard.alive >= LANES {
             return Poll::Ready(None);
@@ -173,7 +183,7 @@ impl<T> Lane<T> {
 }
 
 impl<T> Lane<T> {
-    /// What it drives is pending.
+    /// What it drives is pending, or has given way to others.
     pub(crate) fn set_aside(&mut self) {
         if mem::replace(&mut self.is_aside, true) {
             return;

@@ -51,6 +51,7 @@ mod sent;
 mod service;
 mod shard;
 mod shutdown;
+mod slice;
 mod slow_poll;
 mod span;
 mod start;

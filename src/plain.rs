@@ -13,6 +13,7 @@ use crate::{
     current::Key,
     execution::context_of,
     queue::{Queue, Turn},
+    slice::Slice,
     stats::CountersHere,
 };
 
@@ -47,11 +48,11 @@ pub(crate) fn run(
     cx: &mut Context<'_>,
     now: Instant,
 ) -> Left {
-    let mut first = first;
+    let (mut first, mut now) = (first, now);
     if let Some(turn) = first.take_if(|turn| !queue.begin(turn.key, now)) {
         return Left::Ended(turn, TaskEnd::Aborted);
     }
-    let (mut completed, mut run) = (None, 0_u32);
+    let (mut completed, mut run, mut slice) = (None, 0_u32, Slice::since(now));
     loop {
         let Turn { task, key } = match first.take() {
             Some(turn) => turn,
@@ -71,10 +72,23 @@ pub(crate) fn run(
         if run % TASKS_A_STEP != 0 {
             continue;
         }
-        match coop::poll_proceed(cx) {
-            Poll::Ready(progress) => progress.made_progress(),
-            Poll::Pending if queue.pause_plain(key) => return Left::Paused,
-            Poll::Pending => return Left::Nothing,
+        let mut pauses = match coop::poll_proceed(cx) {
+            Poll::Ready(progress) => {
+                progress.made_progress();
+                false
+            }
+            Poll::Pending => true,
+        };
+        if let Some(later) = slice.look_after(TASKS_A_STEP) {
+            now = later;
+            pauses = pauses || slice.is_over(now, cx);
+        }
+        if pauses {
+            return if queue.pause_plain(key) {
+                Left::Paused
+            } else {
+                Left::Nothing
+            };
         }
     }
 }

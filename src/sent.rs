@@ -19,59 +19,49 @@ use crate::{
 pub(crate) const HOLDS_THREAD: Duration = Duration::from_millis(10);
 
 /// Where the system has no thread to give, it is asked again after this time.
-const ASKS_AGAIN: Duration = Duration::from_millis(100);
+const ASKS_AGAIN: Duration = Duration::from_millis(500);
 
 /// It counts as coming. Where it never comes, and no other does, what waits for it ends aborted.
+///
+/// It holds no handle of the runtime: the pool's queue holds it, which is the runtime's.
 pub(crate) struct Sent {
     crew: Arc<Crew<Batch>>,
-    runtime: Handle,
     at: Instant,
     state: AtomicUsize,
 }
 
 const ON_ITS_WAY: usize = 0;
 const HERE: usize = 1;
-/// Another was sent for in its place. It may come nevertheless.
+/// It may come nevertheless.
 const GIVEN_UP: usize = 2;
 
 impl Sent {
     /// The caller has been told by the crew to send for a thread.
-    pub(crate) fn send(crew: Arc<Crew<Batch>>, runtime: Handle) {
+    pub(crate) fn send(crew: &Arc<Crew<Batch>>, runtime: &Handle) {
         let sent = Arc::new(Self {
-            crew,
-            runtime,
+            crew: Arc::clone(crew),
             at: Instant::now(),
             state: AtomicUsize::new(ON_ITS_WAY),
         });
         let thread = Arc::clone(&sent);
         // Tokio panics when the system has no thread to give and the pool has none. The closure is in the pool's queue then, for a
         // thread that somebody else may send for, or nobody ever.
-        if contain(|| sent.runtime.spawn_blocking(move || thread.serve())).is_err()
+        if contain(|| runtime.spawn_blocking(move || thread.serve())).is_err()
             && sent.give_up()
-            && sent.crew.give_up_one()
+            && crew.give_up_one()
         {
-            sent.ask_again();
+            ask_again(Asking(Some(Arc::clone(crew))), runtime);
         }
         // A pool that is shutting down drops the closure, some versions of Tokio's under the pool's own lock. What waits is then
         // dropped here, where its tasks' ends may start others.
         drop(sent);
     }
 
-    /// Sends for another in place of this one, which was given up, after a while.
-    fn ask_again(&self) {
-        let asking = Asking(Some(Arc::clone(&self.crew)));
-        let runtime = self.runtime.clone();
-        let ask = async move {
-            if let Ok(pause) = contain(|| tokio::time::sleep(ASKS_AGAIN)) {
-                pause.await;
-                asking.ask(runtime);
-            }
-        };
-        let _ = contain(|| self.runtime.spawn(ask));
-    }
-
     /// Runs what waits, one batch after another, for up to [`HOLDS_THREAD`].
     fn serve(&self) {
+        let Ok(runtime) = Handle::try_current() else {
+            return; // not on a thread of the pool
+        };
         let hopped = Instant::now();
         let mut found = if self.state.swap(HERE, Ordering::SeqCst) == ON_ITS_WAY {
             self.crew.arrive(self.at)
@@ -80,14 +70,14 @@ impl Sent {
         };
         loop {
             for _ in 0..found.send {
-                self.send_another();
+                Self::send(&self.crew, &runtime);
             }
             let Some(batch) = found.work else { return };
             batch.run_blocking(hopped);
             let now = Instant::now();
             if now.duration_since(hopped) > HOLDS_THREAD {
                 if self.crew.leave(now) {
-                    self.send_another();
+                    Self::send(&self.crew, &runtime);
                 }
                 return;
             }
@@ -102,10 +92,6 @@ impl Sent {
                 .compare_exchange(ON_ITS_WAY, GIVEN_UP, Ordering::SeqCst, Ordering::SeqCst);
         given_up.is_ok()
     }
-
-    fn send_another(&self) {
-        Self::send(Arc::clone(&self.crew), self.runtime.clone());
-    }
 }
 
 impl Drop for Sent {
@@ -119,19 +105,28 @@ impl Drop for Sent {
     }
 }
 
-/// Counts as coming in place of a thread that was given up, until it has asked again. The crew it is of.
+/// The crew for which a thread is asked again. It counts as coming until then; where that never happens, what waits ends aborted.
 struct Asking(Option<Arc<Crew<Batch>>>);
 
-impl Asking {
-    fn ask(mut self, runtime: Handle) {
-        if let Some(crew) = self.0.take() {
-            Sent::send(crew, runtime);
+/// While one asks, nobody else does: each time that it is in vain, Tokio's panic tells of it.
+fn ask_again(mut asking: Asking, runtime: &Handle) {
+    let handle = runtime.clone();
+    let ask = async move {
+        let Ok(pause) = contain(|| tokio::time::sleep(ASKS_AGAIN)) else {
+            return; // there is no timer
+        };
+        pause.await;
+        if let Some(crew) = asking.0.take() {
+            if crew.asks_again() {
+                Sent::send(&crew, &handle);
+            }
         }
-    }
+    };
+    let _ = contain(|| runtime.spawn(ask));
 }
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        drop(self.0.take().map(|crew| crew.miss()));
+        drop(self.0.take().map(|crew| crew.stop_asking()));
     }
 }

@@ -166,6 +166,8 @@ impl Runner {
         }
         // Only now, so that no batch comes to wait for a place behind this; what it waited with is aborted.
         drop(self.admission().map(Admission::close));
+        // Their tasks are aborted: there is nothing to send for a thread for.
+        drop(self.crew().take_all());
     }
 }
 

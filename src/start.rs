@@ -89,6 +89,18 @@ impl Start {
         crate::models::run(Drive::start(self, None));
     }
 
+    /// When its first task begins, if it begins now.
+    #[inline]
+    pub(crate) fn clock(&mut self) -> Instant {
+        *self.clock.get_or_insert_with(Instant::now)
+    }
+
+    /// Time may have passed since.
+    #[inline]
+    pub(crate) fn forget_clock(&mut self) {
+        self.clock = None;
+    }
+
     /// Takes the fast path as far as it goes.
     #[inline]
     pub(crate) fn run(&mut self, cx: &mut Context<'_>) -> Ran {

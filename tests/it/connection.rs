@@ -9,12 +9,18 @@ use std::{
 
 use axum::{Router, body::Body, routing::get};
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::Request;
 use http_body_util::{BodyExt, Empty};
-use tokio::{runtime::Builder, sync::Notify};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    runtime::Builder,
+    sync::Notify,
+};
 use tower_background_tasks::{BackgroundTasks, Runner};
 
-use crate::support::{Server, connect_http2, soon};
+use crate::support::{Server, connect_http2, full, get as get_request, respond, soon};
 
 const REQUEST: &str = "GET /KIND HTTP/1.1\r\nhost: here\r\n\r\n";
 
@@ -186,4 +192,58 @@ fn assert_prompt(client: impl AsyncFnOnce(SocketAddr, Runner) -> Vec<Duration>) 
     assert!(times[REQUESTS / 2] < Duration::from_millis(5), "{times:?}");
     assert!(times[REQUESTS * 4 / 5] < BLOCKS / 2, "{times:?}");
     assert_eq!(runner.stats().completed, REQUESTS as u64);
+}
+
+/// Six hundred tasks, so many a response, on the one worker of a runtime: how many at most ended between two answers to somebody who
+/// asks all the time.
+fn tasks_between_two_answers(tasks_a_response: usize) -> u64 {
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let runner = Runner::new();
+    let (asked, address) = (runner.clone(), mpsc::channel());
+    let answering = runtime.spawn(async move {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        address.0.send(listener.local_addr().unwrap()).unwrap();
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let (mut answers, mut byte) = (Vec::new(), [0]);
+        while socket.read_exact(&mut byte).await.is_ok() {
+            answers.push(asked.stats().completed);
+            socket.write_all(&byte).await.unwrap();
+        }
+        answers
+    });
+    let mut client = std::net::TcpStream::connect(address.1.recv().unwrap()).unwrap();
+    client.set_nodelay(true).unwrap();
+    let ending = runner.clone();
+    let rush = runtime.spawn(async move {
+        for _ in 0..600 / tasks_a_response {
+            let response = respond(&ending, get_request("/"), move |tasks| {
+                for _ in 0..tasks_a_response {
+                    tasks.add_task(async { thread::sleep(Duration::from_micros(500)) });
+                }
+                full("hello")
+            });
+            drop(response.now_or_never());
+        }
+    });
+    while runner.stats().completed < 600 {
+        std::io::Write::write_all(&mut client, b"?").unwrap();
+        std::io::Read::read_exact(&mut client, &mut [0]).unwrap();
+    }
+    drop(client);
+    runtime.block_on(rush).unwrap();
+    let answers = runtime.block_on(answering).unwrap();
+    let between = answers.windows(2).map(|two| two[1] - two[0]);
+    between.max().unwrap()
+}
+
+#[test]
+fn on_one_worker_a_rush_of_tasks_lets_the_connections_have_their_turns() {
+    for tasks_a_response in [1, 600] {
+        let most = tasks_between_two_answers(tasks_a_response);
+        assert!(most < 256, "{most}, with {tasks_a_response} a response");
+    }
 }

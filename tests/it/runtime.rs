@@ -165,28 +165,45 @@ fn a_blocking_task_that_still_waits_for_a_thread_when_the_runtime_goes_away_is_c
     assert_eq!((stats.added, stats.aborted + stats.completed), (4, 4));
 }
 
+/// Many turns of a runtime with one thread.
+async fn turns() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[test]
 fn blocking_tasks_for_which_the_system_has_no_thread_wait_for_one_until_the_runtime_goes_away() {
-    for has_timer in [true, false] {
-        let runner = Runner::new();
-        let mut builder = Builder::new_current_thread();
-        if has_timer {
-            builder.enable_time();
+    let runner = Runner::new();
+    let mut builder = Builder::new_current_thread();
+    builder.thread_stack_size(usize::MAX / 4); // no thread has so much memory
+    let runtime = builder.enable_time().build().unwrap();
+    runtime.block_on(async {
+        for _ in 0..3 {
+            runner.add_blocking_task(|| ());
         }
-        let runtime = builder.thread_stack_size(1 << 50).build().unwrap(); // no thread has so much memory
-        runtime.block_on(async {
+        turns().await;
+    });
+    assert_eq!(runner.stats().pending, 3);
+    drop(runtime);
+    let stats = runner.stats();
+    assert_eq!((stats.aborted, stats.pending), (3, 0));
+}
+
+#[test]
+fn without_a_timer_blocking_tasks_for_which_the_system_has_no_thread_end_aborted() {
+    let runner = Runner::new();
+    let mut builder = Builder::new_current_thread();
+    let runtime = builder.thread_stack_size(usize::MAX / 4).build().unwrap();
+    runtime.block_on(async {
+        for aborted in [3, 6] {
             for _ in 0..3 {
                 runner.add_blocking_task(|| ());
             }
-            tokio::task::yield_now().await;
-        });
-        if has_timer {
-            assert_eq!(runner.stats().pending, 3);
+            turns().await;
+            assert_eq!(runner.stats().aborted, aborted);
         }
-        drop(runtime);
-        let stats = runner.stats();
-        assert_eq!((stats.aborted, stats.pending), (3, 0));
-    }
+    });
 }
 
 #[test]

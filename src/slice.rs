@@ -1,0 +1,53 @@
+//! [`Slice`]: how long one poll goes on. Keeps the promise "never on the connection" where many short tasks follow one another.
+//!
+//! Tokio looks for input and output after every 61 polls, whatever each took.
+
+use std::{pin::pin, task::Context, time::Duration};
+
+use tokio::{task::yield_now, time::Instant};
+
+/// After so long the connections on this worker get their turn: some fifty times what that costs.
+const LONGEST: Duration = Duration::from_micros(50);
+
+/// Between two looks at the clock so many tasks go by.
+const TASKS_A_LOOK: u32 = 16;
+
+/// What a poll has taken so far.
+#[derive(Default)]
+pub(crate) struct Slice {
+    /// `None` until somebody has looked at the clock.
+    since: Option<Instant>,
+    tasks: u32,
+}
+
+impl Slice {
+    pub(crate) fn since(now: Instant) -> Self {
+        Self {
+            since: Some(now),
+            tasks: 0,
+        }
+    }
+
+    /// True where others are to have their turn before the poll goes on: then the caller is woken when they have had it.
+    #[inline]
+    pub(crate) fn is_over(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
+        let since = *self.since.get_or_insert(now);
+        let is_over = now.duration_since(since) >= LONGEST;
+        if is_over {
+            give_way(cx);
+        }
+        is_over
+    }
+
+    /// So many tasks have gone by. The time, if it is one to look at the clock.
+    #[inline]
+    pub(crate) fn look_after(&mut self, tasks: u32) -> Option<Instant> {
+        self.tasks += tasks;
+        (self.tasks % TASKS_A_LOOK == 0).then(Instant::now)
+    }
+}
+
+/// Has this task woken when Tokio has looked for input and output.
+fn give_way(cx: &mut Context<'_>) {
+    let _ = pin!(yield_now()).poll(cx);
+}
