@@ -2,7 +2,7 @@
 
 use std::{
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use tokio::{task::coop, time::Instant};
@@ -72,25 +72,24 @@ pub(crate) fn run(
         if run % TASKS_A_STEP != 0 {
             continue;
         }
-        let mut pauses = match coop::poll_proceed(cx) {
-            Poll::Ready(progress) => {
-                progress.made_progress();
-                false
-            }
-            Poll::Pending => true,
-        };
-        if let Some(later) = slice.look_after(TASKS_A_STEP) {
-            now = later;
-            pauses = pauses || slice.is_over(now, cx);
-        }
-        if pauses {
-            return if queue.pause_plain(key) {
-                Left::Paused
-            } else {
-                Left::Nothing
-            };
+        if let Poll::Ready(later) = poll_others(&mut slice, cx) {
+            now = later.unwrap_or(now);
+        } else if queue.pause_plain(key) {
+            return Left::Paused;
+        } else {
+            return Left::Nothing;
         }
     }
+}
+
+/// Pending where others are to run first. Ready with the time, where it has looked at the clock.
+fn poll_others(slice: &mut Slice, cx: &mut Context<'_>) -> Poll<Option<Instant>> {
+    ready!(coop::poll_proceed(cx)).made_progress();
+    let later = slice.look_after(TASKS_A_STEP);
+    if later.is_some_and(|now| slice.is_over(now, cx)) {
+        return Poll::Pending;
+    }
+    Poll::Ready(later)
 }
 
 enum Polled {

@@ -10,7 +10,7 @@ use tokio::{task::yield_now, time::Instant};
 const LONGEST: Duration = Duration::from_micros(50);
 
 /// Between two looks at the clock so many tasks go by.
-const TASKS_A_LOOK: u32 = 16;
+const TASKS_A_LOOK: u32 = 32;
 
 /// What a poll has taken so far.
 #[derive(Default)]
@@ -31,7 +31,10 @@ impl Slice {
     /// True where others are to have their turn before the poll goes on: then the caller is woken when they have had it.
     #[inline]
     pub(crate) fn is_over(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
-        let since = *self.since.get_or_insert(now);
+        let Some(since) = self.since else {
+            self.since = Some(now);
+            return false;
+        };
         let is_over = now.duration_since(since) >= LONGEST;
         if is_over {
             give_way(cx);
