@@ -6,7 +6,7 @@ use std::{pin::pin, task::Context, time::Duration};
 
 use tokio::{task::yield_now, time::Instant};
 
-/// After so long the connections on this worker get their turn: some fifty times what that costs.
+/// After so long the connections on this worker get their turn. It is long beside what that costs: a look at the system, and a wake-up.
 const LONGEST: Duration = Duration::from_micros(50);
 
 /// Between two looks at the clock so many tasks go by.
