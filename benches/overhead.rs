@@ -121,6 +121,10 @@ fn main() {
             limit,
         );
     }
+    budget.tell(
+        "  the least 8 tasks could cost, whole request, over 8 x tokio::spawn",
+        compare(&runtime, [least(8), spawned(8)], 50, |[a, b]| a / b),
+    );
     for (tasks, limit) in [(1, 1.0), (8, 0.3)] {
         budget.at_most(
             &format!("{tasks} blocking, whole request, over {tasks} x spawn_blocking"),

@@ -20,6 +20,7 @@ use crate::{
     plain::{self, Left},
     queue::{Advance, Queue, Turn},
     sent::{self, Sent},
+    slice::{self, Slice},
 };
 
 pub(crate) struct Batch {
@@ -162,7 +163,7 @@ impl Batch {
         let progress = match coop::poll_proceed(cx) {
             Poll::Ready(progress) => progress,
             Poll::Pending => {
-                self.forget_clock();
+                self.clock = None;
                 return Poll::Pending;
             }
         };
@@ -178,9 +179,15 @@ impl Batch {
         Poll::Ready(())
     }
 
-    /// Time may have passed since somebody looked.
-    pub(crate) fn forget_clock(&mut self) {
-        self.clock = None;
+    /// Another task has gone by. Pending where others are to run first.
+    pub(crate) fn poll_others(&mut self, slice: &mut Slice, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(now) = slice.look_after(1) {
+            self.clock = None;
+            if slice.is_over(now) {
+                return slice::give_way(cx);
+            }
+        }
+        Poll::Ready(())
     }
 
     /// True for a batch that has ended, or whose next task cannot be polled by this worker, or not yet.

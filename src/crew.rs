@@ -5,7 +5,8 @@
 //! when threads are slow to come, one wake-up serves many requests: a server does half as many requests again as one that calls
 //! `spawn_blocking` for each.
 //!
-//! 1. While work waits, a thread is coming: it is on its way, or looks out. So a thread may leave at any time.
+//! 1. While work waits, a thread is coming: it is on its way, or looks out, or somebody is to ask for one again. So a thread may leave
+//!    at any time.
 //! 2. Whoever comes and leaves work behind sends for the next thread, before it does its own work. So work waits for others to come, but
 //!    not for their work to end.
 //! 3. One thread at a time is on its way, unless it takes long, as others keep the pool busy: then more are sent for, and the work has
@@ -62,7 +63,7 @@ struct State<T> {
     coming: usize,
     /// When the last of them was sent for, or began to look out.
     sent: Option<Instant>,
-    /// One of them is to ask for a thread again, where the system had none to give. Nobody else does until then.
+    /// One of them is to ask for a thread again, where the system had none to give. Until then nobody else does, unless a thread comes.
     asking: bool,
 }
 
@@ -88,6 +89,7 @@ impl<T> Crew<T> {
         let now = Instant::now();
         let mut state = lock(&self.state);
         state.coming -= 1;
+        state.has_a_thread();
         let work = state.take();
         let send = if now.duration_since(sent) < VERY_SLOW {
             usize::from(state.sends(|| now))
@@ -111,7 +113,10 @@ impl<T> Crew<T> {
     #[must_use]
     pub(crate) fn asks_again(&self) -> bool {
         let mut state = lock(&self.state);
-        state.asking = false;
+        if !mem::take(&mut state.asking) {
+            return false; // a thread has come
+        }
+        state.sent = Some(Instant::now());
         let asks = !state.waiting.is_empty();
         state.coming -= usize::from(!asks);
         asks
@@ -121,7 +126,9 @@ impl<T> Crew<T> {
     #[must_use]
     pub(crate) fn stop_asking(&self) -> VecDeque<T> {
         let mut state = lock(&self.state);
-        state.asking = false;
+        if !mem::take(&mut state.asking) {
+            return VecDeque::new();
+        }
         state.coming -= 1;
         state.missed()
     }
@@ -168,6 +175,7 @@ impl<T> Crew<T> {
     /// A thread leaves that could do more. True where it is to send for another in its place.
     pub(crate) fn leave(&self, now: Instant) -> bool {
         let mut state = lock(&self.state);
+        state.has_a_thread();
         let sends = state.coming < state.waiting.len();
         if sends {
             state.send(1, now);
@@ -177,6 +185,7 @@ impl<T> Crew<T> {
 
     fn pass_by(&self, now: Instant) -> Found<T> {
         let mut state = lock(&self.state);
+        state.has_a_thread();
         let work = state.take();
         let send = usize::from(state.sends(|| now));
         Found { work, send }
@@ -250,9 +259,14 @@ impl<T> State<T> {
 
     fn sends_many(&mut self, now: Instant) -> usize {
         let too_few = self.waiting.len().saturating_sub(self.coming);
-        let many = too_few.min(MANY); // a thread is here: the system has some to give
+        let many = too_few.min(MANY);
         self.send(many, now);
         many
+    }
+
+    /// A thread is here: others can be had as usual.
+    fn has_a_thread(&mut self) {
+        self.coming -= usize::from(mem::take(&mut self.asking));
     }
 
     fn missed(&mut self) -> VecDeque<T> {
@@ -365,25 +379,24 @@ mod tests {
         let crew = Crew::default();
         assert!(crew.put(1));
         assert!(crew.give_up_one(), "nobody asks yet");
-        assert_eq!(crew.arrive_uncounted(), found(Some(1), 0));
-        assert!(!crew.put(2), "another counts in its place");
-        assert!(!crew.put(3));
-        assert!(crew.leave(Instant::now()));
-        assert!(!crew.give_up_one(), "one asks already");
+        assert!(!crew.put(2), "one asks");
+        assert_eq!(crew.arrive_uncounted(), found(Some(1), 1));
+        assert!(!crew.asks_again() && crew.stop_asking().is_empty());
+        assert!(!crew.put(3), "the one that was sent for is on its way");
         assert!(crew.miss_uncounted().is_empty());
         assert_eq!(crew.miss(), [2, 3]);
     }
 
     #[test]
     fn while_one_asks_again_nobody_else_does() {
-        let (crew, now) = (Crew::default(), Instant::now());
-        let later = now + SLOW + Duration::from_secs(1);
+        let crew = Crew::default();
         assert!(crew.put(1) && crew.give_up_one());
-        let _ = crew.put(2);
-        assert_eq!(crew.next(later), found(Some(1), 0));
-        assert!(crew.asks_again(), "the second waits");
+        thread::sleep(2 * SLOW);
+        assert!(!crew.put(2));
+        assert!(crew.asks_again(), "both wait");
+        assert!(!crew.put(3), "one was sent for just now");
         assert!(crew.give_up_one(), "in vain");
-        assert_eq!(crew.stop_asking(), [2]);
+        assert_eq!(crew.stop_asking(), [1, 2, 3]);
         assert!(crew.put(3) && crew.give_up_one(), "another begins anew");
         assert_eq!(crew.take_all(), [3]);
         assert!(!crew.asks_again(), "nothing waits");

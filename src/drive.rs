@@ -74,8 +74,9 @@ impl Drive {
             match &mut self.driven {
                 Driven::Nothing => return Poll::Ready(()),
                 Driven::Start(start) => {
-                    if slice.is_over(start.clock(), cx) {
+                    if slice.is_over(start.clock()) {
                         start.forget_clock();
+                        cx.waker().wake_by_ref(); // other workers may take it from the back of this one's queue
                         return Poll::Pending;
                     }
                     match start.run(cx) {
@@ -91,11 +92,9 @@ impl Drive {
                     ready!(batch.poll_turn(cx));
                     if batch.is_done_here() {
                         self.move_batch();
-                    } else if let Some(now) = slice.look_after(1) {
-                        batch.forget_clock();
-                        if slice.is_over(now, cx) {
-                            return Poll::Pending;
-                        }
+                    }
+                    if let Driven::Batch(batch) = &mut self.driven {
+                        ready!(batch.poll_others(slice, cx));
                     }
                 }
             }

@@ -13,7 +13,7 @@ use crate::{
     current::Key,
     execution::context_of,
     queue::{Queue, Turn},
-    slice::Slice,
+    slice::{self, Slice},
     stats::CountersHere,
 };
 
@@ -86,8 +86,8 @@ pub(crate) fn run(
 fn poll_others(slice: &mut Slice, cx: &mut Context<'_>) -> Poll<Option<Instant>> {
     ready!(coop::poll_proceed(cx)).made_progress();
     let later = slice.look_after(TASKS_A_STEP);
-    if later.is_some_and(|now| slice.is_over(now, cx)) {
-        return Poll::Pending;
+    if later.is_some_and(|now| slice.is_over(now)) {
+        ready!(slice::give_way(cx));
     }
     Poll::Ready(later)
 }

@@ -1,15 +1,20 @@
 //! [`Slice`]: how long one poll goes on. Keeps the promise "never on the connection" where many short tasks follow one another.
 //!
-//! Tokio looks for input and output after every 61 polls, whatever each took.
+//! Tokio looks for input and output after every 61 polls, whatever each took, and when nothing else is ready. So a worker that has
+//! many batches ready looks after 61 of them, as it would after 61 tasks that were spawned.
 
-use std::{pin::pin, task::Context, time::Duration};
+use std::{
+    pin::pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use tokio::{task::yield_now, time::Instant};
 
-/// After so long the connections on this worker get their turn. It is long beside what that costs: a look at the system, and a wake-up.
+/// After so long others get their turn. It is long beside what that costs: a look at the system, and a wake-up.
 const LONGEST: Duration = Duration::from_micros(50);
 
-/// Between two looks at the clock so many tasks go by.
+/// Between two looks at the clock so many tasks go by. Where no look was taken when the poll began, the first one begins the slice.
 const TASKS_A_LOOK: u32 = 32;
 
 /// What a poll has taken so far.
@@ -28,18 +33,14 @@ impl Slice {
         }
     }
 
-    /// True where others are to have their turn before the poll goes on: then the caller is woken when they have had it.
+    /// True where others are to have their turn before the poll goes on.
     #[inline]
-    pub(crate) fn is_over(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
+    pub(crate) fn is_over(&mut self, now: Instant) -> bool {
         let Some(since) = self.since else {
             self.since = Some(now);
             return false;
         };
-        let is_over = now.duration_since(since) >= LONGEST;
-        if is_over {
-            give_way(cx);
-        }
-        is_over
+        now.duration_since(since) >= LONGEST
     }
 
     /// So many tasks have gone by. The time, if it is one to look at the clock.
@@ -51,6 +52,6 @@ impl Slice {
 }
 
 /// Has this task woken when Tokio has looked for input and output.
-fn give_way(cx: &mut Context<'_>) {
-    let _ = pin!(yield_now()).poll(cx);
+pub(crate) fn give_way(cx: &mut Context<'_>) -> Poll<()> {
+    pin!(yield_now()).poll(cx)
 }

@@ -89,7 +89,7 @@ impl Start {
         crate::models::run(Drive::start(self, None));
     }
 
-    /// When its first task begins, if it begins now.
+    /// A recent time: when the response ended, or now.
     #[inline]
     pub(crate) fn clock(&mut self) -> Instant {
         *self.clock.get_or_insert_with(Instant::now)
