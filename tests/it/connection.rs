@@ -196,13 +196,12 @@ fn assert_prompt(client: impl AsyncFnOnce(SocketAddr, Runner) -> Vec<Duration>) 
 
 /// Six hundred tasks, so many a response, on the one worker of a runtime: how many at most ended between two answers to somebody who
 /// asks all the time.
-fn tasks_between_two_answers(tasks_a_response: usize) -> u64 {
+fn tasks_between_two_answers(runner: &Runner, tasks_a_response: usize) -> u64 {
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .unwrap();
-    let runner = Runner::new();
     let (asked, address) = (runner.clone(), mpsc::channel());
     let answering = runtime.spawn(async move {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -242,8 +241,14 @@ fn tasks_between_two_answers(tasks_a_response: usize) -> u64 {
 
 #[test]
 fn on_one_worker_a_rush_of_tasks_lets_the_connections_have_their_turns() {
-    for tasks_a_response in [1, 600] {
-        let most = tasks_between_two_answers(tasks_a_response);
+    let limited = || Runner::builder().max_running(1_000).build();
+    for (runner, tasks_a_response) in [
+        (Runner::new(), 1),
+        (Runner::new(), 600),
+        (limited(), 1),
+        (limited(), 600),
+    ] {
+        let most = tasks_between_two_answers(&runner, tasks_a_response);
         assert!(most < 256, "{most}, with {tasks_a_response} a response");
     }
 }
