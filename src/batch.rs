@@ -20,7 +20,7 @@ use crate::{
     plain::{self, Left},
     queue::{Advance, Queue, Turn},
     sent::{self, Sent},
-    slice::{self, Slice},
+    slice::Slice,
 };
 
 pub(crate) struct Batch {
@@ -181,13 +181,11 @@ impl Batch {
 
     /// Another task has gone by. Pending where others are to run first.
     pub(crate) fn poll_others(&mut self, slice: &mut Slice, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(now) = slice.look_after(1) {
+        let others = slice.poll_others(1, cx);
+        if !matches!(others, Poll::Ready(None)) {
             self.clock = None;
-            if slice.is_over(now) {
-                return slice::give_way(cx);
-            }
         }
-        Poll::Ready(())
+        others.map(drop)
     }
 
     /// True for a batch that has ended, or whose next task cannot be polled by this worker, or not yet.

@@ -24,7 +24,8 @@ pub(crate) struct Drive {
     lane: Option<Lane<Start>>,
 }
 
-/// So many batches that wait for a lane, and end at once, count as one step in Tokio's [`coop`].
+/// So many batches that wait for a lane, and end at once, count as one step in Tokio's [`coop`]. It holds where the clock is paused, too,
+/// and no [`Slice`] is ever over.
 const BATCHES_A_STEP: u32 = 4;
 
 enum Driven {
@@ -74,12 +75,12 @@ impl Drive {
             match &mut self.driven {
                 Driven::Nothing => return Poll::Ready(()),
                 Driven::Start(start) => {
-                    if slice.is_over(start.clock()) {
-                        start.forget_clock();
+                    let now = start.take_clock();
+                    if slice.is_over(now) {
                         cx.waker().wake_by_ref(); // other workers may take it from the back of this one's queue
                         return Poll::Pending;
                     }
-                    match start.run(cx) {
+                    match start.run(now, cx) {
                         Ran::Everything => self.driven = Driven::Nothing,
                         Ran::Paused => return Poll::Pending,
                         Ran::ButFor(batch, polled) => {

@@ -13,7 +13,7 @@ use crate::{
     current::Key,
     execution::context_of,
     queue::{Queue, Turn},
-    slice::{self, Slice},
+    slice::Slice,
     stats::CountersHere,
 };
 
@@ -85,11 +85,7 @@ pub(crate) fn run(
 /// Pending where others are to run first. Ready with the time, where it has looked at the clock.
 fn poll_others(slice: &mut Slice, cx: &mut Context<'_>) -> Poll<Option<Instant>> {
     ready!(coop::poll_proceed(cx)).made_progress();
-    let later = slice.look_after(TASKS_A_STEP);
-    if later.is_some_and(|now| slice.is_over(now)) {
-        ready!(slice::give_way(cx));
-    }
-    Poll::Ready(later)
+    slice.poll_others(TASKS_A_STEP, cx)
 }
 
 enum Polled {

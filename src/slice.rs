@@ -5,7 +5,7 @@
 
 use std::{
     pin::pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -43,15 +43,22 @@ impl Slice {
         now.duration_since(since) >= LONGEST
     }
 
-    /// So many tasks have gone by. The time, if it is one to look at the clock.
+    /// So many tasks have gone by. Pending where others are to run first: this is woken when Tokio has looked for input and output. Ready
+    /// with the time, where it was one to look at the clock.
     #[inline]
-    pub(crate) fn look_after(&mut self, tasks: u32) -> Option<Instant> {
+    pub(crate) fn poll_others(
+        &mut self,
+        tasks: u32,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Instant>> {
         self.tasks += tasks;
-        (self.tasks % TASKS_A_LOOK == 0).then(Instant::now)
+        if self.tasks % TASKS_A_LOOK != 0 {
+            return Poll::Ready(None);
+        }
+        let now = Instant::now();
+        if self.is_over(now) {
+            ready!(pin!(yield_now()).poll(cx));
+        }
+        Poll::Ready(Some(now))
     }
-}
-
-/// Has this task woken when Tokio has looked for input and output.
-pub(crate) fn give_way(cx: &mut Context<'_>) -> Poll<()> {
-    pin!(yield_now()).poll(cx)
 }

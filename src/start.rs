@@ -89,10 +89,10 @@ impl Start {
         crate::models::run(Drive::start(self, None));
     }
 
-    /// A recent time: when the response ended, or now.
+    /// A recent time: when the response ended, if that was just now, or else now.
     #[inline]
-    pub(crate) fn clock(&mut self) -> Instant {
-        *self.clock.get_or_insert_with(Instant::now)
+    pub(crate) fn take_clock(&mut self) -> Instant {
+        self.clock.take().unwrap_or_else(Instant::now)
     }
 
     /// Time may have passed since.
@@ -101,16 +101,15 @@ impl Start {
         self.clock = None;
     }
 
-    /// Takes the fast path as far as it goes.
+    /// Takes the fast path as far as it goes; its first task begins `now`.
     #[inline]
-    pub(crate) fn run(&mut self, cx: &mut Context<'_>) -> Ran {
+    pub(crate) fn run(&mut self, now: Instant, cx: &mut Context<'_>) -> Ran {
         let queue = self.queue.as_ref().filter(|_| self.is_responded);
         let plain = queue.and_then(|queue| Some((queue, queue.plain_runner_so_far()?)));
         let Some((queue, runner)) = plain else {
             let rest = self.become_batch();
             return rest.map_or(Ran::Everything, |batch| Ran::ButFor(batch, Poll::Ready(())));
         };
-        let now = self.clock.take().unwrap_or_else(Instant::now);
         match plain::run(queue, runner.counters(), None, cx, now) {
             Left::Paused => Ran::Paused,
             Left::Nothing => {

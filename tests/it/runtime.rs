@@ -191,6 +191,22 @@ fn blocking_tasks_for_which_the_system_has_no_thread_wait_for_one_until_the_runt
 }
 
 #[test]
+fn what_waits_for_a_thread_in_vain_is_dropped_at_shutdown() {
+    let (runner, held) = (Runner::new(), Arc::new(()));
+    let mut builder = Builder::new_current_thread();
+    builder.thread_stack_size(usize::MAX / 4);
+    let runtime = builder.enable_time().build().unwrap();
+    runtime.block_on(async {
+        let task = Arc::clone(&held);
+        runner.add_blocking_task(move || drop(task));
+        turns().await;
+        let report = runner.shutdown(Duration::ZERO).await;
+        assert_eq!(report.unfinished().len(), 1);
+        assert_eq!(Arc::strong_count(&held), 1);
+    });
+}
+
+#[test]
 fn without_a_timer_blocking_tasks_for_which_the_system_has_no_thread_end_aborted() {
     let runner = Runner::new();
     let mut builder = Builder::new_current_thread();
