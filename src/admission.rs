@@ -14,6 +14,7 @@ use crate::{
     Runner,
     batch::Batch,
     sync::{Mutex, lock},
+    waiting::pop,
 };
 
 #[derive(Debug)]
@@ -159,7 +160,7 @@ impl State {
             (None, Some(_)) => &mut self.waiting_blocking,
             (Some(_), _) => &mut self.waiting,
         };
-        let (_, batch) = queue.pop_front()?;
+        let (_, batch) = pop(queue)?;
         self.take_place(batch.is_blocking());
         Some(batch)
     }

@@ -21,7 +21,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::sync::{AtomicUsize, Mutex, Ordering, lock, yield_now};
+use crate::{
+    sync::{AtomicUsize, Mutex, Ordering, lock, yield_now},
+    waiting::pop,
+};
 
 /// How long a thread looks out.
 const PATIENCE: Duration = if cfg!(all(test, background_tasks_loom)) {
@@ -45,9 +48,6 @@ const VERY_SLOW: Duration = Duration::from_millis(10);
 
 /// So many at once.
 const MANY: usize = 64;
-
-/// Room for so much work is kept when none waits.
-const KEPT_ROOM: usize = 64;
 
 pub(crate) struct Crew<T> {
     state: Mutex<State<T>>,
@@ -236,11 +236,7 @@ impl<T> Crew<T> {
 
 impl<T> State<T> {
     fn take(&mut self) -> Option<T> {
-        let work = self.waiting.pop_front();
-        if self.waiting.is_empty() && self.waiting.capacity() > KEPT_ROOM {
-            self.waiting = VecDeque::new(); // after a rush
-        }
-        work
+        pop(&mut self.waiting)
     }
 
     /// Whether a thread is to be sent for. It counts as coming from now on.
@@ -302,6 +298,7 @@ mod tests {
     use std::{sync::Arc, thread};
 
     use super::*;
+    use crate::waiting::KEPT_ROOM;
 
     fn found<T>(work: Option<T>, send: usize) -> Found<T> {
         Found { work, send }

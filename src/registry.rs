@@ -13,6 +13,9 @@ use crate::{
     sync::{Mutex, lock},
 };
 
+/// So many places stay in each shard when all are free. Whoever looks through the registry goes through them.
+const KEPT_PLACES: usize = 64;
+
 #[derive(Default)]
 pub(crate) struct Registry {
     shards: Sharded<Mutex<Shard>>,
@@ -53,7 +56,11 @@ impl Registry {
         let (shard, index) = (place % SHARDS, place / SHARDS);
         let mut entries = lock(self.shards.get(shard));
         entries.free.push(index);
-        entries.queues[index].take()
+        let handle = entries.queues[index].take();
+        if entries.queues.len() > KEPT_PLACES && entries.free.len() == entries.queues.len() {
+            (entries.queues, entries.free) = Default::default(); // after a rush
+        }
+        handle
     }
 
     /// All queues that are here now.
@@ -70,5 +77,29 @@ impl Registry {
         for shard in self.shards.iter() {
             lock(shard).closed = true;
         }
+    }
+}
+
+#[cfg(all(test, not(background_tasks_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_for_a_rush_are_given_back() {
+        let registry = Registry::default();
+        let queue = Queue::stand_alone();
+        let rush: Vec<_> = (0..1_000)
+            .map(|_| registry.enter(&queue).unwrap())
+            .collect();
+        assert_eq!(registry.queues().len(), 1_000);
+        for place in rush {
+            assert!(registry.leave(place).is_some());
+        }
+        assert_eq!(Arc::strong_count(&queue), 1);
+        let place = registry.enter(&queue).unwrap();
+        let shard = lock(registry.shards.this());
+        assert_eq!((shard.queues.len(), shard.free.len()), (1, 0));
+        drop(shard);
+        assert!(registry.leave(place).is_some());
     }
 }

@@ -1,9 +1,9 @@
-//! [`Waiting`]: what waits for somebody who is on their way.
+//! [`Waiting`]: what waits for somebody who is on their way. And [`pop`], for whatever waits.
 
 use std::collections::VecDeque;
 
 /// Room for so many is kept when nothing waits.
-const KEPT_ROOM: usize = 64;
+pub(crate) const KEPT_ROOM: usize = 64;
 
 /// First in, first out.
 ///
@@ -20,11 +20,7 @@ impl<T> Waiting<T> {
     }
 
     pub(crate) fn pop(&mut self) -> Option<T> {
-        let one = self.list.pop_front();
-        if self.list.is_empty() && self.list.capacity() > KEPT_ROOM {
-            self.list = VecDeque::new(); // after a rush
-        }
-        one
+        pop(&mut self.list)
     }
 
     /// Whether the caller is to send for somebody, who is expected from now on.
@@ -55,6 +51,16 @@ impl<T> Default for Waiting<T> {
             expected: false,
         }
     }
+}
+
+/// The first of those that wait. When there are no more, the room for a rush is given back.
+#[inline]
+pub(crate) fn pop<T>(list: &mut VecDeque<T>) -> Option<T> {
+    let one = list.pop_front();
+    if list.is_empty() && list.capacity() > KEPT_ROOM {
+        *list = VecDeque::new();
+    }
+    one
 }
 
 #[cfg(all(test, not(background_tasks_loom)))]
