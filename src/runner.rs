@@ -77,6 +77,8 @@ struct Shared {
     crew: Arc<Crew<Batch>>,
     /// Cancelled when a shutdown begins.
     closing: CancellationToken,
+    /// Held by the shutdown that aborts what is left.
+    aborting: tokio::sync::Mutex<()>,
     /// What shutdowns have aborted.
     unfinished: Mutex<Vec<TaskInfo>>,
     /// Told whenever there is nothing left to wait for, while someone waits.
@@ -122,6 +124,7 @@ impl Runner {
                 lanes: Arc::default(),
                 crew: Arc::default(),
                 closing: CancellationToken::new(),
+                aborting: tokio::sync::Mutex::default(),
                 unfinished: Mutex::default(),
                 quiet: Notify::new(),
                 waiting_for_quiet: AtomicUsize::new(0),
@@ -492,6 +495,10 @@ impl Runner {
     /// Waits until every task that was added has ended.
     pub(crate) async fn drained(&self) {
         self.until(Counters::is_balanced).await;
+    }
+
+    pub(crate) fn aborting(&self) -> &tokio::sync::Mutex<()> {
+        &self.shared.aborting
     }
 
     /// Keeps the rows of what was aborted.

@@ -132,7 +132,10 @@ impl Runner {
         }
         #[cfg(feature = "jobs")]
         self.spill_jobs().await;
+        // One call at a time, so that one that finds nothing left finds the names of what another has taken.
+        let aborting = self.aborting().lock().await;
         let unfinished = self.abort_all();
+        drop(aborting);
         self.lanes().close();
         ShutdownReport {
             unfinished,

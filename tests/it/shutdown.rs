@@ -41,6 +41,24 @@ async fn it_waits_for_tasks_whose_response_has_not_ended() {
     assert_eq!(log.lines(), ["ran"]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_end_at_once_all_name_what_either_of_them_aborts() {
+    for _ in 0..200 {
+        let runner = Runner::new();
+        for _ in 0..100 {
+            runner.add_task(pending::<()>());
+        }
+        let calls = [(); 2].map(|()| {
+            let runner = runner.clone();
+            tokio::spawn(async move { runner.shutdown(Duration::from_millis(1)).await })
+        });
+        for call in calls {
+            assert_eq!(call.await.unwrap().unfinished().len(), 100);
+        }
+        assert_eq!(runner.stats().aborted, 100);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn after_the_grace_it_aborts_what_is_left_and_names_it() {
     for order in [Order::Sequential, Order::Concurrent] {
