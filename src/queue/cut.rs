@@ -15,9 +15,10 @@ use crate::{
 };
 
 impl Queue {
-    /// Takes out everything that has not ended, for the caller to abort.
+    /// Takes out everything that has not ended, for the caller to [`abort`](Self::abort).
     pub(crate) fn take_all(&self) -> Left {
         let mut state = lock(&self.state);
+        self.count_batch();
         let left = Left {
             currents: state.currents.take_all(),
             tasks: mem::take(&mut state.tasks),
@@ -63,6 +64,7 @@ impl Queue {
             let _ = contain_drop(task);
             self.abort_one(current);
         }
+        self.cut_ends();
     }
 
     /// Reports a task, which the caller has taken out of the queue, as aborted, and wakes who polls it.
@@ -74,23 +76,31 @@ impl Queue {
         }
     }
 
+    /// Whoever cuts tasks off counts as a batch until their ends are reported: so [`Runner::idle`](crate::Runner::idle) waits for that,
+    /// though the batch that ran them may have ended.
+    fn cut_ends(&self) {
+        if let Some(runner) = &self.runner {
+            runner.batch_ended();
+        }
+    }
+
     /// Ends a task aborted, if it is here: `Some(false)` for a blocking task that runs, which cannot be stopped.
     pub(crate) fn cancel(&self, id: TaskId) -> Option<bool> {
         let mut state = lock(&self.state);
-        if let Some((key, current)) = state.currents.find(id) {
+        let (current, task) = if let Some((key, current)) = state.currents.find(id) {
             if current.label.blocking && current.begun.is_some() {
                 return Some(false);
             }
-            let current = state.currents.take(key)?;
-            self.leave_if_empty(state);
-            self.abort_one(current);
-            return Some(true);
-        }
-        let task = state.tasks.remove(id)?;
+            (state.currents.take(key)?, None)
+        } else {
+            let task = state.tasks.remove(id)?;
+            (Current::new(task.label(self.arrived)), Some(task))
+        };
+        self.count_batch();
         self.leave_if_empty(state);
-        let current = Current::new(task.label(self.arrived));
         let _ = contain_drop(task);
         self.abort_one(current);
+        self.cut_ends();
         Some(true)
     }
 

@@ -3,11 +3,14 @@
 use std::{
     future::pending,
     sync::{Arc, Mutex, mpsc},
+    thread,
     time::Duration,
 };
 
 use axum::{Router, body::Body, routing::get};
+use futures_util::FutureExt;
 use http::Request;
+use tokio::task::yield_now;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_background_tasks::{BackgroundTasks, OnFailure, Order, Runner, Task, TaskId, TaskState};
 
@@ -46,6 +49,51 @@ async fn a_waiting_task_is_cancelled_and_its_siblings_run_in_order() {
 }
 
 #[tokio::test]
+async fn who_waits_for_all_waits_until_the_end_of_a_cancelled_task_is_reported() {
+    let (reporting, is_reporting) = mpsc::channel();
+    let (release, gate) = mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    let runner = Runner::builder()
+        .on_task_end(move |_| {
+            reporting.send(()).unwrap();
+            gate.lock().unwrap().recv().unwrap();
+        })
+        .build();
+    let held = Arc::new(());
+    let captured = Arc::clone(&held);
+    let turns = async move {
+        let _captured = captured;
+        loop {
+            yield_now().await;
+        }
+    };
+    let id = runner.try_add_task(turns).unwrap();
+    soon(async {
+        while runner.stats().running == 0 {
+            yield_now().await;
+        }
+    })
+    .await;
+    let canceller = runner.clone();
+    let cancelled = thread::spawn(move || canceller.cancel(id));
+    is_reporting.recv().unwrap();
+    soon(async {
+        while Arc::strong_count(&held) > 1 {
+            yield_now().await;
+        }
+    })
+    .await;
+    // Its batch has ended.
+    yield_now().await;
+    assert!(runner.idle().now_or_never().is_none());
+    release.send(()).unwrap();
+    soon(runner.idle()).await;
+    let stats = runner.stats();
+    assert_eq!((stats.aborted, stats.running, stats.pending), (1, 0, 0));
+    assert!(cancelled.join().unwrap());
+}
+
+#[tokio::test]
 async fn a_running_async_task_is_cancelled_and_dropped_and_the_next_one_starts() {
     let (runner, log) = (Runner::new(), Log::default());
     let held = std::sync::Arc::new(());
@@ -59,7 +107,7 @@ async fn a_running_async_task_is_cancelled_and_dropped_and_the_next_one_starts()
     drop(runner.attach(full("hello"), tasks));
     soon(async {
         while runner.stats().running == 0 {
-            tokio::task::yield_now().await;
+            yield_now().await;
         }
     })
     .await;
@@ -108,7 +156,7 @@ async fn a_number_read_in_the_log_cancels_its_task_and_no_other() {
 }
 
 async fn ten_functions_deep(log: &Log, line: &str) -> bool {
-    tokio::task::yield_now().await;
+    yield_now().await;
     let Some(tasks) = BackgroundTasks::current() else {
         return false;
     };
@@ -197,11 +245,11 @@ async fn a_cancelled_or_aborted_task_does_nothing_more() {
             .unwrap();
         soon(async {
             while runner.stats().running == 0 {
-                tokio::task::yield_now().await;
+                yield_now().await;
             }
         })
         .await;
-        tokio::task::yield_now().await;
+        yield_now().await;
         if by_shutdown {
             let report = runner.shutdown(std::time::Duration::ZERO).await;
             assert_eq!(report.unfinished().len(), 1);
@@ -231,7 +279,7 @@ fn a_blocking_task_with_a_timeout_that_waits_for_a_thread_waits_and_can_be_cance
             .try_add_task(Task::blocking(|| panic!("on purpose: it must not run")))
             .unwrap();
         for _ in 0..10 {
-            tokio::task::yield_now().await;
+            yield_now().await;
         }
         assert_eq!(runner.tasks()[0].state(), TaskState::Waiting);
         assert!(runner.cancel(id));
