@@ -68,6 +68,9 @@ impl Key {
     }
 }
 
+/// So many places stay when all are free.
+const KEPT_PLACES: usize = 64;
+
 /// The current tasks of one queue: one, unless its tasks run concurrently.
 #[derive(Default)]
 pub(crate) struct Currents {
@@ -127,7 +130,11 @@ impl Currents {
         }
         let others = self.others.as_mut()?;
         others.free.push(key.place);
-        others.places[key.place - 1].take()
+        let current = others.places[key.place - 1].take();
+        if self.len == 0 && others.places.len() > KEPT_PLACES {
+            self.others = None; // after a rush
+        }
+        current
     }
 
     /// Like [`take`](Self::take), for a caller to whom it is enough that it was there.

@@ -49,8 +49,11 @@ impl TaskList {
         oldest.is_some_and(|link| !task::is_blocking(link))
     }
 
-    /// Takes a task out of the middle. This goes through the whole list.
+    /// Takes a task out of the middle. This goes through the whole list, and again if it is there.
     pub(crate) fn remove(&mut self, id: TaskId) -> Option<Task> {
+        if !self.contains(id) {
+            return None;
+        }
         let mut removed = None;
         for _ in 0..self.len {
             match self.pop() {
@@ -60,6 +63,11 @@ impl TaskList {
             }
         }
         removed
+    }
+
+    fn contains(&self, id: TaskId) -> bool {
+        let mut all = chain(self.oldest.as_ref()).chain(chain(self.newest.as_ref()));
+        all.any(|link| link.id() == id)
     }
 
     #[inline]

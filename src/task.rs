@@ -433,6 +433,10 @@ impl Name {
 }
 
 impl Node<dyn Work> {
+    pub(crate) fn id(&self) -> TaskId {
+        self.header.id
+    }
+
     pub(crate) fn name(&self) -> Cow<'static, str> {
         self.own_name().to_cow()
     }
