@@ -4,15 +4,15 @@
 //! What a server does with a body was read in hyper (`proto/h1/dispatch.rs`, `proto/h2/mod.rs`) and seen on sockets:
 //!
 //! 1. Most bodies are never polled to `None`. hyper drops a body as soon as it knows that nothing is owed any more: when
-//!    `is_end_stream` says so, after the trailers, when `Content-Length` is reached, and unpolled where the response has no
-//!    content. So the drop is an end too, and what has gone by until then says which.
+//!    `is_end_stream` says so, after the trailers, when `Content-Length` is reached (not over HTTP/2), and unpolled where the
+//!    response has no content. So the drop is an end too, and what has gone by until then says which.
 //! 2. A passing last frame is no end: hyper has it, but has not written it. At the drop it has.
 //! 3. An end is taken once: the queue leaves the watch with it.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Buf;
-use http::{HeaderMap, Method, StatusCode, header::CONTENT_LENGTH};
+use http::{HeaderMap, Method, StatusCode, Version, header::CONTENT_LENGTH};
 use http_body::{Body, Frame};
 
 use crate::{current_queue::Entered, queue::Queue};
@@ -65,8 +65,8 @@ impl ResponseOutcome {
 pub enum ResponseEnd {
     /// The server took the whole body.
     ///
-    /// So it did where the body was dropped with nothing more owed: `is_end_stream` was true, trailers or as many bytes as
-    /// the body's exact size hint (or else the response's `Content-Length`) had gone by, or the response has no content by
+    /// So it did where the body was dropped with nothing more owed: `is_end_stream` was true, trailers or (before HTTP/2) as many
+    /// bytes as the body's exact size hint (or else the response's `Content-Length`) had gone by, or the response has no content by
     /// [RFC 9110, section 6.4.1](https://www.rfc-editor.org/rfc/rfc9110#section-6.4.1): an answer to HEAD, a success for
     /// CONNECT, status 1xx, 204 or 304.
     Completed,
@@ -120,6 +120,8 @@ pub(crate) struct EndWatch {
     polling: bool,
     /// By the request's method, the response will have no content.
     no_content: NoContent,
+    /// The response ends when its length is reached. Over HTTP/2 it does not: there the server polls on, for trailers.
+    ends_at_length: bool,
     status: Option<StatusCode>,
     body_bytes: u64,
     owed: Owed,
@@ -137,7 +139,7 @@ enum NoContent {
 #[derive(Clone, Copy, Debug)]
 enum Owed {
     Nothing,
-    /// Nothing more once this many bytes have gone by.
+    /// So many bytes of data.
     Bytes(u64),
     /// More, until the body says that it has ended.
     Unknown,
@@ -145,7 +147,7 @@ enum Owed {
 
 impl EndWatch {
     #[inline]
-    pub(crate) fn new(queue: Arc<Queue>, method: &Method) -> Self {
+    pub(crate) fn new(queue: Arc<Queue>, method: &Method, version: Version) -> Self {
         let no_content = match *method {
             Method::HEAD => NoContent::Head,
             Method::CONNECT => NoContent::Connect,
@@ -155,6 +157,7 @@ impl EndWatch {
             queue: Some(queue),
             polling: false,
             no_content,
+            ends_at_length: version < Version::HTTP_2,
             status: None,
             body_bytes: 0,
             owed: Owed::Unknown,
@@ -246,7 +249,7 @@ impl EndWatch {
     fn nothing_owed(&self) -> bool {
         match self.owed {
             Owed::Nothing => true,
-            Owed::Bytes(length) => self.body_bytes >= length,
+            Owed::Bytes(length) => self.ends_at_length && self.body_bytes >= length,
             Owed::Unknown => false,
         }
     }

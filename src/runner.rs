@@ -2,7 +2,7 @@
 
 use std::{fmt, panic::Location, sync::Arc, time::Duration};
 
-use http::{Method, Response};
+use http::{Method, Response, Version};
 use http_body::Body;
 use tokio::{runtime::Handle, sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -149,8 +149,10 @@ impl Runner {
 
     /// Runs `tasks` when `response` has ended: for a service without [`BackgroundTasksLayer`].
     ///
-    /// The time the response took counts from this call. The request's method is not known here: an answer to HEAD whose body
-    /// says that it has content counts as [`Aborted`](crate::ResponseEnd::Aborted).
+    /// The time the response took counts from this call. The request is not known here: an answer to HEAD whose body says that it has
+    /// content counts as [`Aborted`](crate::ResponseEnd::Aborted), and over HTTP/2 one whose length is reached as
+    /// [`Completed`](crate::ResponseEnd::Completed), though its trailers may be missing. A queue that a layer has made is left alone: its
+    /// tasks wait for that request's response.
     ///
     /// ```
     /// use http::Response;
@@ -172,7 +174,8 @@ impl Runner {
         let queue = Queue::of_response(self.clone());
         queue.merge(tasks.queue());
         drop(tasks);
-        ResponseBody::watched(response, EndWatch::new(queue, &Method::GET))
+        let watch = EndWatch::new(queue, &Method::GET, Version::HTTP_11);
+        ResponseBody::watched(response, watch)
     }
 
     /// Adds a task of no request: it starts at once, beside all others.

@@ -59,7 +59,7 @@ where
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         self.runner.remember_runtime();
         let queue = Queue::of_request(self.runner.clone(), &request);
-        let mut watch = EndWatch::new(Arc::clone(&queue), request.method());
+        let mut watch = EndWatch::new(Arc::clone(&queue), request.method(), request.version());
         request
             .extensions_mut()
             .insert(BackgroundTasks::from(queue));

@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::SizeHint;
 use http_body_util::{BodyExt, Empty, Full};
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -126,6 +126,22 @@ async fn an_unpolled_body_that_is_empty_completes() {
 async fn an_unpolled_body_that_has_something_aborts() {
     let outcome = outcome_of(get("/"), ok(), ScriptedBody::new([DATA]), 0).await;
     assert_eq!(outcome.end, ResponseEnd::Aborted);
+}
+
+#[tokio::test]
+async fn over_http2_the_length_reached_is_no_end() {
+    for (version, end) in [
+        (Version::HTTP_11, ResponseEnd::Completed),
+        (Version::HTTP_2, ResponseEnd::Aborted),
+        (Version::HTTP_3, ResponseEnd::Aborted),
+    ] {
+        let mut request = get("/");
+        *request.version_mut() = version;
+        let mut body = ScriptedBody::new([DATA, Step::Trailers]);
+        body.size_hint = SizeHint::with_exact(5);
+        let outcome = outcome_of(request, ok(), body, 1).await;
+        assert_eq!((outcome.end, outcome.body_bytes), (end, 5));
+    }
 }
 
 #[tokio::test]
