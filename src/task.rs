@@ -12,6 +12,7 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
+use sync_wrapper::SyncWrapper;
 use tokio::time::Instant;
 
 #[cfg(feature = "jobs")]
@@ -20,7 +21,7 @@ use crate::{
     ResponseOutcome, Runner, TaskContext, TaskId, TaskOutput, TaskResult,
     info::TaskKind,
     span::AddedIn,
-    work::{Async, AsyncWithContext, Blocking, BlockingWithContext, Work},
+    work::{Async, AsyncWithContext, Blocking, BlockingWithContext, Form, Work},
 };
 
 /// Something to do after the response: a future, or sync code for the blocking pool.
@@ -74,7 +75,7 @@ struct Header {
 struct Extras {
     name: Option<Cow<'static, str>>,
     timeout: Option<Duration>,
-    run_if: Option<RunIf>,
+    run_if: Option<SyncWrapper<RunIf>>,
     added_in: Option<AddedIn>,
     /// A job's stored form, where a shutdown may want it.
     #[cfg(feature = "jobs")]
@@ -248,11 +249,11 @@ impl Task {
         mut self,
         condition: impl FnOnce(&ResponseOutcome) -> bool + Send + 'static,
     ) -> Self {
-        self.extras().run_if = Some(Box::new(condition));
+        self.extras().run_if = Some(SyncWrapper::new(Box::new(condition)));
         self
     }
 
-    pub(crate) fn from_work(work: impl Work + 'static) -> Self {
+    pub(crate) fn from_work(work: impl Form + 'static) -> Self {
         let header = Header {
             id: TaskId::NONE,
             location: Location::caller(), // until it is added
@@ -263,7 +264,7 @@ impl Task {
             node: Box::pin(Node {
                 next: None,
                 header,
-                work,
+                work: SyncWrapper::new(work),
             }),
         }
     }
@@ -352,10 +353,9 @@ impl Task {
     }
 
     pub(crate) fn take_run_if(&mut self) -> Option<RunIf> {
-        self.header_mut()
-            .extras
-            .as_mut()
-            .and_then(|extras| extras.run_if.take())
+        let extras = self.header_mut().extras.as_mut();
+        let run_if = extras.and_then(|extras| extras.run_if.take());
+        run_if.map(SyncWrapper::into_inner)
     }
 
     pub(crate) fn name(&self) -> Cow<'static, str> {

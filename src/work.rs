@@ -7,16 +7,17 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
+use sync_wrapper::SyncWrapper;
 
 use crate::{TaskContext, TaskOutput, TaskResult};
 
 /// What a task does, and where it must be polled.
-pub(crate) trait Work: Send {
-    /// True when a poll may block its thread. Such work is polled once, on the blocking pool, and is then done.
-    fn is_blocking(&self) -> bool;
+pub(crate) trait Form: Send {
+    /// A poll may block its thread. Such work is polled once, on the blocking pool, and is then done.
+    const IS_BLOCKING: bool;
 
     /// The type name of the caller's future or closure.
-    fn type_name(&self) -> &'static str;
+    fn type_name() -> &'static str;
 
     /// `context` is called by the forms that want a [`TaskContext`]; the others cost none.
     fn poll(
@@ -32,6 +33,46 @@ pub(crate) trait Work: Send {
     }
 }
 
+/// A [`Form`] whose type is forgotten. It can be shared, as most futures cannot, because it can only be polled through a mutable
+/// reference: so an error that gives back a task can go wherever errors go.
+pub(crate) trait Work: Send + Sync {
+    fn is_blocking(&self) -> bool;
+
+    fn type_name(&self) -> &'static str;
+
+    fn poll(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        context: &dyn Fn() -> TaskContext,
+    ) -> Poll<TaskResult>;
+
+    #[cfg(feature = "jobs")]
+    fn take_job(self: Pin<&mut Self>) -> Option<Box<dyn std::any::Any + Send>>;
+}
+
+impl<F: Form> Work for SyncWrapper<F> {
+    fn is_blocking(&self) -> bool {
+        F::IS_BLOCKING
+    }
+
+    fn type_name(&self) -> &'static str {
+        F::type_name()
+    }
+
+    fn poll(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        context: &dyn Fn() -> TaskContext,
+    ) -> Poll<TaskResult> {
+        self.get_pin_mut().poll(cx, context)
+    }
+
+    #[cfg(feature = "jobs")]
+    fn take_job(self: Pin<&mut Self>) -> Option<Box<dyn std::any::Any + Send>> {
+        self.get_pin_mut().take_job()
+    }
+}
+
 pin_project! {
     /// A future.
     pub(crate) struct Async<F> {
@@ -40,16 +81,14 @@ pin_project! {
     }
 }
 
-impl<F> Work for Async<F>
+impl<F> Form for Async<F>
 where
     F: Future + Send,
     F::Output: TaskOutput,
 {
-    fn is_blocking(&self) -> bool {
-        false
-    }
+    const IS_BLOCKING: bool = false;
 
-    fn type_name(&self) -> &'static str {
+    fn type_name() -> &'static str {
         type_name::<F>()
     }
 
@@ -75,17 +114,15 @@ pin_project! {
     }
 }
 
-impl<C, F> Work for AsyncWithContext<C, F>
+impl<C, F> Form for AsyncWithContext<C, F>
 where
     C: FnOnce(TaskContext) -> F + Send,
     F: Future + Send,
     F::Output: TaskOutput,
 {
-    fn is_blocking(&self) -> bool {
-        false
-    }
+    const IS_BLOCKING: bool = false;
 
-    fn type_name(&self) -> &'static str {
+    fn type_name() -> &'static str {
         type_name::<C>()
     }
 
@@ -117,16 +154,14 @@ pin_project! {
     }
 }
 
-impl<C, R> Work for Blocking<C>
+impl<C, R> Form for Blocking<C>
 where
     C: FnOnce() -> R + Send,
     R: TaskOutput,
 {
-    fn is_blocking(&self) -> bool {
-        true
-    }
+    const IS_BLOCKING: bool = true;
 
-    fn type_name(&self) -> &'static str {
+    fn type_name() -> &'static str {
         type_name::<C>()
     }
 
@@ -147,16 +182,14 @@ pin_project! {
     }
 }
 
-impl<C, R> Work for BlockingWithContext<C>
+impl<C, R> Form for BlockingWithContext<C>
 where
     C: FnOnce(TaskContext) -> R + Send,
     R: TaskOutput,
 {
-    fn is_blocking(&self) -> bool {
-        true
-    }
+    const IS_BLOCKING: bool = true;
 
-    fn type_name(&self) -> &'static str {
+    fn type_name() -> &'static str {
         type_name::<C>()
     }
 

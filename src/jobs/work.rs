@@ -8,7 +8,7 @@ use std::{
 
 use pin_project_lite::pin_project;
 
-use crate::{Job, TaskContext, TaskResult, work::Work};
+use crate::{Job, TaskContext, TaskResult, work::Form};
 
 pin_project! {
     /// A job that is started with its context; until then it can be taken back.
@@ -29,18 +29,16 @@ impl<J, C, F> JobWork<J, C, F> {
     }
 }
 
-impl<J, C, F> Work for JobWork<J, C, F>
+impl<J, C, F> Form for JobWork<J, C, F>
 where
     J: Job,
     C: FnOnce(J, TaskContext) -> F + Send,
     F: Future<Output = TaskResult> + Send,
 {
-    fn is_blocking(&self) -> bool {
-        false
-    }
+    const IS_BLOCKING: bool = false;
 
     /// The job's name, which so costs nothing.
-    fn type_name(&self) -> &'static str {
+    fn type_name() -> &'static str {
         J::NAME
     }
 

@@ -1,9 +1,12 @@
 //! How many tasks run and wait, and that no limit can deadlock.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
-    mpsc,
+use std::{
+    cell::Cell,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
 };
 
 use axum::{Router, body::Body, routing::get};
@@ -11,7 +14,8 @@ use http::{Request, StatusCode};
 use tokio::sync::Notify;
 use tower::ServiceExt;
 use tower_background_tasks::{
-    AddTaskError, BackgroundTasks, Order, Runner, RunnerBuilder, Task, TaskInfo, TaskState,
+    AddTaskError, BackgroundTasks, BoxError, Order, Runner, RunnerBuilder, Task, TaskInfo,
+    TaskState,
 };
 
 use crate::support::{Log, full, read_all, soon};
@@ -205,6 +209,20 @@ async fn a_timed_out_blocking_task_keeps_its_place_until_it_returns() {
     soon(runner.idle()).await;
     assert!(runner.tasks().is_empty());
     assert_eq!(log.lines(), [r#"["returned"]"#]);
+}
+
+#[tokio::test]
+async fn a_refusal_goes_wherever_errors_go_though_its_future_cannot_be_shared() {
+    fn add(runner: &Runner) -> Result<(), BoxError> {
+        let (one, other) = (Cell::new(1), Cell::new(true));
+        let task = Task::new(async move { one.set(2) });
+        runner.try_add_task(task.run_if(move |_| other.take()))?;
+        Ok(())
+    }
+    let runner = Runner::builder().max_pending(1).build();
+    add(&runner).unwrap();
+    let error = add(&runner).unwrap_err();
+    assert!(error.to_string().contains("max_pending"), "{error}");
 }
 
 #[tokio::test]
