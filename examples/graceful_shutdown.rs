@@ -7,7 +7,7 @@
 //!
 //! `GRACE` is how many seconds the tasks have; 10 by default.
 
-use std::{env, process::ExitCode, time::Duration};
+use std::{env, pin::pin, process::ExitCode, time::Duration};
 
 use axum::{
     Router,
@@ -44,12 +44,12 @@ async fn order(
 
 /// Waits for the runner's tasks, with a line each second.
 async fn drain(runner: &Runner, grace: Duration) -> ShutdownReport {
-    let mut shutdown = std::pin::pin!(runner.shutdown(grace));
+    let (mut shutdown, mut again) = (pin!(runner.shutdown(grace)), pin!(stop_signal()));
     loop {
         tokio::select! {
             report = &mut shutdown => return report,
             // A second signal ends the grace.
-            () = stop_signal() => return runner.shutdown(Duration::ZERO).await,
+            () = &mut again => return runner.shutdown(Duration::ZERO).await,
             () = sleep(Duration::from_secs(1)) => {
                 let tasks = runner.tasks();
                 if let Some(oldest) = tasks.first() {

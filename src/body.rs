@@ -19,8 +19,8 @@ pin_project! {
     pub struct ResponseBody<B> {
         #[pin]
         inner: B,
-        // `None` in a body that came through no layer. Behind `inner`, so that what the body holds is dropped before the
-        // tasks start.
+        // `None` in a body that came through no layer. Behind `inner`, so that where its drop is the end, what the body holds is
+        // dropped before the tasks start.
         watch: Option<EndWatch>,
     }
 }

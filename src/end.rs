@@ -31,7 +31,8 @@ pub enum TaskEnd {
     /// It did not run: its condition ([`Task::run_if`](crate::Task::run_if)) did not hold, or without one, there was no
     /// response; or a task before it failed, and [`OnFailure::Stop`](crate::OnFailure::Stop) is set.
     Skipped,
-    /// The runner did not take it: too many wait ([`max_pending`](crate::RunnerBuilder::max_pending)), or it has shut down.
+    /// The runner did not take it: too many wait ([`max_pending`](crate::RunnerBuilder::max_pending)), or it has shut down. It is dropped
+    /// within the call that added it: so a destructor that adds its work again must stop some time, or overflows the stack.
     Rejected,
     /// It was dropped, waiting or running: it was cancelled ([`Runner::cancel`](crate::Runner::cancel)), the runner shut down, there was no runtime to run on, or the runtime went away.
     Aborted,

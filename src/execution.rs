@@ -1,6 +1,6 @@
 //! [`Execution`]: one task on its way to its one [`TaskEnd`]. Keeps the promise "isolation".
 //!
-//! User code (the condition, the future or closure, their destructors) is called here, and always contained.
+//! User code (the condition, the future or closure, their destructors) is called here and on the fast path, and always contained.
 
 use std::{
     mem,

@@ -2,7 +2,8 @@
 
 use std::{fmt, num::ParseIntError, str::FromStr};
 
-/// Tells one task from every other of the same runner. It says nothing about order. A task that no runner knows yet is number 0.
+/// Tells one task from every other of the same runner. Numbers grow in the order in which the runner came to know of the tasks, and say
+/// nothing about the order in which those of different requests run. A task that no runner knows yet is number 0.
 ///
 /// As text it is the number that the log has as `task.id`, so that whoever reads of a task there can end it. It is no secret, and
 /// easily guessed: a route that takes one is for operators.

@@ -45,6 +45,16 @@ pub struct ResponseOutcome {
 }
 
 impl ResponseOutcome {
+    /// One without a byte, that took no time: for a test of a condition, which sets what else it asks for.
+    pub fn new(end: ResponseEnd, status: Option<StatusCode>) -> Self {
+        let verdict = Verdict {
+            end,
+            status,
+            body_bytes: 0,
+        };
+        verdict.after(Duration::ZERO)
+    }
+
     /// The server took the whole body ([`ResponseEnd::Completed`]), and the status is below 400.
     pub fn is_success(&self) -> bool {
         self.end == ResponseEnd::Completed
@@ -79,7 +89,7 @@ pub enum ResponseEnd {
     /// The request was dropped before there was a response: the client left while the handler ran (and the server noticed), or
     /// a timeout outside the layer struck.
     Cancelled,
-    /// A panic in the handler or the body.
+    /// A panic in the handler or the body; or the response was dropped while its thread unwound from a panic elsewhere.
     Panicked,
 }
 

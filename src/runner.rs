@@ -1,4 +1,4 @@
-//! [`Runner`]: where tasks run. The only room that touches the runtime.
+//! [`Runner`]: where tasks run. It and the rooms behind it (batches, lanes, the crew) are the only ones that touch the runtime.
 
 use std::{fmt, panic::Location, sync::Arc, time::Duration};
 
@@ -39,7 +39,8 @@ use crate::{
 ///
 /// The runner remembers the Tokio runtime of the first request (or of the first task added to the runner itself) and runs
 /// everything there, so that a body that is dropped on a foreign thread still has its tasks run. Without any runtime, and
-/// when the runtime goes away, tasks end [`Aborted`](crate::TaskEnd::Aborted).
+/// when the runtime goes away, tasks end [`Aborted`](crate::TaskEnd::Aborted): from then on all of them, though there may be another
+/// runtime. So each runtime has a runner of its own; in tests, where each test has a runtime, each test.
 ///
 /// Async tasks of different requests share tasks of the runtime, one after another: up to 64 of them wait for the next request in each
 /// of eight groups of threads, until the runner shuts down or its last handle is dropped. Blocking tasks share closures on the blocking
@@ -246,8 +247,9 @@ impl Runner {
 
     /// Waits until every task whose response has ended is done: in a test, that everything a request promised has happened.
     ///
-    /// Tasks that wait for their response to end do not count. What is added while this waits does: it returns at the first
-    /// moment when nothing is on the runner, which under a steady load may never come.
+    /// Tasks that wait for their response to end do not count, nor do those that are [run by hand](BackgroundTasks::run). What is added
+    /// while this waits does: it returns at the first moment when nothing is on the runner, which under a steady load may never come. A
+    /// task that waits for this waits for itself, for ever.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -301,7 +303,7 @@ impl Runner {
     /// at its next await point.
     ///
     /// False when no such task is left, or it is a blocking one that runs, which cannot be stopped. What a task captured that waits
-    /// for a place under the runner's limits is dropped only when its place comes.
+    /// for a place under the runner's limits, or for a blocking thread, is dropped only when that comes; [`idle`](Self::idle) waits for it.
     ///
     /// This looks through the runner's tasks, as [`tasks`](Self::tasks) does.
     ///

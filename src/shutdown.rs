@@ -61,7 +61,12 @@ impl fmt::Display for ShutdownReport {
             writeln!(f, "{task}")?;
         }
         if self.is_clean() {
-            return f.write_str("all background tasks ended");
+            let others = if self.overdue.is_empty() {
+                ""
+            } else {
+                "other "
+            };
+            return write!(f, "all {others}background tasks ended");
         }
         write!(f, "{} background tasks aborted:", self.unfinished.len())?;
         for task in &self.unfinished {

@@ -235,7 +235,7 @@ impl Task {
     /// Without it a task runs when there was a response ([`ResponseOutcome::is_responded`]), whatever its status and however
     /// its body ended. `condition` is called on the runner when the task's turn has come. It is not asked where there is no
     /// response to ask about: for [`Runner::add_task`](crate::Runner::add_task) and
-    /// [`BackgroundTasks::run`](crate::BackgroundTasks::run) on a queue of no request. Called twice, the last one counts.
+    /// [`BackgroundTasks::run`](crate::BackgroundTasks::run). Called twice, the last one counts.
     ///
     /// ```
     /// use tower_background_tasks::{ResponseEnd, ResponseOutcome, Task};

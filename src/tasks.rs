@@ -211,8 +211,11 @@ impl BackgroundTasks {
 
     /// Runs what is queued here and now, in order, and tells how each task ended: for unit tests and scripts.
     ///
-    /// What the tasks add meanwhile runs too. Every task runs, as there is no response yet for [`Task::run_if`] to judge.
-    /// Once the response has ended the runner has the tasks, and this finds none.
+    /// What the tasks add meanwhile runs too. Every task runs: there is no response yet for [`Task::run_if`] to judge, and
+    /// [`OnFailure::Stop`](crate::OnFailure::Stop) does not hold here.
+    ///
+    /// It is meant for queues that no response takes. On a request's queue it takes what waits; once the response has ended the runner has
+    /// the tasks, which may then run beside the one that runs here, and [`Runner::idle`](crate::Runner::idle) does not wait for that one.
     ///
     /// Blocking tasks go to the blocking pool where there is a runtime. Where there is none they run on this thread, and no
     /// timeout can strike them.

@@ -3,7 +3,9 @@
 use std::{any::Any, error::Error, fmt, time::Duration};
 
 use super::store::PushError;
-use crate::{BoxError, Job, Task, sync::Mutex};
+use sync_wrapper::SyncWrapper;
+
+use crate::{BoxError, Job, Task};
 
 /// A job was not taken, and comes back: from [`BackgroundTasks::add_job`](crate::BackgroundTasks::add_job).
 ///
@@ -30,8 +32,8 @@ use crate::{BoxError, Job, Task, sync::Mutex};
 pub struct AddJobError {
     name: &'static str,
     kind: AddJobErrorKind,
-    /// Behind a lock, so that the error is `Sync` even if the job is not.
-    job: Mutex<Box<dyn Any + Send>>,
+    /// So the error is `Sync` even if the job is not.
+    job: SyncWrapper<Box<dyn Any + Send>>,
 }
 
 /// Why a job was not taken.
@@ -59,7 +61,7 @@ impl AddJobError {
         Self {
             name,
             kind,
-            job: Mutex::new(job),
+            job: SyncWrapper::new(job),
         }
     }
 
@@ -114,11 +116,7 @@ impl AddJobError {
     ///
     /// This returns the error itself when the job is of another type.
     pub fn into_job<J: Job>(self) -> Result<J, Self> {
-        let job = self
-            .job
-            .into_inner()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        match job.downcast() {
+        match self.job.into_inner().downcast() {
             Ok(job) => Ok(*job),
             Err(job) => Err(Self::new(self.name, self.kind, job)),
         }
