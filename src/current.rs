@@ -199,3 +199,26 @@ impl IntoIterator for Currents {
         all.collect::<Vec<_>>().into_iter()
     }
 }
+
+#[cfg(all(test, not(background_tasks_loom)))]
+mod tests {
+    use super::*;
+    use crate::Task;
+
+    #[test]
+    fn places_for_a_rush_are_given_back_with_the_last_task() {
+        let mut currents = Currents::default();
+        let now = Instant::now();
+        let current = || Current::new(Task::new(async {}).label(now));
+        let keys: Vec<_> = (0..1_000).map(|_| currents.insert(current())).collect();
+        for key in keys {
+            assert!(currents.others.is_some());
+            assert!(currents.take(key).is_some());
+            assert!(currents.take(key).is_none());
+        }
+        assert!(currents.others.is_none());
+        let key = currents.insert(current());
+        assert!(currents.take(key).is_some());
+        assert!(currents.is_empty());
+    }
+}

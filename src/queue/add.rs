@@ -27,10 +27,9 @@ impl Queue {
     #[inline]
     pub(super) fn add_here(self: &Arc<Self>, mut task: Task) -> Result<TaskId, AddTaskError> {
         let mut state = lock(&self.state);
-        if let Phase::Merged(target) = &state.phase {
-            let target = Arc::clone(target);
+        if let Phase::Merged(_) = &state.phase {
             drop(state);
-            return target.add_here(task);
+            return self.root().add_here(task);
         }
         match self.count_in(&mut state) {
             Ok(id) => task.set_id(id),
