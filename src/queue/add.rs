@@ -84,9 +84,16 @@ impl Queue {
     #[inline]
     pub(super) fn enqueue(self: &Arc<Self>, state: &mut State, task: Task) -> Option<Ready> {
         state.tasks.push(task);
-        if !matches!(state.phase, Phase::Idle) {
-            return None;
+        if matches!(state.phase, Phase::Idle) {
+            self.ready(state)
+        } else {
+            None
         }
+    }
+
+    /// What is to be started of an idle queue that has a task now.
+    #[inline(never)]
+    fn ready(self: &Arc<Self>, state: &mut State) -> Option<Ready> {
         if self.starts_on_the_worker(state) {
             self.batch_begins(state);
             let start = Start::new(Arc::clone(self), state.is_responded());

@@ -89,6 +89,8 @@ impl Queue {
 
     /// On the fast path: the task of `completed` has, and the next one's turn has come. If nothing is set for that one either, it
     /// begins in the same critical section, as of `now`; that is what the `bool` says.
+    ///
+    /// Nobody is told that all may have ended: either something is left, or the end of the batch is to be told.
     #[inline]
     pub(crate) fn advance_plain(
         &self,
@@ -113,11 +115,6 @@ impl Queue {
         if next.is_none() {
             state.phase = Phase::Idle;
             self.leave_if_empty(state);
-        } else {
-            drop(state);
-        }
-        if completed.is_some() {
-            runner.tell_if_quiet();
         }
         next
     }
@@ -136,7 +133,6 @@ impl Queue {
             state.phase = Phase::Idle;
         }
         self.leave_if_empty(state);
-        runner.tell_if_quiet();
         goes_on
     }
 
