@@ -24,12 +24,12 @@ impl Queue {
         self.add_here(task)
     }
 
-    #[inline]
-    pub(super) fn add_here(self: &Arc<Self>, mut task: Task) -> Result<TaskId, AddTaskError> {
+    #[inline(always)]
+    fn add_here(self: &Arc<Self>, mut task: Task) -> Result<TaskId, AddTaskError> {
         let mut state = lock(&self.state);
         if let Phase::Merged(_) = &state.phase {
             drop(state);
-            return self.root().add_here(task);
+            return self.add_to_root(task);
         }
         match self.count_in(&mut state) {
             Ok(id) => task.set_id(id),
@@ -48,6 +48,12 @@ impl Queue {
             ready.launch();
         }
         Ok(id)
+    }
+
+    /// Adds a task to the queue that this one is part of.
+    #[cold]
+    fn add_to_root(self: &Arc<Self>, task: Task) -> Result<TaskId, AddTaskError> {
+        self.root().add_here(task)
     }
 
     /// Adds a task. One that is refused ends rejected.

@@ -202,6 +202,7 @@ impl Queue {
 }
 
 impl Ready {
+    #[inline(never)]
     fn launch(self) {
         match self {
             Self::Start(start) => start.launch(),
