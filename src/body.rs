@@ -28,10 +28,9 @@ pin_project! {
 impl<B: Body> ResponseBody<B> {
     /// Wraps the body of `response`, and takes the tasks off it that came with it.
     pub(crate) fn watched(
-        response: Response<B>,
-        watch: impl Into<Option<EndWatch>>,
+        mut response: Response<B>,
+        mut watch: Option<EndWatch>,
     ) -> Response<Self> {
-        let (mut response, mut watch) = (response, watch.into());
         if let Some(watch) = &mut watch {
             if let (Some(queue), Some(tasks)) =
                 (watch.queue(), attached::take(response.extensions_mut()))

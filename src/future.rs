@@ -51,8 +51,9 @@ where
         if let Some(watch) = this.watch {
             watch.after_poll();
         }
-        let watch = this.watch.take_if(|_| polled.is_ready());
-        Poll::Ready(match ready!(polled) {
+        let result = ready!(polled);
+        let watch = this.watch.take();
+        Poll::Ready(match result {
             Ok(response) => Ok(ResponseBody::watched(response, watch)),
             Err(error) => {
                 if let Some(mut watch) = watch {

@@ -279,7 +279,9 @@ impl EndWatch {
 impl Drop for EndWatch {
     #[inline]
     fn drop(&mut self) {
-        self.end(self.dropped());
+        if self.queue.is_some() {
+            self.end(self.dropped());
+        }
     }
 }
 

@@ -176,7 +176,7 @@ impl Runner {
         queue.merge(tasks.queue());
         drop(tasks);
         let watch = EndWatch::new(queue, &Method::GET, Version::HTTP_11);
-        ResponseBody::watched(response, watch)
+        ResponseBody::watched(response, Some(watch))
     }
 
     /// Adds a task of no request: it starts at once, beside all others.
@@ -327,11 +327,17 @@ impl Runner {
             .unwrap_or(false)
     }
 
+    #[inline]
     pub(crate) fn remember_runtime(&self) {
         if self.shared.runtime.get().is_none() {
-            if let Ok(current) = Handle::try_current() {
-                let _ = self.shared.runtime.set(current);
-            }
+            self.remember_current_runtime();
+        }
+    }
+
+    #[cold]
+    fn remember_current_runtime(&self) {
+        if let Ok(current) = Handle::try_current() {
+            let _ = self.shared.runtime.set(current);
         }
     }
 
