@@ -125,14 +125,16 @@ impl Currents {
     pub(crate) fn take(&mut self, key: Key) -> Option<Current> {
         self.get_mut(key)?;
         self.len -= 1;
-        if key.place == 0 {
-            return self.first.take();
-        }
-        let others = self.others.as_mut()?;
-        others.free.push(key.place);
-        let current = others.places[key.place - 1].take();
-        if self.len == 0 && others.places.len() > KEPT_PLACES {
-            self.others = None; // after a rush
+        let current = match &mut self.others {
+            Some(others) if key.place > 0 => {
+                others.free.push(key.place);
+                others.places[key.place - 1].take()
+            }
+            _ => self.first.take(),
+        };
+        if self.len == 0 {
+            self.others
+                .take_if(|others| others.places.len() > KEPT_PLACES); // after a rush
         }
         current
     }
@@ -210,13 +212,16 @@ mod tests {
         let mut currents = Currents::default();
         let now = Instant::now();
         let current = || Current::new(Task::new(async {}).label(now));
-        let keys: Vec<_> = (0..1_000).map(|_| currents.insert(current())).collect();
-        for key in keys {
-            assert!(currents.others.is_some());
-            assert!(currents.take(key).is_some());
-            assert!(currents.take(key).is_none());
+        for last in [0, 500, 999] {
+            let mut keys: Vec<_> = (0..1_000).map(|_| currents.insert(current())).collect();
+            keys.swap(last, 999);
+            for key in keys {
+                assert!(currents.others.is_some());
+                assert!(currents.take(key).is_some());
+                assert!(currents.take(key).is_none());
+            }
+            assert!(currents.others.is_none());
         }
-        assert!(currents.others.is_none());
         let key = currents.insert(current());
         assert!(currents.take(key).is_some());
         assert!(currents.is_empty());

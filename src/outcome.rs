@@ -4,15 +4,18 @@
 //! What a server does with a body was read in hyper (`proto/h1/dispatch.rs`, `proto/h2/mod.rs`) and seen on sockets:
 //!
 //! 1. Most bodies are never polled to `None`. hyper drops a body as soon as it knows that nothing is owed any more: when
-//!    `is_end_stream` says so, after the trailers, when `Content-Length` is reached (not over HTTP/2), and unpolled where the
-//!    response has no content. So the drop is an end too, and what has gone by until then says which.
+//!    `is_end_stream` says so, after the trailers, when `Content-Length` is reached, and unpolled where the response has no
+//!    content. Over HTTP/2 it polls on behind the length, but a client may leave there, as it has everything but trailers. So the drop is an end too, and what has gone by until then says which.
 //! 2. A passing last frame is no end: hyper has it, but has not written it. At the drop it has.
 //! 3. An end is taken once: the queue leaves the watch with it.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Buf;
-use http::{HeaderMap, Method, StatusCode, Version, header::CONTENT_LENGTH};
+use http::{
+    HeaderMap, Method, StatusCode, Version,
+    header::{CONTENT_LENGTH, TRAILER},
+};
 use http_body::{Body, Frame};
 
 use crate::{current_queue::Entered, queue::Queue};
@@ -75,8 +78,9 @@ impl ResponseOutcome {
 pub enum ResponseEnd {
     /// The server took the whole body.
     ///
-    /// So it did where the body was dropped with nothing more owed: `is_end_stream` was true, trailers or (before HTTP/2) as many
-    /// bytes as the body's exact size hint (or else the response's `Content-Length`) had gone by, or the response has no content by
+    /// So it did where the body was dropped with nothing more owed: `is_end_stream` was true, trailers or as many bytes as
+    /// the body's exact size hint (or else the response's `Content-Length`) had gone by (unless over HTTP/2 the response announces trailers
+    /// in a [`Trailer` header](https://www.rfc-editor.org/rfc/rfc9110#section-6.6.2)), or the response has no content by
     /// [RFC 9110, section 6.4.1](https://www.rfc-editor.org/rfc/rfc9110#section-6.4.1): an answer to HEAD, a success for
     /// CONNECT, status 1xx, 204 or 304.
     Completed,
@@ -130,7 +134,9 @@ pub(crate) struct EndWatch {
     polling: bool,
     /// By the request's method, the response will have no content.
     no_content: NoContent,
-    /// The response ends when its length is reached. Over HTTP/2 it does not: there the server polls on, for trailers.
+    /// Trailers may follow the last byte of a response whose length is known: they may over HTTP/2.
+    takes_trailers: bool,
+    /// It has nothing more to give when its length is reached.
     ends_at_length: bool,
     status: Option<StatusCode>,
     body_bytes: u64,
@@ -167,7 +173,8 @@ impl EndWatch {
             queue: Some(queue),
             polling: false,
             no_content,
-            ends_at_length: version < Version::HTTP_2,
+            takes_trailers: version >= Version::HTTP_2,
+            ends_at_length: true,
             status: None,
             body_bytes: 0,
             owed: Owed::Unknown,
@@ -202,6 +209,7 @@ impl EndWatch {
     #[inline]
     pub(crate) fn response<B: Body>(&mut self, status: StatusCode, headers: &HeaderMap, body: &B) {
         self.status = Some(status);
+        self.ends_at_length = !self.takes_trailers || !headers.contains_key(TRAILER);
         self.owed = if self.no_content.holds(status) || body.is_end_stream() {
             Owed::Nothing
         } else {

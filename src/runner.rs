@@ -27,7 +27,7 @@ use crate::{
     report::{self, Report},
     start::Start,
     stats::{Counters, CountersHere},
-    sync::{AtomicUsize, Mutex, OnceLock, Ordering, fence_in_models, lock},
+    sync::{AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering, fence_in_models, lock},
 };
 
 /// Runs tasks off the connections, and counts what becomes of each. Clones are the same runner.
@@ -78,9 +78,7 @@ struct Shared {
     crew: Arc<Crew<Batch>>,
     /// Cancelled when a shutdown begins.
     closing: CancellationToken,
-    /// Held by the shutdown that aborts what is left.
-    aborting: tokio::sync::Mutex<()>,
-    /// What shutdowns have aborted.
+    /// What shutdowns have aborted. It may be locked by whoever locks queues then, not the other way round.
     unfinished: Mutex<Vec<TaskInfo>>,
     /// Told whenever there is nothing left to wait for, while someone waits.
     quiet: Notify,
@@ -125,7 +123,6 @@ impl Runner {
                 lanes: Arc::default(),
                 crew: Arc::default(),
                 closing: CancellationToken::new(),
-                aborting: tokio::sync::Mutex::default(),
                 unfinished: Mutex::default(),
                 quiet: Notify::new(),
                 waiting_for_quiet: AtomicUsize::new(0),
@@ -152,7 +149,7 @@ impl Runner {
     ///
     /// The time the response took counts from this call. The request is not known here: an answer to HEAD whose body says that it has
     /// content counts as [`Aborted`](crate::ResponseEnd::Aborted), and over HTTP/2 one whose length is reached as
-    /// [`Completed`](crate::ResponseEnd::Completed), though its trailers may be missing. A queue that a layer has made is left alone: its
+    /// [`Completed`](crate::ResponseEnd::Completed), though it may have announced trailers that are missing. A queue that a layer has made is left alone: its
     /// tasks wait for that request's response.
     ///
     /// ```
@@ -508,18 +505,14 @@ impl Runner {
         self.until(Counters::is_balanced).await;
     }
 
-    pub(crate) fn aborting(&self) -> &tokio::sync::Mutex<()> {
-        &self.shared.aborting
-    }
-
-    /// Keeps the rows of what was aborted.
-    pub(crate) fn note_unfinished(&self, rows: impl IntoIterator<Item = TaskInfo>) {
-        lock(&self.shared.unfinished).extend(rows);
+    /// The rows of what was aborted, to add to.
+    pub(crate) fn lock_unfinished(&self) -> MutexGuard<'_, Vec<TaskInfo>> {
+        lock(&self.shared.unfinished)
     }
 
     /// What any shutdown has aborted.
     pub(crate) fn unfinished(&self) -> Vec<TaskInfo> {
-        in_order(lock(&self.shared.unfinished).clone())
+        in_order(self.lock_unfinished().clone())
     }
 
     pub(crate) fn batch_begun(&self) {

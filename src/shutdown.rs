@@ -137,10 +137,7 @@ impl Runner {
         }
         #[cfg(feature = "jobs")]
         self.spill_jobs().await;
-        // One call at a time, so that one that finds nothing left finds the names of what another has taken.
-        let aborting = self.aborting().lock().await;
         let unfinished = self.abort_all();
-        drop(aborting);
         self.lanes().close();
         ShutdownReport {
             unfinished,
@@ -156,19 +153,19 @@ impl Runner {
         self.unfinished()
     }
 
-    /// Aborts what is left, except for what `spare` takes out of it.
+    /// Aborts what is left, except for what `spare` takes out of it, under a lock.
     pub(crate) fn abort_but(&self, mut spare: impl FnMut(&Arc<Queue>, &mut Left)) {
+        // Taken out and named with the lock held, and reported afterwards: another call of this finds either the tasks or their names.
+        let mut unfinished = self.lock_unfinished();
         let (queues, now) = (self.registry().queues(), Instant::now());
         let mut left: Vec<_> = queues.iter().map(|queue| queue.take_all()).collect();
         for (queue, left) in queues.iter().zip(&mut left) {
             spare(queue, left);
         }
-        // Named before they are reported: who waits for the reports, as another call of this does, finds the names.
-        let rows = queues
-            .iter()
-            .zip(&left)
-            .flat_map(|(queue, left)| queue.rows(left, now));
-        self.note_unfinished(rows.collect::<Vec<_>>());
+        for (queue, left) in queues.iter().zip(&left) {
+            unfinished.extend(queue.rows(left, now));
+        }
+        drop(unfinished);
         for (queue, left) in queues.iter().zip(left) {
             queue.abort(left);
         }

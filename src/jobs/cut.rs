@@ -33,6 +33,7 @@ impl Cut {
         now: Instant,
     ) -> Option<Self> {
         let stored = Arc::unwrap_or_clone(current.label.kept.take()?);
+        queue.count_batch(); // until it is reported
         Some(Self {
             runner: runner.clone(),
             queue: Arc::clone(queue),
@@ -78,7 +79,7 @@ impl Cut {
         match self.end {
             TaskEnd::Spilled => spilled.jobs.push(self.row.clone()),
             TaskEnd::Aborted => {
-                self.runner.note_unfinished([self.row.clone()]);
+                self.runner.lock_unfinished().push(self.row.clone());
                 let error = self.error.take();
                 spilled
                     .error
@@ -101,5 +102,6 @@ impl Drop for Cut {
         if let Some(current) = self.current.take() {
             self.queue.report(current, &self.end, TaskSpan::default());
         }
+        runner.batch_ended();
     }
 }

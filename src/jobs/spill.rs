@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::{cut::Cut, store::push};
 use crate::{
     JobStore, Runner, ShutdownReport, TaskEnd, TaskInfo,
+    contain::contain_drop,
     runner::in_order,
     shutdown::elapse,
     sync::{Mutex, OnceLock, lock},
@@ -108,11 +109,16 @@ impl Runner {
 
     /// Cuts off what is left. Of the jobs, those come back that are to be spilled.
     fn cut_jobs(&self) -> VecDeque<Cut> {
-        let (mut cuts, now) = (Vec::new(), Instant::now());
+        let (mut cuts, mut tasks, now) = (Vec::new(), Vec::new(), Instant::now());
         self.abort_but(|queue, left| {
-            let jobs = queue.jobs_of(left).into_iter();
-            cuts.extend(jobs.filter_map(|job| Cut::new(self, queue, job, now)));
+            for (job, task) in queue.jobs_of(left) {
+                tasks.extend(task);
+                cuts.extend(Cut::new(self, queue, job, now));
+            }
         });
+        for task in tasks {
+            let _ = contain_drop(task);
+        }
         cuts.iter_mut().for_each(Cut::stop);
         cuts.iter_mut().for_each(Cut::judge);
         cuts.retain(|cut| matches!(cut.end, TaskEnd::Aborted));

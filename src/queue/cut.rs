@@ -5,6 +5,8 @@ use std::mem;
 use tokio::time::Instant;
 
 use super::{Left, Queue};
+#[cfg(feature = "jobs")]
+use crate::Task;
 use crate::{
     TaskEnd, TaskId, TaskInfo,
     contain::{contain, contain_drop},
@@ -27,21 +29,22 @@ impl Queue {
         left
     }
 
-    /// Takes the jobs that a store may have out of what was taken out.
+    /// Takes the jobs that a store may have out of what was taken out. What one captured that waits is for the caller to drop, when it
+    /// holds no lock.
     #[cfg(feature = "jobs")]
-    pub(crate) fn jobs_of(&self, left: &mut Left) -> Vec<Current> {
+    pub(crate) fn jobs_of(&self, left: &mut Left) -> Vec<(Current, Option<Task>)> {
         let is_job = |current: &Current| current.label.kept.is_some();
         let currents = left.currents.take_all().into_iter();
-        let (mut jobs, others): (Vec<_>, Vec<_>) = currents.partition(is_job);
+        let (jobs, others): (Vec<_>, Vec<_>) = currents.partition(is_job);
         for current in others {
             left.currents.insert(current);
         }
+        let mut jobs: Vec<_> = jobs.into_iter().map(|job| (job, None)).collect();
         for _ in 0..left.tasks.len() {
             let Some(task) = left.tasks.pop() else { break };
             let current = Current::new(task.label(self.arrived));
             if is_job(&current) {
-                let _ = contain_drop(task);
-                jobs.push(current);
+                jobs.push((current, Some(task)));
             } else {
                 left.tasks.push(task);
             }

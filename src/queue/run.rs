@@ -25,7 +25,7 @@ impl Queue {
     }
 
     /// Under the lock: whoever finds the phase changed finds the batch counted.
-    pub(super) fn count_batch(&self) {
+    pub(crate) fn count_batch(&self) {
         if let Some(runner) = &self.runner {
             runner.batch_begun();
         }

@@ -129,17 +129,21 @@ async fn an_unpolled_body_that_has_something_aborts() {
 }
 
 #[tokio::test]
-async fn over_http2_the_length_reached_is_no_end() {
-    for (version, end) in [
-        (Version::HTTP_11, ResponseEnd::Completed),
-        (Version::HTTP_2, ResponseEnd::Aborted),
-        (Version::HTTP_3, ResponseEnd::Aborted),
+async fn over_http2_the_length_reached_is_no_end_where_trailers_are_announced() {
+    for (version, trailer, end) in [
+        (Version::HTTP_11, Some("digest"), ResponseEnd::Completed),
+        (Version::HTTP_2, None, ResponseEnd::Completed),
+        (Version::HTTP_2, Some("digest"), ResponseEnd::Aborted),
+        (Version::HTTP_3, Some("digest"), ResponseEnd::Aborted),
     ] {
         let mut request = get("/");
         *request.version_mut() = version;
         let mut body = ScriptedBody::new([DATA, Step::Trailers]);
         body.size_hint = SizeHint::with_exact(5);
-        let outcome = outcome_of(request, ok(), body, 1).await;
+        let head = trailer
+            .into_iter()
+            .fold(ok(), |head, name| head.header("trailer", name));
+        let outcome = outcome_of(request, head, body, 1).await;
         assert_eq!((outcome.end, outcome.body_bytes), (end, 5));
     }
 }

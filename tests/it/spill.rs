@@ -225,6 +225,19 @@ async fn a_shutdown_that_is_dropped_while_it_spills_loses_no_job() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_waits_for_all_waits_for_jobs_on_their_way_to_the_store() {
+    let (log, store) = (Log::default(), Store::new(Mood::Slow(3 * SECOND)));
+    let runner = builder(&log, &store).build();
+    stuck_and_waiting(&runner).await;
+    drop_while_it_spills(&runner, &store).await;
+    let begun = Instant::now();
+    runner.idle().await;
+    assert_eq!(begun.elapsed(), 3 * SECOND);
+    assert_eq!(runner.stats().spilled, 3);
+    assert_adds_up(&runner);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_spill_whose_shutdown_was_dropped_ends_with_its_time_and_names_what_was_not_taken() {
     let (log, store) = (Log::default(), Store::new(Mood::NeverAnswers));
     let runner = builder(&log, &store).spill_timeout(4 * SECOND).build();
