@@ -5,7 +5,8 @@
 //!
 //! 1. Most bodies are never polled to `None`. hyper drops a body as soon as it knows that nothing is owed any more: when
 //!    `is_end_stream` says so, after the trailers, when `Content-Length` is reached, and unpolled where the response has no
-//!    content. Over HTTP/2 it polls on behind the length, but a client may leave there, as it has everything but trailers. So the drop is an end too, and what has gone by until then says which.
+//!    content. Over HTTP/2 it polls on behind the length, but a client may leave there, as it has everything but trailers. So
+//!    the drop is an end too, and what has gone by until then says which.
 //! 2. A passing last frame is no end: hyper has it, but has not written it. At the drop it has.
 //! 3. An end is taken once: the queue leaves the watch with it.
 
