@@ -2,7 +2,7 @@
 //!
 //! Waking a thread of the blocking pool takes longer than most blocking tasks. So a thread that is there takes what waits, one piece
 //! after another, and looks out for more for a moment; and while one is on its way already, nobody sends for another. Under load,
-//! when threads are slow to come, one wake-up serves many requests: a server does a third to two thirds more requests than one that
+//! when threads are slow to come, one wake-up serves many requests: a server does a fifth to two thirds more requests than one that
 //! calls `spawn_blocking` for each.
 //!
 //! 1. While work waits, a thread is coming: it is on its way, or looks out, or somebody is to ask for one again. So a thread may leave
