@@ -208,7 +208,8 @@ impl RunnerBuilder {
     /// It may add tasks; but one that is refused or aborted at once is reported from within the call that added it. An observer
     /// that tries again must not do so for [`Rejected`](crate::TaskEnd::Rejected) or [`Aborted`](crate::TaskEnd::Aborted).
     ///
-    /// One that holds a [`Runner`] of its own keeps that for ever, as the runner keeps its observer: hold a [`Weak`](std::sync::Weak).
+    /// One that holds a [`Runner`] of its own keeps that for ever, as the runner keeps its observer: hold a [`Weak`](std::sync::Weak)
+    /// of an `Arc<Runner>` instead.
     pub fn on_task_end(
         mut self,
         observer: impl Fn(&TaskReport<'_>) + Send + Sync + 'static,

@@ -90,7 +90,7 @@ impl<T> Crew<T> {
         let mut state = lock(&self.state);
         state.coming -= 1;
         state.has_a_thread();
-        let work = state.take();
+        let work = pop(&mut state.waiting);
         let send = if now.duration_since(sent) < VERY_SLOW {
             usize::from(state.sends(|| now))
         } else {
@@ -186,7 +186,7 @@ impl<T> Crew<T> {
     fn pass_by(&self, now: Instant) -> Found<T> {
         let mut state = lock(&self.state);
         state.has_a_thread();
-        let work = state.take();
+        let work = pop(&mut state.waiting);
         let send = usize::from(state.sends(|| now));
         Found { work, send }
     }
@@ -200,7 +200,7 @@ impl<T> Crew<T> {
             let mut state = lock(&self.state);
             if leaves || !state.waiting.is_empty() {
                 state.coming -= 1;
-                let work = state.take();
+                let work = pop(&mut state.waiting);
                 let send = usize::from(state.sends(Instant::now));
                 drop(state);
                 self.note(work.is_some() && !wanted);
@@ -235,10 +235,6 @@ impl<T> Crew<T> {
 }
 
 impl<T> State<T> {
-    fn take(&mut self) -> Option<T> {
-        pop(&mut self.waiting)
-    }
-
     /// Whether a thread is to be sent for. It counts as coming from now on.
     fn sends(&mut self, now: impl FnOnce() -> Instant) -> bool {
         if self.coming >= self.waiting.len() {

@@ -135,9 +135,7 @@ pub(crate) struct EndWatch {
     polling: bool,
     /// By the request's method, the response will have no content.
     no_content: NoContent,
-    /// Trailers may follow the last byte of a response whose length is known: they may over HTTP/2.
-    takes_trailers: bool,
-    /// It has nothing more to give when its length is reached.
+    /// It has nothing more to give when its length is reached: over HTTP/2, trailers may follow that are announced.
     ends_at_length: bool,
     status: Option<StatusCode>,
     body_bytes: u64,
@@ -174,8 +172,7 @@ impl EndWatch {
             queue: Some(queue),
             polling: false,
             no_content,
-            takes_trailers: version >= Version::HTTP_2,
-            ends_at_length: true,
+            ends_at_length: version < Version::HTTP_2,
             status: None,
             body_bytes: 0,
             owed: Owed::Unknown,
@@ -210,7 +207,7 @@ impl EndWatch {
     #[inline]
     pub(crate) fn response<B: Body>(&mut self, status: StatusCode, headers: &HeaderMap, body: &B) {
         self.status = Some(status);
-        self.ends_at_length = !self.takes_trailers || !headers.contains_key(TRAILER);
+        self.ends_at_length = self.ends_at_length || !headers.contains_key(TRAILER);
         self.owed = if self.no_content.holds(status) || body.is_end_stream() {
             Owed::Nothing
         } else {

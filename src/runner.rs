@@ -149,8 +149,8 @@ impl Runner {
     ///
     /// The time the response took counts from this call. The request is not known here: an answer to HEAD whose body says that it has
     /// content counts as [`Aborted`](crate::ResponseEnd::Aborted), and over HTTP/2 one whose length is reached as
-    /// [`Completed`](crate::ResponseEnd::Completed), though it may have announced trailers that are missing. A queue that a layer has made
-    /// is left alone: its tasks wait for that request's response.
+    /// [`Completed`](crate::ResponseEnd::Completed), though it may have announced trailers that are missing. A queue that has its
+    /// runner already, from a layer or an earlier call, is left alone: its tasks wait for that response.
     ///
     /// ```
     /// use http::Response;

@@ -153,7 +153,7 @@ impl Runner {
         self.unfinished()
     }
 
-    /// Aborts what is left, except for what `spare` takes out of it, under a lock.
+    /// Aborts what is left, except for what `spare` takes out of it. That is called with a lock held, and calls nobody else's code.
     pub(crate) fn abort_but(&self, mut spare: impl FnMut(&Arc<Queue>, &mut Left)) {
         // Taken out and named with the lock held, and reported afterwards: another call of this finds either the tasks or their names.
         let mut unfinished = self.lock_unfinished();

@@ -1,5 +1,5 @@
-//! The door to locks and atomics, but for those that only give out numbers, so that loom can take their place: `RUSTFLAGS="--cfg background_tasks_loom" cargo test
-//! --lib models`.
+//! The door to locks and atomics, but for those that only give out numbers, so that loom can take their place:
+//! `RUSTFLAGS="--cfg background_tasks_loom" cargo test --lib models`.
 
 pub(crate) use std::sync::OnceLock;
 

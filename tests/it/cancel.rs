@@ -14,7 +14,7 @@ use tokio::task::yield_now;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_background_tasks::{BackgroundTasks, OnFailure, Order, Runner, Task, TaskId, TaskState};
 
-use crate::support::{Log, full, read_all, soon};
+use crate::support::{Log, block_on, full, read_all, soon};
 
 /// The numbers of a queue's tasks, in order.
 fn ids(runner: &Runner) -> Vec<TaskId> {
@@ -49,7 +49,13 @@ async fn a_waiting_task_is_cancelled_and_its_siblings_run_in_order() {
 }
 
 #[tokio::test]
-async fn who_waits_for_all_waits_until_the_end_of_a_cancelled_task_is_reported() {
+async fn who_waits_for_all_waits_until_the_end_of_a_cancelled_or_aborted_task_is_reported() {
+    for by_shutdown in [false, true] {
+        waits_until_the_end_is_reported(by_shutdown).await;
+    }
+}
+
+async fn waits_until_the_end_is_reported(by_shutdown: bool) {
     let (reporting, is_reporting) = mpsc::channel();
     let (release, gate) = mpsc::channel::<()>();
     let gate = Mutex::new(gate);
@@ -75,7 +81,10 @@ async fn who_waits_for_all_waits_until_the_end_of_a_cancelled_task_is_reported()
     })
     .await;
     let canceller = runner.clone();
-    let cancelled = thread::spawn(move || canceller.cancel(id));
+    let cancelled = thread::spawn(move || match by_shutdown {
+        true => !block_on(canceller.shutdown(Duration::ZERO)).is_clean(),
+        false => canceller.cancel(id),
+    });
     is_reporting.recv().unwrap();
     soon(async {
         while Arc::strong_count(&held) > 1 {
