@@ -28,7 +28,6 @@ use tower_background_tasks::{
 };
 
 /// Runs a future on this thread, outside of any runtime.
-#[cfg(feature = "jobs")]
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     struct Unpark(std::thread::Thread);
 
