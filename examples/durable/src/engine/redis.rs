@@ -1,4 +1,5 @@
-//! Redis. What it has accepted survives its own crash only with `appendonly yes`.
+//! Redis. What it has accepted survives its own crash only with `appendonly yes` and `appendfsync always`: with `everysec` it
+//! answers before it writes while an fsync is under way.
 
 use std::{
     io,
