@@ -1,8 +1,9 @@
 //! The least that a layer with this design could do, without any of its promises: it puts a list of boxed futures into the
 //! request, looks at the clock, wraps the response body, and spawns what is in the list when the body is dropped. What it costs is
-//! the floor under ours.
+//! the floor under ours. [`Least::with_current`] also makes the list the thread's current one while the service runs.
 
 use std::{
+    cell::Cell,
     hint::black_box,
     pin::Pin,
     sync::{Arc, Mutex},
@@ -27,16 +28,32 @@ impl List {
     }
 }
 
+thread_local! {
+    static CURRENT: Cell<Option<List>> = const { Cell::new(None) };
+}
+
+/// Calls `f`, with `list` as the thread's current one if it is to be that.
+fn in_scope<R>(has_current: bool, list: &mut Option<List>, f: impl FnOnce() -> R) -> R {
+    if !has_current {
+        return f();
+    }
+    let outer = CURRENT.replace(list.take());
+    let result = f();
+    *list = CURRENT.replace(outer);
+    result
+}
+
 /// The end of a response.
 struct End {
-    list: List,
+    list: Option<List>,
     begun: Instant,
 }
 
 impl Drop for End {
     fn drop(&mut self) {
         black_box(self.begun);
-        let tasks = std::mem::take(&mut *self.list.0.lock().unwrap());
+        let Some(list) = &self.list else { return };
+        let tasks = std::mem::take(&mut *list.0.lock().unwrap());
         if !tasks.is_empty() {
             tokio::spawn(async move {
                 for task in tasks {
@@ -48,13 +65,33 @@ impl Drop for End {
 }
 
 #[derive(Clone)]
-pub(crate) struct Least<S>(pub(crate) S);
+pub(crate) struct Least<S> {
+    inner: S,
+    has_current: bool,
+}
+
+impl<S> Least<S> {
+    pub(crate) fn new(inner: S) -> Self {
+        Self {
+            inner,
+            has_current: false,
+        }
+    }
+
+    pub(crate) fn with_current(inner: S) -> Self {
+        Self {
+            inner,
+            has_current: true,
+        }
+    }
+}
 
 pin_project! {
     pub(crate) struct LeastFuture<F> {
         #[pin]
         inner: F,
         end: Option<End>,
+        has_current: bool,
     }
 }
 
@@ -75,18 +112,21 @@ where
     type Future = LeastFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(cx)
+        self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let list = List::default();
         request.extensions_mut().insert(list.clone());
+        let mut end = End {
+            list: Some(list),
+            begun: Instant::now(),
+        };
+        let inner = in_scope(self.has_current, &mut end.list, || self.inner.call(request));
         LeastFuture {
-            end: Some(End {
-                list,
-                begun: Instant::now(),
-            }),
-            inner: self.0.call(request),
+            inner,
+            end: Some(end),
+            has_current: self.has_current,
         }
     }
 }
@@ -99,7 +139,9 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = ready!(this.inner.poll(cx))?;
+        let mut nothing = None;
+        let list = this.end.as_mut().map_or(&mut nothing, |end| &mut end.list);
+        let response = ready!(in_scope(*this.has_current, list, || this.inner.poll(cx)))?;
         let end = this.end.take();
         Poll::Ready(Ok(response.map(|inner| LeastBody { inner, end })))
     }

@@ -162,7 +162,12 @@ pub(crate) fn least(tasks: usize) -> BoxSide {
         0 => router(),
         _ => Router::new().route("/", get(handler)),
     };
-    side(Least(router))
+    side(Least::new(router))
+}
+
+/// See `least`.
+pub(crate) fn least_with_current() -> BoxSide {
+    side(Least::with_current(router()))
 }
 
 pub(crate) fn spawned(tasks: usize) -> BoxSide {

@@ -59,7 +59,7 @@ fn app(mode: &str) -> Result<Router, BoxError> {
             };
             Router::new()
                 .route("/", get(handler))
-                .layer(layer_fn(Least))
+                .layer(layer_fn(Least::new))
         }
         "blocking" => {
             let handler = async |tasks: BackgroundTasks| {
