@@ -1,6 +1,6 @@
 //! The least that a layer with this design could do, without any of its promises: it puts a list of boxed futures into the
 //! request, looks at the clock, wraps the response body, and spawns what is in the list when the body is dropped. What it costs is
-//! the floor under ours. [`Least::with_current`] also makes the list the thread's current one while the service runs.
+//! the floor under ours.
 
 use std::{
     cell::Cell,
@@ -66,24 +66,9 @@ impl Drop for End {
 
 #[derive(Clone)]
 pub(crate) struct Least<S> {
-    inner: S,
-    has_current: bool,
-}
-
-impl<S> Least<S> {
-    pub(crate) fn new(inner: S) -> Self {
-        Self {
-            inner,
-            has_current: false,
-        }
-    }
-
-    pub(crate) fn with_current(inner: S) -> Self {
-        Self {
-            inner,
-            has_current: true,
-        }
-    }
+    pub(crate) inner: S,
+    /// Makes the list the thread's current one while the service runs.
+    pub(crate) has_current: bool,
 }
 
 pin_project! {

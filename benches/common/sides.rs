@@ -162,12 +162,18 @@ pub(crate) fn least(tasks: usize) -> BoxSide {
         0 => router(),
         _ => Router::new().route("/", get(handler)),
     };
-    side(Least::new(router))
+    side(Least {
+        inner: router,
+        has_current: false,
+    })
 }
 
 /// See `least`.
 pub(crate) fn least_with_current() -> BoxSide {
-    side(Least::with_current(router()))
+    side(Least {
+        inner: router(),
+        has_current: true,
+    })
 }
 
 pub(crate) fn spawned(tasks: usize) -> BoxSide {

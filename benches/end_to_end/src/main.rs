@@ -59,7 +59,10 @@ fn app(mode: &str) -> Result<Router, BoxError> {
             };
             Router::new()
                 .route("/", get(handler))
-                .layer(layer_fn(Least::new))
+                .layer(layer_fn(|inner| Least {
+                    inner,
+                    has_current: false,
+                }))
         }
         "blocking" => {
             let handler = async |tasks: BackgroundTasks| {
