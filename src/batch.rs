@@ -301,7 +301,7 @@ impl Batch {
             .map(Execution::take_span)
             .unwrap_or_default();
         // Nothing of it is alive when the next task begins.
-        let end = span.in_scope(|| clear(&mut self.current, end));
+        let end = clear(&mut self.current, &span, end);
         let Advance { ended, next } = if self.alone {
             let ended = self.queue.ended(key, end.is_failure());
             Advance { ended, next: None }

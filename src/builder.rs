@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use tokio::runtime::Handle;
 
-use crate::{ResponseOutcome, Runner, TaskReport};
+use crate::{ResponseOutcome, Runner, TaskReport, contain::contain_drop};
 
 /// Sets up a [`Runner`]. Without any setting it is [`Runner::new`]: no limits.
 ///
@@ -101,6 +101,14 @@ impl Settings {
         #[cfg(feature = "tracing")]
         let is_plain = is_plain && self.slow_poll.is_none();
         is_plain
+    }
+
+    /// Drops what is the user's code. Whoever drops the last of a runner may be a connection.
+    pub(crate) fn let_go(&mut self) {
+        let _ = contain_drop(self.run_if.take());
+        let _ = contain_drop(self.on_task_end.take());
+        #[cfg(feature = "jobs")]
+        self.jobs.let_go();
     }
 }
 

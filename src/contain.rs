@@ -2,8 +2,12 @@
 
 use std::{
     any::Any,
+    future::poll_fn,
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::Arc,
+    task::{Context, Wake, Waker},
 };
 
 /// Calls user code; a panic becomes its message.
@@ -17,6 +21,46 @@ pub(crate) fn contain<T>(f: impl FnOnce() -> T) -> Result<T, String> {
 /// Drops a value whose destructor is user code.
 pub(crate) fn contain_drop<T>(value: T) -> Result<(), String> {
     contain(|| drop(value))
+}
+
+/// Awaits `future` with a waker whose panics are contained: whoever wakes it wakes others too, who would otherwise be left out.
+pub(crate) async fn woken_contained<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let mut kept: Option<Arc<ContainedWaker>> = None;
+    poll_fn(|cx| {
+        let waker = match &kept {
+            Some(waker) if waker.wakes_as(cx.waker()) => waker,
+            _ => kept.insert(Arc::new(ContainedWaker(Some(cx.waker().clone())))),
+        };
+        let waker = Waker::from(Arc::clone(waker));
+        future.as_mut().poll(&mut Context::from_waker(&waker))
+    })
+    .await
+}
+
+/// `Some` until it is dropped.
+struct ContainedWaker(Option<Waker>);
+
+impl ContainedWaker {
+    fn wakes_as(&self, other: &Waker) -> bool {
+        self.0.as_ref().is_some_and(|waker| waker.will_wake(other))
+    }
+}
+
+impl Wake for ContainedWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let _ = contain(|| self.0.as_ref().map(Waker::wake_by_ref));
+    }
+}
+
+impl Drop for ContainedWaker {
+    fn drop(&mut self) {
+        let _ = contain_drop(self.0.take());
+    }
 }
 
 fn message(payload: Box<dyn Any + Send>) -> String {

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use crate::{ResponseOutcome, queue::Queue};
+use crate::{ResponseOutcome, contain::woken_contained, queue::Queue};
 
 /// What a running task may ask: how its response went, whether the runner shuts down, what it is called.
 ///
@@ -97,7 +97,7 @@ impl TaskContext {
     /// ```
     pub async fn shutting_down(&self) {
         match self.queue.runner() {
-            Some(runner) => runner.closing().cancelled().await,
+            Some(runner) => woken_contained(runner.closing().cancelled()).await,
             None => std::future::pending().await,
         }
     }

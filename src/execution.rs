@@ -273,16 +273,22 @@ pub(crate) fn context_of(queue: &Arc<Queue>, key: Key) -> TaskContext {
     TaskContext::new(Arc::clone(queue), name)
 }
 
-/// Drops a task and gives back its place. A destructor that panics has the last word.
+/// Drops a task in its span, and then gives back its place, with which another's may begin or end. A destructor that panics has the last
+/// word.
 #[inline]
-pub(crate) fn clear(execution: &mut Option<Execution>, end: TaskEnd) -> TaskEnd {
-    match contain(|| *execution = None) {
+pub(crate) fn clear(execution: &mut Option<Execution>, span: &TaskSpan, end: TaskEnd) -> TaskEnd {
+    let permit = execution
+        .as_mut()
+        .and_then(|execution| execution.permit.take());
+    let end = span.in_scope(|| match contain(|| *execution = None) {
         Ok(()) => end,
         Err(message) => {
             discard(end);
             TaskEnd::Panicked(message)
         }
-    }
+    });
+    drop(permit);
+    end
 }
 
 /// The task's own timeout, or the runner's.
@@ -368,7 +374,7 @@ async fn on_its_own(
                 Poll::Pending => TaskEnd::Aborted,
             };
             let span = execution.take_span();
-            let end = span.in_scope(|| clear(&mut Some(execution), end));
+            let end = clear(&mut Some(execution), &span, end);
             own.returned(&queue, key);
             end
         })

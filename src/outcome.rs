@@ -227,7 +227,7 @@ impl EndWatch {
     #[inline]
     pub(crate) fn frame<B: Body>(&mut self, frame: &Frame<B::Data>, body: &B) {
         if let Some(data) = frame.data_ref() {
-            self.body_bytes += data.remaining() as u64;
+            self.body_bytes = self.body_bytes.saturating_add(data.remaining() as u64);
         }
         if frame.is_trailers() || body.is_end_stream() {
             self.owed = Owed::Nothing;

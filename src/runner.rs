@@ -16,7 +16,7 @@ use crate::{
     admission::Admission,
     batch::Batch,
     builder::Settings,
-    contain::contain,
+    contain::{contain, woken_contained},
     crew::Crew,
     lanes::Lanes,
     metrics,
@@ -275,7 +275,7 @@ impl Runner {
             if wanted(&self.shared.counters) {
                 return;
             }
-            quiet.await;
+            woken_contained(quiet).await;
         }
     }
 
@@ -287,7 +287,7 @@ impl Runner {
             return;
         }
         if shared.counters.is_quiet() || shared.counters.is_balanced() {
-            let _ = contain(|| shared.quiet.notify_waiters()); // wakers may be anybody's code
+            shared.quiet.notify_waiters();
         }
     }
 
@@ -525,10 +525,10 @@ impl Runner {
     }
 }
 
-/// The lanes that wait for batches would wait for ever.
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.lanes.close();
+        self.lanes.close(); // those that wait for batches would wait for ever
+        self.settings.let_go();
     }
 }
 

@@ -270,7 +270,7 @@ impl ByHand<'_> {
             return end;
         };
         let (key, span) = (execution.key(), execution.take_span());
-        let end = span.in_scope(|| clear(&mut self.0, end));
+        let end = clear(&mut self.0, &span, end);
         if let Some(current) = self.1.ended(key, end.is_failure()) {
             self.1.report(current, &end, span);
         }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     JobStore, Jobs, RunnerBuilder,
-    contain::contain,
+    contain::{contain, contain_drop},
     sync::{Mutex, lock},
 };
 
@@ -47,6 +47,14 @@ impl Default for JobSettings {
 }
 
 impl JobSettings {
+    /// Drops what is the user's code.
+    pub(crate) fn let_go(&mut self) {
+        let _ = contain_drop(self.jobs.take());
+        let _ = contain_drop(self.store.take());
+        let _ = contain_drop(self.spill_store.take());
+        let _ = contain_drop(self.inject.take());
+    }
+
     /// Whether a job may ever come to a store.
     pub(crate) fn stores(&self) -> bool {
         self.store.is_some() || self.spill_store.is_some()

@@ -70,6 +70,8 @@ struct State {
     ended: Option<(Verdict, Instant)>,
     /// A task failed, and `OnFailure::Stop` is set: those that have not begun are skipped.
     stopped: bool,
+    /// How many tasks that no runner knows were taken out, to be run by hand.
+    taken: u64,
 }
 
 enum Phase {

@@ -90,6 +90,7 @@ impl Queue {
                 place: None,
                 ended: None,
                 stopped: false,
+                taken: 0,
             }),
             #[cfg(feature = "jobs")]
             job_side: None,

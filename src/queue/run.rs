@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{Advance, Phase, Queue, State, Turn};
 use crate::{
-    TaskEnd,
+    TaskEnd, TaskId,
     batch::Batch,
     current::{Current, Key},
     metrics,
@@ -218,11 +218,20 @@ impl Queue {
 
     /// Takes a task out of a queue whose response has not ended, for whoever runs it by hand. Afterwards only a batch may.
     pub(crate) fn take(&self) -> Option<Turn> {
-        let mut state = lock(&self.state);
-        match state.phase {
-            Phase::Open => state.next_turn(self.arrived),
-            Phase::Running | Phase::Idle | Phase::Merged(_) => None,
+        let state = &mut *lock(&self.state);
+        if !matches!(state.phase, Phase::Open) {
+            return None;
         }
+        let mut task = state.tasks.pop()?;
+        if self.runner.is_none() {
+            // All have the number 0. With one of its own, the key of a task that was aborted is never that of the next.
+            state.taken += 1;
+            task.set_id(TaskId::new(state.taken));
+        }
+        let key = state
+            .currents
+            .insert(Current::new(task.label(self.arrived)));
+        Some(Turn { task, key })
     }
 
     /// Tells the runner how a task ended, which the caller has taken out of the queue. Its spans (`span` is the caller's handle) are
@@ -258,5 +267,33 @@ impl Queue {
         };
         drop(state);
         drop(handle);
+    }
+}
+
+#[cfg(all(test, not(background_tasks_loom)))]
+mod tests {
+    use std::panic::Location;
+
+    use super::*;
+    use crate::Task;
+
+    #[test]
+    fn the_key_of_a_task_run_by_hand_and_aborted_is_not_that_of_the_next() {
+        let queue = Queue::stand_alone();
+        for _ in 0..2 {
+            queue.add_or_reject(Task::blocking(|| ()), Location::caller());
+        }
+        let now = Instant::now();
+        let [first, second] = [(); 2].map(|()| {
+            let key = queue.take().map(|turn| turn.key);
+            let key = key.expect("a task waits");
+            assert!(queue.begin(key, now));
+            assert!(queue.ended(key, false).is_some());
+            key
+        });
+        queue.add_or_reject(Task::blocking(|| ()), Location::caller());
+        let third = queue.take().map(|turn| turn.key).expect("a task waits");
+        assert!(!queue.begin(first, now) && !queue.begin(second, now));
+        assert!(queue.begin(third, now));
     }
 }

@@ -8,10 +8,11 @@ use std::{
     task::{Context, Waker},
 };
 
-use futures_util::FutureExt;
+use bytes::Buf;
+use futures_util::{FutureExt, stream};
 use http::{Method, Request, Response, StatusCode, Version};
-use http_body::SizeHint;
-use http_body_util::{BodyExt, Empty, Full};
+use http_body::{Frame, SizeHint};
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_background_tasks::{BackgroundTasks, BoxError, ResponseEnd, ResponseOutcome, Runner};
 
@@ -81,6 +82,37 @@ async fn a_drop_after_the_last_frame_but_before_none_aborts_where_nobody_could_k
 async fn a_drop_after_a_pending_poll_aborts() {
     let outcome = outcome_of(get("/"), ok(), ScriptedBody::new([DATA, Step::Pending]), 2).await;
     assert_eq!(outcome.end, ResponseEnd::Aborted);
+}
+
+/// Data that says it is as long as can be.
+struct Endless;
+
+impl Buf for Endless {
+    fn remaining(&self) -> usize {
+        usize::MAX
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &[]
+    }
+
+    fn advance(&mut self, _: usize) {}
+}
+
+#[tokio::test]
+async fn more_bytes_than_can_be_counted_are_no_panic() {
+    let (runner, mut outcomes) = (Runner::new(), Outcomes::new());
+    let frames = (0..3).map(|_| Ok::<_, Infallible>(Frame::data(Endless)));
+    let response = respond(&runner, get("/"), |tasks| {
+        tasks.add_task(outcomes.task());
+        Response::new(StreamBody::new(stream::iter(frames.clone())))
+    })
+    .await;
+    let mut body = response.into_body();
+    while body.frame().await.is_some() {}
+    let outcome = outcomes.only(&runner).await;
+    assert_eq!(outcome.body_bytes, (usize::MAX as u64).saturating_mul(3));
+    assert_eq!(outcome.end, ResponseEnd::Completed);
 }
 
 #[tokio::test]

@@ -224,6 +224,39 @@ async fn a_bad_waker_is_contained_and_dropped_outside_of_locks() {
     assert_eq!((stats.added, stats.aborted), (3, 3));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_bad_waker_keeps_nobody_from_hearing_of_a_shutdown_or_of_its_end() {
+    let runner = Runner::new();
+    let (tell, contexts) = mpsc::channel();
+    runner.add_task(Task::with_context(async move |cx| tell.send(cx).unwrap()));
+    soon(runner.idle()).await;
+    let cx = contexts.recv().unwrap();
+
+    let bad = std::sync::Arc::new(BadWaker(BackgroundTasks::new())).into();
+    let mut is_told = Box::pin(cx.shutting_down());
+    let mut is_idle = Box::pin(runner.idle());
+    runner.add_task(Task::with_context(
+        async |cx| cx.shutting_down().await, // behind the bad one
+    ));
+    for _ in 0..3 {
+        let mut cx = Context::from_waker(&bad);
+        assert!(is_told.as_mut().poll(&mut cx).is_pending());
+        assert!(is_idle.as_mut().poll(&mut cx).is_pending());
+        tokio::task::yield_now().await;
+    }
+    let other = tokio::spawn({
+        let runner = runner.clone();
+        async move { runner.idle().await }
+    });
+    tokio::task::yield_now().await;
+
+    let report = runner.shutdown(Duration::from_secs(1)).await;
+    assert!(report.is_clean(), "{report}");
+    soon(other).await.unwrap();
+    assert!(is_told.now_or_never().is_some());
+    assert!(is_idle.now_or_never().is_some());
+}
+
 /// Ends so many responses to HTTP/1 requests, each with a task.
 fn end_responses(runner: &Runner, count: usize, task: impl Fn() -> Task + Clone) {
     for _ in 0..count {

@@ -7,7 +7,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
     thread,
@@ -53,6 +53,37 @@ async fn a_body_dropped_on_a_foreign_thread_still_runs_its_tasks() {
     thread::spawn(move || drop(response)).join().unwrap();
     soon(runner.idle()).await;
     assert_eq!(log.lines(), ["async", "blocking"]);
+}
+
+/// Counts its drops, and panics in each.
+struct PanicsWhenDropped(Arc<AtomicUsize>);
+
+impl Drop for PanicsWhenDropped {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        panic!("on purpose: what a setting captured");
+    }
+}
+
+#[tokio::test]
+async fn a_body_with_the_last_of_its_runner_drops_the_settings_without_a_panic() {
+    let drops = Arc::new(AtomicUsize::new(0));
+    let captured = || PanicsWhenDropped(Arc::clone(&drops));
+    let (observer, condition) = (captured(), captured());
+    let runner = Runner::builder()
+        .on_task_end(move |_| {
+            let _ = &observer;
+        })
+        .run_if(move |_| {
+            let _ = &condition;
+            true
+        })
+        .build();
+    let response = response_with(&runner, |_| {}).await;
+    drop(runner);
+    assert_eq!(drops.load(Ordering::Relaxed), 0);
+    drop(response);
+    assert_eq!(drops.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test]

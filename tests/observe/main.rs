@@ -493,6 +493,26 @@ async fn the_end_of_an_aborted_task_is_in_its_span() {
     assert!(span.closed);
 }
 
+#[test]
+fn a_task_that_gets_a_place_in_a_runtime_that_is_gone_does_not_end_in_the_span_of_the_one_that_had_it()
+ {
+    capture();
+    let runner = Runner::builder().max_running(1).build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        for name in ["had-the-place", "never-had-the-place"] {
+            runner.add_task(Task::new(std::future::pending::<()>()).named(name));
+        }
+        tokio::task::yield_now().await;
+    });
+    drop(runtime);
+    let (id, _) = span_of("had-the-place");
+    assert_eq!(end_of("had-the-place").span, Some(id));
+    assert_eq!(end_of("never-had-the-place").span, None);
+}
+
 #[cfg(feature = "jobs")]
 mod jobs {
     use serde::{Deserialize, Serialize};
