@@ -44,8 +44,12 @@ async fn main() -> Result<(), BoxError> {
     axum::serve(listener, app)
         .with_graceful_shutdown(ctrl_c())
         .await?;
-    println!("Finishing what was promised …");
-    println!("{}", runner.shutdown(Duration::from_secs(30)).await);
+    println!("Finishing what was promised; Ctrl-C again leaves it …");
+    let report = tokio::select! {
+        report = runner.shutdown(Duration::from_secs(30)) => report,
+        () = ctrl_c() => runner.shutdown(Duration::ZERO).await,
+    };
+    println!("{report}");
     println!("{:?}", runner.stats());
     Ok(())
 }

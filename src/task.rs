@@ -212,8 +212,9 @@ impl Task {
 
     /// Ends the task [`TimedOut`](crate::TaskEnd::TimedOut) when it has run for `timeout`. Waiting does not count.
     ///
-    /// An async task is dropped at its next await point. A blocking task cannot be stopped: it is reported, the request's
-    /// next task starts, and its thread stays taken until it returns; what it gives back then is dropped.
+    /// An async task is dropped at its next await point; even under a `timeout` of zero it is polled once before. A blocking task
+    /// cannot be stopped: it is reported, the request's next task starts, and its thread stays taken until it returns; what it gives
+    /// back then is dropped.
     ///
     /// The runtime's timer must be on ([`enable_time`](tokio::runtime::Builder::enable_time)); where it is not, the task
     /// ends [`Failed`](crate::TaskEnd::Failed) with an error that says so.

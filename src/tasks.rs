@@ -216,6 +216,7 @@ impl BackgroundTasks {
     ///
     /// It is meant for queues that no response takes. On a request's queue it takes what waits; once the response has ended the runner has
     /// the tasks, which may then run beside the one that runs here, and [`Runner::idle`](crate::Runner::idle) does not wait for that one.
+    /// Each task is run, and its end told, by one call: another one meanwhile, such as of a task that runs here, takes those that wait.
     ///
     /// Blocking tasks go to the blocking pool where there is a runtime. Where there is none they run on this thread, and no
     /// timeout can strike them.

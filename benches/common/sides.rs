@@ -28,7 +28,7 @@ use tower::{Layer, Service};
 use tower_background_tasks::{BackgroundTasks, Runner};
 use tower_http::trace::TraceLayer;
 
-use super::least::{Least, List};
+use super::simple::{List, Simple};
 
 pub(crate) fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
@@ -150,8 +150,8 @@ pub(crate) fn idle_layer() -> BoxSide {
     side(Runner::new().layer().layer(router()))
 }
 
-/// See `least`.
-pub(crate) fn least(tasks: usize) -> BoxSide {
+/// See [`Simple`].
+pub(crate) fn simple(tasks: usize) -> BoxSide {
     let handler = async move |Extension(list): Extension<List>| {
         for _ in 0..tasks {
             list.add(ready(()));
@@ -162,15 +162,15 @@ pub(crate) fn least(tasks: usize) -> BoxSide {
         0 => router(),
         _ => Router::new().route("/", get(handler)),
     };
-    side(Least {
+    side(Simple {
         inner: router,
         has_current: false,
     })
 }
 
-/// See `least`.
-pub(crate) fn least_with_current() -> BoxSide {
-    side(Least {
+/// See [`Simple`].
+pub(crate) fn simple_with_current() -> BoxSide {
+    side(Simple {
         inner: router(),
         has_current: true,
     })

@@ -8,15 +8,20 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use axum::{Extension, Router, routing::get, serve::ListenerExt};
+use axum::{Extension, Router, body::Body, http::Response, routing::get, serve::ListenerExt};
 use tokio::{net::TcpListener, runtime::Builder};
-use tower::layer::layer_fn;
-use tower_background_tasks::{BackgroundTasks, BoxError, Runner};
+use tower::{
+    Layer,
+    layer::{layer_fn, util::Identity},
+    make::Shared,
+    util::MapResponse,
+};
+use tower_background_tasks::{BackgroundTasks, BoxError, ResponseBody, Runner};
 
-#[path = "../../common/least.rs"]
-mod least;
+#[path = "../../common/simple.rs"]
+mod simple;
 
-use least::{Least, List};
+use simple::{List, Simple};
 
 static RAN: AtomicU64 = AtomicU64::new(0);
 
@@ -25,19 +30,31 @@ fn count() {
     RAN.fetch_add(1, Ordering::Relaxed);
 }
 
+/// The router, with the layers that are put on by `Router::layer`; axum makes four boxes for whatever is.
 fn app(mode: &str) -> Result<Router, BoxError> {
     let bare = Router::new().route("/", get(async || "hello"));
+    let spawning = Router::new().route(
+        "/",
+        get(async || {
+            tokio::spawn(async { count() });
+            "hello"
+        }),
+    );
+    let adding = Router::new().route(
+        "/",
+        get(async |tasks: BackgroundTasks| {
+            tasks.add_task(async { count() });
+            "hello"
+        }),
+    );
     let layer = Runner::new().layer();
     let app = match mode {
         "bare" => bare,
         "idle" => bare.layer(layer),
-        "spawn" => Router::new().route(
-            "/",
-            get(async || {
-                tokio::spawn(async { count() });
-                "hello"
-            }),
-        ),
+        "spawn" => spawning,
+        "spawn_layered" => spawning.layer(Identity::new()),
+        "async" => adding.layer(layer),
+        "async_around" => adding,
         "spawn_blocking" => Router::new().route(
             "/",
             get(async || {
@@ -45,21 +62,14 @@ fn app(mode: &str) -> Result<Router, BoxError> {
                 "hello"
             }),
         ),
-        "async" => {
-            let handler = async |tasks: BackgroundTasks| {
-                tasks.add_task(async { count() });
-                "hello"
-            };
-            Router::new().route("/", get(handler)).layer(layer)
-        }
-        "least" => {
+        "simple" => {
             let handler = async |Extension(list): Extension<List>| {
                 list.add(async { count() });
                 "hello"
             };
             Router::new()
                 .route("/", get(handler))
-                .layer(layer_fn(|inner| Least {
+                .layer(layer_fn(|inner| Simple {
                     inner,
                     has_current: false,
                 }))
@@ -89,7 +99,15 @@ fn main() -> Result<(), BoxError> {
     runtime.block_on(async {
         let listener = TcpListener::bind(address).await?;
         let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-        axum::serve(listener, app).await?;
+        if mode == "async_around" {
+            let around = Runner::new().layer().layer(app);
+            let around = MapResponse::new(around, |response: Response<ResponseBody<Body>>| {
+                response.map(Body::new) // what `axum::serve` takes
+            });
+            axum::serve(listener, Shared::new(around)).await?;
+        } else {
+            axum::serve(listener, app).await?;
+        }
         Ok(())
     })
 }

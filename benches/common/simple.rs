@@ -1,6 +1,6 @@
-//! The least that a layer with this design could do, without any of its promises: it puts a list of boxed futures into the
-//! request, looks at the clock, wraps the response body, and spawns what is in the list when the body is dropped. What it costs is
-//! the floor under ours.
+//! A simple layer of this design, without any of its promises: it puts a list of boxed futures into the request, looks at the clock,
+//! wraps the response body, and spawns what is in the list when the body is dropped. Ours has to pay for its promises with what it
+//! saves beside that: queues and tasks of the runtime that are used again.
 
 use std::{
     cell::Cell,
@@ -65,14 +65,14 @@ impl Drop for End {
 }
 
 #[derive(Clone)]
-pub(crate) struct Least<S> {
+pub(crate) struct Simple<S> {
     pub(crate) inner: S,
     /// Makes the list the thread's current one while the service runs.
     pub(crate) has_current: bool,
 }
 
 pin_project! {
-    pub(crate) struct LeastFuture<F> {
+    pub(crate) struct SimpleFuture<F> {
         #[pin]
         inner: F,
         end: Option<End>,
@@ -81,20 +81,20 @@ pin_project! {
 }
 
 pin_project! {
-    pub(crate) struct LeastBody<B> {
+    pub(crate) struct SimpleBody<B> {
         #[pin]
         inner: B,
         end: Option<End>,
     }
 }
 
-impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for Least<S>
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for Simple<S>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
 {
-    type Response = Response<LeastBody<ResBody>>;
+    type Response = Response<SimpleBody<ResBody>>;
     type Error = S::Error;
-    type Future = LeastFuture<S::Future>;
+    type Future = SimpleFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -108,7 +108,7 @@ where
             begun: Instant::now(),
         };
         let inner = in_scope(self.has_current, &mut end.list, || self.inner.call(request));
-        LeastFuture {
+        SimpleFuture {
             inner,
             end: Some(end),
             has_current: self.has_current,
@@ -116,11 +116,11 @@ where
     }
 }
 
-impl<F, B, E> Future for LeastFuture<F>
+impl<F, B, E> Future for SimpleFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
 {
-    type Output = Result<Response<LeastBody<B>>, E>;
+    type Output = Result<Response<SimpleBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -128,11 +128,11 @@ where
         let list = this.end.as_mut().map_or(&mut nothing, |end| &mut end.list);
         let response = ready!(in_scope(*this.has_current, list, || this.inner.poll(cx)))?;
         let end = this.end.take();
-        Poll::Ready(Ok(response.map(|inner| LeastBody { inner, end })))
+        Poll::Ready(Ok(response.map(|inner| SimpleBody { inner, end })))
     }
 }
 
-impl<B: Body> Body for LeastBody<B> {
+impl<B: Body> Body for SimpleBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
