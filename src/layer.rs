@@ -21,6 +21,25 @@ use crate::{BackgroundTasksService, Runner};
 /// | a layer that answers by itself (authentication, rate limits, CORS) | its answer is seen, and tasks added before it are kept | its answer has no queue, and needs none |
 /// | middleware that adds tasks | finds the queue | gets [`MissingLayer`](crate::MissingLayer) |
 ///
+/// Of whatever is put on by [`Router::layer`](https://docs.rs/axum/0.8/axum/struct.Router.html#method.layer), axum boxes future and body,
+/// and clones the service for each request: some 0.1 µs. A layer around the whole router spares that; what
+/// [`axum::serve`](https://docs.rs/axum/0.8/axum/fn.serve.html) takes is then made of it by hand:
+///
+/// ```no_run
+/// use axum::{Router, ServiceExt, body::Body, extract::Request, response::Response, routing::get};
+/// use tower::{Layer, util::MapResponse};
+/// use tower_background_tasks::{BackgroundTasks, ResponseBody, Runner};
+///
+/// # async fn serve(listener: tokio::net::TcpListener, runner: Runner) -> std::io::Result<()> {
+/// let router = Router::new().route("/", get(async |tasks: BackgroundTasks| tasks.add_task(async {})));
+/// let app = MapResponse::new(
+///     runner.layer().layer(router),
+///     |response: Response<ResponseBody<Body>>| response.map(Body::new),
+/// );
+/// axum::serve(listener, ServiceExt::<Request>::into_make_service(app)).await
+/// # }
+/// ```
+///
 /// Of two such layers around one another each has its own queue and its own [`Runner`]: the handler sees the inner one, what
 /// stands between them the outer one, and each runs its own tasks. Tasks returned with the response go to the inner one.
 ///
