@@ -6,7 +6,7 @@ use std::{
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Wake, Waker},
 };
 
@@ -26,14 +26,15 @@ pub(crate) fn contain_drop<T>(value: T) -> Result<(), String> {
 /// Awaits `future` with a waker whose panics are contained: whoever wakes it wakes others too, who would otherwise be left out.
 pub(crate) async fn woken_contained<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
-    let mut kept: Option<Arc<ContainedWaker>> = None;
+    // Weak: only `future` keeps the waker, which may keep whoever holds this.
+    let mut last = Weak::<ContainedWaker>::new();
     poll_fn(|cx| {
-        let waker = match &kept {
-            Some(waker) if waker.wakes_as(cx.waker()) => waker,
-            _ => kept.insert(Arc::new(ContainedWaker(Some(cx.waker().clone())))),
-        };
-        let waker = Waker::from(Arc::clone(waker));
-        future.as_mut().poll(&mut Context::from_waker(&waker))
+        let same = last.upgrade().filter(|last| last.wakes_as(cx.waker()));
+        let waker = same.unwrap_or_else(|| Arc::new(ContainedWaker(Some(cx.waker().clone()))));
+        last = Arc::downgrade(&waker);
+        future
+            .as_mut()
+            .poll(&mut Context::from_waker(&Waker::from(waker)))
     })
     .await
 }
@@ -85,7 +86,7 @@ fn forget(payload: Box<dyn Any + Send>) {
 
 #[cfg(test)]
 mod tests {
-    use std::panic::panic_any;
+    use std::{panic::panic_any, pin::Pin};
 
     use super::*;
 
@@ -102,6 +103,32 @@ mod tests {
         assert_eq!(contain(|| 1), Ok(1));
         assert_eq!(contain(|| panic!("plain")), Err::<(), _>("plain".into()));
         assert_eq!(contain(|| panic!("{}", 1)), Err::<(), _>("1".into()));
+    }
+
+    /// A future, and the waker that it is polled with.
+    struct Polled(std::sync::Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>);
+
+    impl Wake for Polled {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    #[test]
+    fn a_waker_that_holds_the_future_goes_when_it_was_woken() {
+        let notify = Arc::new(tokio::sync::Notify::new());
+        let waits = Arc::clone(&notify);
+        let future = woken_contained(async move { waits.notified().await });
+        let polled = Arc::new(Polled(std::sync::Mutex::new(Some(Box::pin(future)))));
+        let waker = Waker::from(Arc::clone(&polled));
+        let mut cx = Context::from_waker(&waker);
+        for _ in 0..2 {
+            let mut future = polled.0.lock().unwrap();
+            assert!(future.as_mut().unwrap().as_mut().poll(&mut cx).is_pending());
+        }
+        let weak = Arc::downgrade(&polled);
+        drop((waker, polled));
+        assert!(weak.upgrade().is_some(), "it is to be woken");
+        notify.notify_waiters();
+        assert!(weak.upgrade().is_none());
     }
 
     #[test]

@@ -20,7 +20,7 @@ use tokio::{
 use crate::{
     BoxError, ResponseOutcome, Runner, Task, TaskContext, TaskEnd,
     admission::Permit,
-    contain::{contain, contain_drop},
+    contain::{contain, contain_drop, woken_contained},
     current::Key,
     overdue::Thread,
     queue::{Queue, Turn},
@@ -382,7 +382,7 @@ async fn on_its_own(
     let Ok(returned) = spawned else {
         return TaskEnd::Aborted;
     };
-    if has_started.await.is_err() {
+    if woken_contained(has_started).await.is_err() {
         return TaskEnd::Aborted;
     }
     let end = async { returned.await.unwrap_or(TaskEnd::Aborted) };

@@ -18,7 +18,7 @@ use tokio::{runtime::Handle, sync::oneshot, time::Instant};
 use crate::{
     Runner, TaskInfo,
     admission::Admission,
-    contain::contain,
+    contain::{contain, woken_contained},
     queue::{Left, Queue},
     runner::in_order,
 };
@@ -182,7 +182,7 @@ pub(crate) async fn elapse(time: Duration) {
         .is_ok()
         .then(|| contain(|| Box::pin(tokio::time::sleep(time))));
     match timer {
-        Some(Ok(sleep)) => sleep.await,
+        Some(Ok(sleep)) => woken_contained(sleep).await,
         _ => elapse_on_a_thread(time).await,
     }
 }

@@ -7,7 +7,8 @@ use tracing::Span;
 
 use super::run::Attempt;
 use crate::{
-    BackgroundTasks, Job, JobContext, RunJob, RunJobError, StoredJob, TaskResult, queue::Queue,
+    BackgroundTasks, Job, JobContext, RunJob, RunJobError, StoredJob, TaskResult,
+    contain::contain_drop, queue::Queue,
 };
 
 /// Which jobs there are, and the states they run with: for a [`RunnerBuilder`](crate::RunnerBuilder::jobs), a worker, or both.
@@ -254,6 +255,15 @@ impl BackgroundTasks {
 }
 
 impl Registry {
+    /// Drops what is the user's code, each by itself: two that panic at once would abort the process.
+    pub(crate) fn let_go(self) {
+        for entry in self.entries.into_values() {
+            let _ = contain_drop(entry);
+        }
+        #[cfg(feature = "tracing")]
+        let _ = contain_drop(self.link);
+    }
+
     pub(crate) fn entry(&self, name: &str) -> Option<&Arc<dyn Entry>> {
         self.entries.get(name)
     }

@@ -49,7 +49,9 @@ impl Default for JobSettings {
 impl JobSettings {
     /// Drops what is the user's code.
     pub(crate) fn let_go(&mut self) {
-        let _ = contain_drop(self.jobs.take());
+        if let Some(jobs) = self.jobs.take().and_then(Arc::into_inner) {
+            jobs.let_go();
+        }
         let _ = contain_drop(self.store.take());
         let _ = contain_drop(self.spill_store.take());
         let _ = contain_drop(self.inject.take());

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 #[cfg(feature = "jobs")]
 use crate::jobs::JobSide;
 use crate::{
-    OnFailure, Order, ResponseOutcome, Runner, Task,
+    OnFailure, Order, ResponseOutcome, Runner, Task, TaskId,
     batch::Batch,
     contain::contain,
     current::{Current, Currents, Key},
@@ -158,7 +158,11 @@ impl Queue {
     pub(crate) fn begun(&self, key: Key) -> Option<(Label, Option<Instant>)> {
         let mut state = lock(&self.state);
         let current = state.currents.get_mut(key)?;
-        Some((current.label.clone(), current.begun))
+        let mut label = current.label.clone();
+        if self.runner.is_none() {
+            label.id = TaskId::NONE; // what it has is for its key alone
+        }
+        Some((label, current.begun))
     }
 
     /// Who a task is that has not ended.
@@ -224,8 +228,13 @@ impl State {
     #[inline]
     fn next_turn(&mut self, arrived: Instant) -> Option<Turn> {
         let task = self.tasks.pop()?;
+        Some(self.turn_of(task, arrived))
+    }
+
+    #[inline]
+    fn turn_of(&mut self, task: Task, arrived: Instant) -> Turn {
         let key = self.currents.insert(Current::new(task.label(arrived)));
-        Some(Turn { task, key })
+        Turn { task, key }
     }
 
     /// [`next_turn`](Self::next_turn), of a task that begins `now` if it is async and nothing is set for it; that is what the `bool`

@@ -8,6 +8,7 @@ use super::{Advance, Phase, Queue, State, Turn};
 use crate::{
     TaskEnd, TaskId,
     batch::Batch,
+    contain::contain_drop,
     current::{Current, Key},
     metrics,
     outcome::Verdict,
@@ -194,7 +195,7 @@ impl Queue {
             .map(|current| mem::swap(&mut current.waker, &mut waker))
             .is_some();
         drop(state);
-        drop(waker);
+        let _ = contain_drop(waker);
         is_current
     }
 
@@ -228,16 +229,16 @@ impl Queue {
             state.taken += 1;
             task.set_id(TaskId::new(state.taken));
         }
-        let key = state
-            .currents
-            .insert(Current::new(task.label(self.arrived)));
-        Some(Turn { task, key })
+        Some(state.turn_of(task, self.arrived))
     }
 
     /// Tells the runner how a task ended, which the caller has taken out of the queue. Its spans (`span` is the caller's handle) are
     /// closed by the time that whoever waits for the end hears of it.
     #[inline]
     pub(crate) fn report(&self, mut current: Current, end: &TaskEnd, span: TaskSpan) {
+        if let Some(waker) = current.waker.take() {
+            let _ = contain_drop(waker); // may be anybody's code
+        }
         let Some(runner) = &self.runner else { return };
         let own = mem::take(&mut current.span);
         own.in_scope(|| {

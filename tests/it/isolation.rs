@@ -9,7 +9,7 @@ use std::{
 
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
-use tower_background_tasks::{BackgroundTasks, Runner, Stats, Task};
+use tower_background_tasks::{BackgroundTasks, Runner, Stats, Task, TaskEnd};
 
 use crate::support::{Log, full, get, respond, soon};
 
@@ -255,6 +255,69 @@ async fn a_bad_waker_keeps_nobody_from_hearing_of_a_shutdown_or_of_its_end() {
     soon(other).await.unwrap();
     assert!(is_told.now_or_never().is_some());
     assert!(is_idle.now_or_never().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_waker_does_not_stop_the_timer_that_ends_a_shutdowns_grace() {
+    let runner = Runner::new();
+    runner.add_task(std::future::pending::<()>());
+    let mut shutdown = Box::pin(runner.shutdown(Duration::from_millis(1)));
+    let bad = std::sync::Arc::new(BadWaker(BackgroundTasks::new())).into();
+    assert!(
+        shutdown
+            .as_mut()
+            .poll(&mut Context::from_waker(&bad))
+            .is_pending()
+    );
+    tokio::time::sleep(Duration::from_millis(5)).await; // the runtime's timer wakes both
+    let report = shutdown.now_or_never().unwrap();
+    assert_eq!(report.unfinished().len(), 1);
+}
+
+#[tokio::test]
+async fn a_bad_waker_keeps_no_blocking_task_from_running_by_hand() {
+    let (tasks, log) = (BackgroundTasks::new(), Log::default());
+    tasks.add_blocking_task({
+        let log = log.clone();
+        move || log.write("ran")
+    });
+    let mut by_hand = Box::pin(tasks.run());
+    let bad = std::sync::Arc::new(BadWaker(tasks.clone())).into();
+    let mut cx = Context::from_waker(&bad);
+    let polled = std::future::poll_fn(|other| {
+        other.waker().wake_by_ref(); // the bad one will not
+        by_hand.as_mut().poll(&mut cx)
+    });
+    let ends = soon(polled).await;
+    assert!(matches!(ends[..], [TaskEnd::Completed]), "{ends:?}");
+    assert_eq!(log.lines(), ["ran"]);
+}
+
+struct WakerThatPanicsWhenDropped;
+
+impl std::task::Wake for WakerThatPanicsWhenDropped {
+    fn wake(self: std::sync::Arc<Self>) {}
+}
+
+impl Drop for WakerThatPanicsWhenDropped {
+    fn drop(&mut self) {
+        panic!("on purpose: a waker's destructor");
+    }
+}
+
+#[test]
+fn a_waker_that_panics_when_dropped_does_not_do_so_in_the_drop_of_what_it_polled() {
+    let tasks = BackgroundTasks::new();
+    tasks.add_task(std::future::pending::<()>());
+    let mut by_hand = Box::pin(tasks.run());
+    for _ in 0..2 {
+        let waker = std::task::Waker::from(std::sync::Arc::new(WakerThatPanicsWhenDropped));
+        let polled = by_hand.as_mut().poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        drop(waker); // not the last of its handles
+    }
+    drop(by_hand);
+    assert!(tasks.is_empty());
 }
 
 /// Ends so many responses to HTTP/1 requests, each with a task.

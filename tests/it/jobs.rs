@@ -1,6 +1,13 @@
 //! Adding jobs: to the request's queue, and to a store.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -58,6 +65,40 @@ async fn without_a_store_a_job_is_a_task_of_its_request_under_its_name() {
     soon(runner.idle()).await;
     assert_eq!(log.lines(), ["before", "job", "after"]);
     assert_eq!(runner.stats().completed, 3);
+}
+
+/// Panics when it is dropped, once it is `true`.
+#[derive(Clone)]
+struct Trap(Arc<AtomicBool>);
+
+impl Drop for Trap {
+    fn drop(&mut self) {
+        assert!(!self.0.load(Relaxed), "on purpose: a state's destructor");
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Trapped<const N: usize>;
+
+impl<const N: usize> Job for Trapped<N> {
+    const NAME: &'static str = ["trapped-0", "trapped-1"][N];
+    type State = Trap;
+
+    async fn run(self, _: Trap, _: JobContext) -> TaskResult {
+        Ok(())
+    }
+}
+
+#[test]
+fn the_last_of_a_runner_drops_the_states_of_its_jobs_without_a_panic() {
+    let is_set = Arc::new(AtomicBool::new(false));
+    let jobs = Jobs::new(Trap(Arc::clone(&is_set)))
+        .register::<Trapped<0>>()
+        .register::<Trapped<1>>();
+    let runner = Runner::builder().jobs(jobs).build();
+    is_set.store(true, Relaxed);
+    drop(runner);
+    assert_eq!(Arc::strong_count(&is_set), 1, "both are gone");
 }
 
 #[tokio::test]
