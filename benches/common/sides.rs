@@ -70,10 +70,12 @@ where
         let request = Request::get("/").body(Body::empty()).unwrap();
         // A router is always ready.
         let response = self.service.call(request).await.unwrap();
-        let mut body = std::pin::pin!(response.into_body());
-        while let Some(frame) = body.frame().await {
-            black_box(frame.unwrap());
-        }
+        {
+            let mut body = std::pin::pin!(response.into_body());
+            while let Some(frame) = body.frame().await {
+                black_box(frame.unwrap());
+            }
+        } // and is dropped
         if self.has_blocking_tasks {
             self.done.recv().await.unwrap();
         }

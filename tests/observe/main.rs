@@ -493,6 +493,19 @@ async fn the_end_of_an_aborted_task_is_in_its_span() {
     assert!(span.closed);
 }
 
+#[tokio::test]
+async fn a_task_run_by_hand_has_no_runners_number() {
+    capture();
+    let tasks = BackgroundTasks::new();
+    for name in ["by-hand-first", "by-hand-second"] {
+        tasks.add_task(Task::new(async {}).named(name));
+    }
+    assert_eq!(tasks.run().await.len(), 2);
+    for name in ["by-hand-first", "by-hand-second"] {
+        assert_eq!(span_of(name).1.fields["task.id"], "0");
+    }
+}
+
 #[test]
 fn a_task_that_gets_a_place_in_a_runtime_that_is_gone_does_not_end_in_the_span_of_the_one_that_had_it()
  {

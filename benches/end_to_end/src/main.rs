@@ -30,7 +30,7 @@ fn count() {
     RAN.fetch_add(1, Ordering::Relaxed);
 }
 
-/// The router, with the layers that are put on by `Router::layer`; axum makes four boxes for whatever is.
+/// The router, with the layers that are put on by `Router::layer`; axum makes three or four boxes for whatever is.
 fn app(mode: &str) -> Result<Router, BoxError> {
     let bare = Router::new().route("/", get(async || "hello"));
     let spawning = Router::new().route(
