@@ -287,7 +287,7 @@ impl Runner {
             return;
         }
         if shared.counters.is_quiet() || shared.counters.is_balanced() {
-            shared.quiet.notify_waiters();
+            shared.quiet.notify_waiters(); // all of them wait under a contained waker
         }
     }
 

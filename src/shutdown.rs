@@ -120,7 +120,7 @@ impl Runner {
     /// # }
     /// ```
     pub async fn shutdown(&self, grace: Duration) -> ShutdownReport {
-        self.closing().cancel();
+        self.closing().cancel(); // whoever waits for it does so under a contained waker
         let mut grace = pin!(elapse(grace));
         loop {
             let mut drained = pin!(self.drained());

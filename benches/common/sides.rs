@@ -1,7 +1,7 @@
 //! The ways to serve a request that are compared: ours, its rivals, and the bare route.
 //!
 //! The same axum route, called on a current-thread runtime; each request's tasks have ended before the next. Layers stand around
-//! the router: inside of it, as `Router::layer` puts them, axum adds four boxes of its own for any layer, which would make all
+//! the router: inside of it, as `Router::layer` puts them, axum adds three or four boxes of its own for any layer, which would make all
 //! layers look alike.
 
 use std::{
