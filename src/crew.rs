@@ -22,7 +22,7 @@ use std::{
 };
 
 use crate::{
-    sync::{AtomicUsize, Mutex, Ordering, lock, yield_now},
+    sync::{AtomicUsize, Mutex, Ordering, lock, now, yield_now},
     waiting::pop,
 };
 
@@ -81,12 +81,12 @@ impl<T> Crew<T> {
     pub(crate) fn put(&self, work: T) -> bool {
         let mut state = lock(&self.state);
         state.waiting.push_back(work);
-        state.sends(Instant::now)
+        state.sends(now)
     }
 
     /// A thread is here that was sent for at `sent`.
     pub(crate) fn arrive(&self, sent: Instant) -> Found<T> {
-        let now = Instant::now();
+        let now = now();
         let mut state = lock(&self.state);
         state.coming -= 1;
         state.has_a_thread();
@@ -116,7 +116,7 @@ impl<T> Crew<T> {
         if !mem::take(&mut state.asking) {
             return false; // a thread has come
         }
-        state.sent = Some(Instant::now());
+        state.sent = Some(now());
         let asks = !state.waiting.is_empty();
         state.coming -= usize::from(!asks);
         asks
@@ -140,7 +140,7 @@ impl<T> Crew<T> {
 
     /// A thread is here after all that was given up, and does not count as coming any more.
     pub(crate) fn arrive_uncounted(&self) -> Found<T> {
-        self.pass_by(Instant::now())
+        self.pass_by(now())
     }
 
     /// A thread will never be here. If no other is coming, what waits is the caller's.
@@ -193,22 +193,22 @@ impl<T> Crew<T> {
 
     /// Of a thread that counts as coming.
     fn look_out(&self) -> Found<T> {
-        let (begun, mut wanted) = (Instant::now(), false);
+        let (begun, mut wanted) = (now(), false);
         loop {
-            let waited = begun.elapsed();
-            let leaves = wanted || waited >= PATIENCE;
+            let looked = now();
+            let leaves = wanted || looked.duration_since(begun) >= PATIENCE;
             let mut state = lock(&self.state);
             if leaves || !state.waiting.is_empty() {
                 state.coming -= 1;
                 let work = pop(&mut state.waiting);
-                let send = usize::from(state.sends(Instant::now));
+                let send = usize::from(state.sends(now));
                 drop(state);
                 self.note(work.is_some() && !wanted);
                 return Found { work, send };
             }
             drop(state);
             yield_now(); // whoever has something to do goes first
-            wanted |= begun.elapsed().saturating_sub(waited) > SOMEBODY_ELSE;
+            wanted |= now().duration_since(looked) > SOMEBODY_ELSE;
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
         atomic::{AtomicUsize as StdAtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use loom::{
@@ -25,6 +25,7 @@ use crate::{
     lanes::{Given, Lane, Lanes},
     outcome::Verdict,
     queue::Queue,
+    sync::now,
 };
 
 /// Runs a batch here and now.
@@ -316,14 +317,14 @@ fn what_waits_for_a_lane_that_never_comes_is_dropped() {
 
 /// What a blocking thread does that was sent for.
 fn serve(crew: &Crew<usize>, done: &AtomicUsize) {
-    let mut found = crew.arrive(Instant::now());
+    let mut found = crew.arrive(now());
     loop {
         for _ in 0..found.send {
             serve(crew, done);
         }
         let Some(work) = found.work else { return };
         done.fetch_add(work, SeqCst);
-        found = crew.next(Instant::now());
+        found = crew.next(now());
     }
 }
 
@@ -362,13 +363,13 @@ fn whatever_waits_for_a_thread_that_never_comes_is_given_back() {
             // Another request's work, and a thread that is there and passes by.
             if of_thread.put(10) {
                 serve(&of_thread, &by_thread);
-            } else if let Some(work) = of_thread.next(Instant::now()).work {
+            } else if let Some(work) = of_thread.next(now()).work {
                 by_thread.fetch_add(work, SeqCst);
             }
         });
         let given_back: usize = crew.miss().into_iter().sum();
         thread.join().unwrap();
-        let left: usize = crew.next(Instant::now()).work.unwrap_or(0);
+        let left: usize = crew.next(now()).work.unwrap_or(0);
         assert_eq!(done.load(SeqCst) + given_back + left, 11);
     });
 }

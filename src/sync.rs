@@ -1,5 +1,8 @@
-//! The door to locks and atomics, but for those that only give out numbers, so that loom can take their place:
+//! The door to locks, atomics (but for those that only give out numbers), and a clock by which others decide what to do, so that
+//! loom's can take their place:
 //! `RUSTFLAGS="--cfg background_tasks_loom" cargo test --lib models`.
+
+use std::time::Instant;
 
 pub(crate) use std::sync::OnceLock;
 
@@ -20,6 +23,20 @@ pub(crate) use std::thread::yield_now;
 
 #[cfg(all(test, background_tasks_loom))]
 pub(crate) use loom::thread::yield_now;
+
+/// The time, by which it is decided what comes next.
+#[cfg(not(all(test, background_tasks_loom)))]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// In a model it stands still: loom plays an execution again, up to where the next one differs, and never ends where it went another
+/// way the first time as it was slow.
+#[cfg(all(test, background_tasks_loom))]
+pub(crate) fn now() -> Instant {
+    static STANDS_STILL: OnceLock<Instant> = OnceLock::new();
+    *STANDS_STILL.get_or_init(Instant::now)
+}
 
 /// Between counting what one did and looking whether somebody waits for it, and the other way round. Sequentially consistent
 /// read-modify-writes order the two by themselves; loom takes them for acquire-release, and wants a fence to see it.
