@@ -9,8 +9,8 @@ use std::future::ready;
 use common::{
     Budget, is_smoke, median, rounds,
     sides::{
-        BoxSide, bare, idle_layer, ours, ours_blocking, ours_by_current, runtime, simple,
-        simple_with_current, spawned, spawned_blocking, traced,
+        BoxSide, bare, idle_layer, least, least_with_current, ours, ours_blocking, ours_by_current,
+        runtime, spawned, spawned_blocking, traced,
     },
     time,
 };
@@ -84,14 +84,14 @@ fn main() {
         0.4,
     );
     budget.tell(
-        "  a simple layer without any promise, likewise",
-        compare(&runtime, [bare(), simple(0), traced()], 200, added),
+        "  the least layer, without any promise, likewise",
+        compare(&runtime, [bare(), least(0), traced()], 200, added),
     );
     budget.tell(
         "  the same, with what BackgroundTasks::current() asks of each request",
         compare(
             &runtime,
-            [bare(), simple_with_current(), traced()],
+            [bare(), least_with_current(), traced()],
             200,
             added,
         ),
@@ -102,8 +102,8 @@ fn main() {
         1.5,
     );
     budget.tell(
-        "  one task with the simple layer, likewise",
-        compare(&runtime, [bare(), simple(1), spawned(1)], 200, added),
+        "  one task with the least layer, likewise",
+        compare(&runtime, [bare(), least(1), spawned(1)], 200, added),
     );
     budget.tell(
         "  one task by BackgroundTasks::current(), over what tokio::spawn adds",
@@ -131,8 +131,8 @@ fn main() {
         );
     }
     budget.tell(
-        "  8 tasks with the simple layer, likewise",
-        compare(&runtime, [simple(8), spawned(8)], 50, |[a, b]| a / b),
+        "  8 tasks with the least layer, likewise",
+        compare(&runtime, [least(8), spawned(8)], 50, |[a, b]| a / b),
     );
     for (tasks, limit) in [(1, 1.0), (8, 0.3)] {
         budget.at_most(

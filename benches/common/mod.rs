@@ -6,8 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+mod least;
 pub(crate) mod sides;
-mod simple;
 
 /// True where a run has only to show that it works: `BENCH_SMOKE=1`, as in CI.
 pub(crate) fn is_smoke() -> bool {

@@ -28,7 +28,7 @@ use tower::{Layer, Service};
 use tower_background_tasks::{BackgroundTasks, Runner};
 use tower_http::trace::TraceLayer;
 
-use super::simple::{List, Simple};
+use super::least::{Least, List};
 
 pub(crate) fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
@@ -152,8 +152,8 @@ pub(crate) fn idle_layer() -> BoxSide {
     side(Runner::new().layer().layer(router()))
 }
 
-/// See [`Simple`].
-pub(crate) fn simple(tasks: usize) -> BoxSide {
+/// See [`Least`].
+pub(crate) fn least(tasks: usize) -> BoxSide {
     let handler = async move |Extension(list): Extension<List>| {
         for _ in 0..tasks {
             list.add(ready(()));
@@ -164,15 +164,15 @@ pub(crate) fn simple(tasks: usize) -> BoxSide {
         0 => router(),
         _ => Router::new().route("/", get(handler)),
     };
-    side(Simple {
+    side(Least {
         inner: router,
         has_current: false,
     })
 }
 
-/// See [`Simple`].
-pub(crate) fn simple_with_current() -> BoxSide {
-    side(Simple {
+/// See [`Least`].
+pub(crate) fn least_with_current() -> BoxSide {
+    side(Least {
         inner: router(),
         has_current: true,
     })

@@ -18,10 +18,10 @@ use tower::{
 };
 use tower_background_tasks::{BackgroundTasks, BoxError, ResponseBody, Runner};
 
-#[path = "../../common/simple.rs"]
-mod simple;
+#[path = "../../common/least.rs"]
+mod least;
 
-use simple::{List, Simple};
+use least::{Least, List};
 
 static RAN: AtomicU64 = AtomicU64::new(0);
 
@@ -62,14 +62,14 @@ fn app(mode: &str) -> Result<Router, BoxError> {
                 "hello"
             }),
         ),
-        "simple" => {
+        "least" => {
             let handler = async |Extension(list): Extension<List>| {
                 list.add(async { count() });
                 "hello"
             };
             Router::new()
                 .route("/", get(handler))
-                .layer(layer_fn(|inner| Simple {
+                .layer(layer_fn(|inner| Least {
                     inner,
                     has_current: false,
                 }))

@@ -1,0 +1,237 @@
+//! The least that a layer of this design can do: it puts a handle to a list into the request, looks at the clock when the request
+//! arrives and when a response with tasks has ended, wraps the response body, and has one boxed future after another run off the
+//! connection. What can be used again is: lists, and the tasks of the runtime that run them.
+//!
+//! It keeps none of the promises: it contains, counts, names, limits and aborts nothing, and does not know how the response ended. So
+//! what it costs is the floor for any layer that does.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    hint::black_box,
+    mem,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Waker, ready},
+    time::Instant,
+};
+
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tower::Service;
+
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// In the request's extensions.
+#[derive(Clone, Default)]
+pub(crate) struct List(Arc<Mutex<Vec<Task>>>);
+
+thread_local! {
+    static SPARE: RefCell<Vec<List>> = const { RefCell::new(Vec::new()) };
+    static CURRENT: Cell<Option<List>> = const { Cell::new(None) };
+    static FREE: RefCell<Vec<Arc<Lane>>> = const { RefCell::new(Vec::new()) };
+}
+
+impl List {
+    fn take() -> Self {
+        let spare = SPARE.with_borrow_mut(Vec::pop);
+        spare.unwrap_or_default()
+    }
+
+    pub(crate) fn add(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.lock().unwrap().push(Box::pin(task));
+    }
+
+    /// For another request, if nobody else has it.
+    fn keep(mut self) {
+        if Arc::get_mut(&mut self.0).is_some() {
+            SPARE.with_borrow_mut(|spare| spare.push(self));
+        }
+    }
+
+    /// Polls its tasks, the last first. Those that have ended are gone.
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut tasks = mem::take(&mut *self.0.lock().unwrap());
+        while let Some(task) = tasks.last_mut() {
+            if task.as_mut().poll(cx).is_pending() {
+                break;
+            }
+            tasks.pop();
+        }
+        let is_empty = tasks.is_empty();
+        *self.0.lock().unwrap() = tasks; // its room is used again
+        if is_empty {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+}
+
+/// A task of the runtime that runs one list after another.
+#[derive(Default)]
+struct Lane(Mutex<LaneState>);
+
+#[derive(Default)]
+struct LaneState {
+    given: Option<List>,
+    waker: Option<Waker>,
+}
+
+impl Lane {
+    fn give(list: List) {
+        let lane = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
+        let mut state = lane.0.lock().unwrap();
+        state.given = Some(list);
+        let waker = state.waker.clone();
+        drop(state);
+        match waker {
+            Some(waker) => waker.wake(),
+            None => drop(tokio::spawn(lane.run())),
+        }
+    }
+
+    async fn run(self: Arc<Self>) {
+        let mut list: Option<List> = None;
+        poll_fn(|cx| {
+            if list.is_none() {
+                list = self.0.lock().unwrap().given.take();
+            }
+            if let Some(list) = &list {
+                ready!(list.poll(cx));
+            }
+            if let Some(list) = list.take() {
+                list.keep();
+                let mut state = self.0.lock().unwrap();
+                state.waker.get_or_insert_with(|| cx.waker().clone());
+                drop(state);
+                FREE.with_borrow_mut(|free| free.push(Arc::clone(&self)));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+/// The end of a response.
+struct End {
+    list: Option<List>,
+    begun: Instant,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let Some(list) = self.list.take() else { return };
+        let is_empty = list.0.lock().unwrap().is_empty();
+        if is_empty {
+            black_box(self.begun);
+            list.keep();
+        } else {
+            black_box(self.begun.elapsed());
+            Lane::give(list);
+        }
+    }
+}
+
+/// Calls `f`, with `list` as the thread's current one if it is to be that.
+fn in_scope<R>(has_current: bool, list: &mut Option<List>, f: impl FnOnce() -> R) -> R {
+    if !has_current {
+        return f();
+    }
+    let outer = CURRENT.replace(list.take());
+    let result = f();
+    *list = CURRENT.replace(outer);
+    result
+}
+
+#[derive(Clone)]
+pub(crate) struct Least<S> {
+    pub(crate) inner: S,
+    /// Makes the list the thread's current one while the service runs.
+    pub(crate) has_current: bool,
+}
+
+pin_project! {
+    pub(crate) struct LeastFuture<F> {
+        #[pin]
+        inner: F,
+        end: Option<End>,
+        has_current: bool,
+    }
+}
+
+pin_project! {
+    pub(crate) struct LeastBody<B> {
+        #[pin]
+        inner: B,
+        end: Option<End>,
+    }
+}
+
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for Least<S>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+{
+    type Response = Response<LeastBody<ResBody>>;
+    type Error = S::Error;
+    type Future = LeastFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+        let list = List::take();
+        request.extensions_mut().insert(list.clone());
+        let mut end = End {
+            list: Some(list),
+            begun: Instant::now(),
+        };
+        let inner = in_scope(self.has_current, &mut end.list, || self.inner.call(request));
+        LeastFuture {
+            inner,
+            end: Some(end),
+            has_current: self.has_current,
+        }
+    }
+}
+
+impl<F, B, E> Future for LeastFuture<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    type Output = Result<Response<LeastBody<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut nothing = None;
+        let list = this.end.as_mut().map_or(&mut nothing, |end| &mut end.list);
+        let response = ready!(in_scope(*this.has_current, list, || this.inner.poll(cx)))?;
+        let end = this.end.take();
+        Poll::Ready(Ok(response.map(|inner| LeastBody { inner, end })))
+    }
+}
+
+impl<B: Body> Body for LeastBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let this = self.project();
+        let frame = ready!(this.inner.poll_frame(cx));
+        drop(this.end.take_if(|_| frame.is_none()));
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
