@@ -68,12 +68,19 @@ impl fmt::Display for ShutdownReport {
             };
             return write!(f, "all {others}background tasks ended");
         }
-        write!(f, "{} background tasks aborted:", self.unfinished.len())?;
+        let tasks = counted(self.unfinished.len(), "background task");
+        write!(f, "{tasks} aborted:")?;
         for task in &self.unfinished {
             write!(f, "\n  {task}")?;
         }
         Ok(())
     }
+}
+
+/// "1 task", "2 tasks".
+pub(crate) fn counted(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
 }
 
 impl Runner {

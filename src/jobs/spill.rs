@@ -23,7 +23,7 @@ use crate::{
     JobStore, Runner, ShutdownReport, TaskEnd, TaskInfo,
     contain::contain_drop,
     runner::in_order,
-    shutdown::elapse,
+    shutdown::{counted, elapse},
     sync::{Mutex, OnceLock, lock},
 };
 
@@ -75,7 +75,8 @@ impl Spilled {
     /// Lines for a [`ShutdownReport`].
     pub(crate) fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.jobs.is_empty() {
-            writeln!(f, "{} jobs handed to the store:", self.jobs.len())?;
+            let jobs = counted(self.jobs.len(), "job");
+            writeln!(f, "{jobs} handed to the store:")?;
         }
         for job in &self.jobs {
             writeln!(f, "  {job}")?;

@@ -176,7 +176,7 @@ async fn a_job_that_the_store_does_not_take_is_unfinished_and_the_others_are_spi
         text.contains("the store did not take all jobs: the store dislikes it"),
         "{text}"
     );
-    assert!(text.contains("1 background tasks aborted:"), "{text}");
+    assert!(text.contains("1 background task aborted:"), "{text}");
     assert!(!report.is_clean());
     assert_adds_up(&runner);
 }
