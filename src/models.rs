@@ -10,7 +10,7 @@ use std::{
         atomic::{AtomicUsize as StdAtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use loom::{
@@ -49,6 +49,13 @@ fn check(name: &str, model: impl Fn() + Send + Sync + 'static) {
         model();
     });
     println!("loom: {name}: {} executions", executions.load(Relaxed));
+}
+
+/// What is made after this is younger than what was made before. A merge locks by age, and where two are of one age by address, which
+/// is not the same in each execution.
+fn time_passes() {
+    let before = Instant::now();
+    while Instant::now() == before {}
 }
 
 /// What the tasks of a model did.
@@ -232,7 +239,9 @@ fn two_ends_at_once() {
 fn merging_against_adding() {
     check("merge against add", || {
         let (runner, witness) = (Runner::new(), Witness::new());
-        let (queue, alone) = (Queue::of_response(runner.clone()), Queue::stand_alone());
+        let queue = Queue::of_response(runner.clone());
+        time_passes();
+        let alone = Queue::stand_alone();
         add(&alone, witness.task(0));
         let (other, task) = (Arc::clone(&alone), witness.task(1));
         let adder = thread::spawn(move || add(&other, task));
@@ -247,7 +256,9 @@ fn merging_against_adding() {
 #[test]
 fn two_merges_of_the_same_pair() {
     check("two merges of the same pair", || {
-        let (one, other) = (Queue::stand_alone(), Queue::stand_alone());
+        let one = Queue::stand_alone();
+        time_passes();
+        let other = Queue::stand_alone();
         add(&one, Task::new(async {}));
         add(&other, Task::new(async {}));
         let (left, right) = (Arc::clone(&one), Arc::clone(&other));
