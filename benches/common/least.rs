@@ -9,9 +9,8 @@ use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
     hint::black_box,
-    mem,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     task::{Context, Poll, Waker, ready},
     time::Instant,
 };
@@ -50,44 +49,39 @@ impl List {
         }
     }
 
-    /// Polls its tasks, the last first. Those that have ended are gone.
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut tasks = mem::take(&mut *self.0.lock().unwrap());
-        while let Some(task) = tasks.last_mut() {
-            if task.as_mut().poll(cx).is_pending() {
-                break;
+    /// Without the lock where nobody else has the list.
+    fn with<R>(&mut self, f: impl FnOnce(&mut Vec<Task>) -> R) -> R {
+        match Arc::get_mut(&mut self.0) {
+            Some(tasks) => f(tasks.get_mut().unwrap()),
+            None => f(&mut self.0.lock().unwrap()),
+        }
+    }
+
+    /// Polls its tasks, the last first. Those that have ended are gone. (One that adds to its own list would wait for itself.)
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.with(|tasks| {
+            while let Some(task) = tasks.last_mut() {
+                ready!(task.as_mut().poll(cx));
+                tasks.pop();
             }
-            tasks.pop();
-        }
-        let is_empty = tasks.is_empty();
-        *self.0.lock().unwrap() = tasks; // its room is used again
-        if is_empty {
             Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
+        })
     }
 }
 
 /// A task of the runtime that runs one list after another.
 #[derive(Default)]
-struct Lane(Mutex<LaneState>);
-
-#[derive(Default)]
-struct LaneState {
-    given: Option<List>,
-    waker: Option<Waker>,
+struct Lane {
+    given: Mutex<Option<List>>,
+    waker: OnceLock<Waker>,
 }
 
 impl Lane {
     fn give(list: List) {
         let lane = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
-        let mut state = lane.0.lock().unwrap();
-        state.given = Some(list);
-        let waker = state.waker.clone();
-        drop(state);
-        match waker {
-            Some(waker) => waker.wake(),
+        *lane.given.lock().unwrap() = Some(list);
+        match lane.waker.get() {
+            Some(waker) => waker.wake_by_ref(),
             None => drop(tokio::spawn(lane.run())),
         }
     }
@@ -96,16 +90,14 @@ impl Lane {
         let mut list: Option<List> = None;
         poll_fn(|cx| {
             if list.is_none() {
-                list = self.0.lock().unwrap().given.take();
+                list = self.given.lock().unwrap().take();
             }
-            if let Some(list) = &list {
+            if let Some(list) = &mut list {
                 ready!(list.poll(cx));
             }
             if let Some(list) = list.take() {
                 list.keep();
-                let mut state = self.0.lock().unwrap();
-                state.waker.get_or_insert_with(|| cx.waker().clone());
-                drop(state);
+                self.waker.get_or_init(|| cx.waker().clone());
                 FREE.with_borrow_mut(|free| free.push(Arc::clone(&self)));
             }
             Poll::Pending
@@ -122,9 +114,10 @@ struct End {
 
 impl Drop for End {
     fn drop(&mut self) {
-        let Some(list) = self.list.take() else { return };
-        let is_empty = list.0.lock().unwrap().is_empty();
-        if is_empty {
+        let Some(mut list) = self.list.take() else {
+            return;
+        };
+        if list.with(|tasks| tasks.is_empty()) {
             black_box(self.begun);
             list.keep();
         } else {
