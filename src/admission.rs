@@ -96,7 +96,7 @@ impl Admission {
         let mut state = lock(&self.state);
         state.running -= 1;
         state.blocking -= usize::from(blocking);
-        if SERVING.get() == this {
+        if SERVING.with(Cell::get) == this {
             // A batch that its runtime dropped at once: the call further up this thread's stack goes on to the next, in a loop
             // and not in a recursion as deep as the queue.
             state.owed += 1;
@@ -104,7 +104,7 @@ impl Admission {
         }
         let mut next = state.next(self);
         drop(state);
-        let outer = SERVING.replace(this);
+        let outer = SERVING.with(|serving| serving.replace(this));
         while let Some(mut batch) = next {
             batch.set_permit(Permit::new(runner, batch.is_blocking()));
             batch.launch();
@@ -115,14 +115,21 @@ impl Admission {
             state.owed -= 1;
             next = state.next(self);
         }
-        SERVING.set(outer);
+        SERVING.with(|serving| serving.set(outer));
     }
 }
 
+#[cfg(not(all(test, background_tasks_loom)))]
 thread_local! {
     /// The address of the admission whose [`give_back`](Admission::give_back) runs on this thread, or 0. It has no destructor, so
     /// it is there even while the thread ends.
     static SERVING: Cell<usize> = const { Cell::new(0) };
+}
+
+// All threads of a model are one thread of the system.
+#[cfg(all(test, background_tasks_loom))]
+loom::thread_local! {
+    static SERVING: Cell<usize> = Cell::new(0);
 }
 
 /// Everything that waited.

@@ -28,7 +28,7 @@ use crate::{
 
 /// How long a thread looks out.
 const PATIENCE: Duration = if cfg!(all(test, background_tasks_loom)) {
-    Duration::ZERO // in a model no time passes
+    Duration::ZERO // in a model no time passes: it looks once
 } else {
     Duration::from_micros(50)
 };

@@ -21,7 +21,7 @@ use loom::{
 
 use crate::{
     ResponseEnd, Runner, Task,
-    crew::Crew,
+    crew::{Crew, Found},
     lanes::{Given, Lane, Lanes},
     outcome::Verdict,
     queue::Queue,
@@ -45,7 +45,8 @@ fn check(name: &str, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
     builder.check(move || {
-        count.fetch_add(1, Relaxed);
+        // Where an execution cannot be played again, there is no end to them.
+        assert!(count.fetch_add(1, Relaxed) < 1_000_000, "too many");
         model();
     });
     println!("loom: {name}: {} executions", executions.load(Relaxed));
@@ -326,9 +327,14 @@ fn what_waits_for_a_lane_that_never_comes_is_dropped() {
     });
 }
 
+const SECOND: Duration = Duration::from_secs(1);
+
 /// What a blocking thread does that was sent for.
 fn serve(crew: &Crew<usize>, done: &AtomicUsize) {
-    let mut found = crew.arrive(now());
+    serve_on(crew, done, crew.arrive(now()));
+}
+
+fn serve_on(crew: &Crew<usize>, done: &AtomicUsize, mut found: Found<usize>) {
     loop {
         for _ in 0..found.send {
             serve(crew, done);
@@ -341,7 +347,7 @@ fn serve(crew: &Crew<usize>, done: &AtomicUsize) {
 
 #[test]
 fn whatever_waits_for_a_blocking_thread_is_done_once() {
-    check("put, arrive and look out", || {
+    check("put, arrive and pass by", || {
         let (crew, done) = (Arc::new(Crew::default()), Arc::new(AtomicUsize::new(0)));
         let threads: Vec<_> = [1, 10]
             .into_iter()
@@ -361,6 +367,27 @@ fn whatever_waits_for_a_blocking_thread_is_done_once() {
             thread.join().unwrap();
         }
         assert_eq!(done.load(SeqCst), 111);
+    });
+}
+
+#[test]
+fn whatever_waits_for_a_slow_thread_is_done_once() {
+    check("put, arrive late and pass by late", || {
+        let (crew, done) = (Arc::new(Crew::default()), Arc::new(AtomicUsize::new(0)));
+        assert!(crew.put(1) && !crew.put(10));
+        let (of_thread, by_thread) = (Arc::clone(&crew), Arc::clone(&done));
+        let late = thread::spawn(move || {
+            let found = of_thread.arrive(now() - SECOND); // very slow: it sends for many
+            serve_on(&of_thread, &by_thread, found);
+        });
+        if crew.put(100) {
+            serve(&crew, &done);
+        }
+        let found = crew.next(now() + SECOND); // whoever is on its way by now is slow
+        serve_on(&crew, &done, found);
+        late.join().unwrap();
+        assert_eq!(done.load(SeqCst), 111);
+        assert!(crew.put(1000), "somebody still counts as coming");
     });
 }
 
@@ -396,6 +423,26 @@ fn no_more_than_the_limit_run_and_nobody_is_left_waiting() {
         let mut ran = witness.ran();
         ran.sort_unstable();
         assert_eq!(ran, [0, 1]);
+        assert_balanced(&runner);
+    });
+}
+
+/// Nobody is left waiting where two places come free at once.
+#[test]
+fn three_share_one_place() {
+    check("admission of three", || {
+        let (runner, witness) = (Runner::builder().max_running(1).build(), Witness::new());
+        let adders = [1, 2].map(|number| {
+            let (queue, task) = (Queue::of_no_request(runner.clone()), witness.task(number));
+            thread::spawn(move || add(&queue, task))
+        });
+        add(&Queue::of_no_request(runner.clone()), witness.task(0));
+        for adder in adders {
+            adder.join().unwrap();
+        }
+        let mut ran = witness.ran();
+        ran.sort_unstable();
+        assert_eq!(ran, [0, 1, 2]);
         assert_balanced(&runner);
     });
 }
