@@ -9,8 +9,8 @@ use std::future::ready;
 use common::{
     Budget, is_smoke, median, rounds,
     sides::{
-        BoxSide, bare, idle_layer, least, least_with_current, ours, ours_blocking, ours_by_current,
-        runtime, spawned, spawned_blocking, traced,
+        BoxSide, bare, idle_layer, least, ours, ours_blocking, ours_by_current, runtime, spawned,
+        spawned_blocking, traced,
     },
     time,
 };
@@ -86,15 +86,6 @@ fn main() {
     budget.tell(
         "  the least layer, without any promise, likewise",
         compare(&runtime, [bare(), least(0), traced()], 200, added),
-    );
-    budget.tell(
-        "  the same, with what BackgroundTasks::current() asks of each request",
-        compare(
-            &runtime,
-            [bare(), least_with_current(), traced()],
-            200,
-            added,
-        ),
     );
     budget.at_most(
         "one task: what layer + task add, over what tokio::spawn adds",

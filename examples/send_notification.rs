@@ -44,7 +44,9 @@ async fn main() -> Result<(), BoxError> {
     axum::serve(listener, app)
         .with_graceful_shutdown(ctrl_c())
         .await?;
-    println!("Finishing what was promised; Ctrl-C again leaves what has not begun …");
+    println!(
+        "Finishing what was promised; Ctrl-C again names what has not ended, and waits for none of it but what blocks a thread …"
+    );
     let report = tokio::select! {
         report = runner.shutdown(Duration::from_secs(30)) => report,
         () = ctrl_c() => runner.shutdown(Duration::ZERO).await,

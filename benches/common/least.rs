@@ -1,14 +1,16 @@
-//! The least that a layer of this design can do: it puts a handle to a list into the request, looks at the clock when the request
-//! arrives and when a response with tasks has ended, wraps the response body, and has one boxed future after another run off the
-//! connection. What can be used again is: lists, and the tasks of the runtime that run them.
+//! The least layer of this design that we know: it puts a handle to a list into the request and makes it the thread's current one, looks
+//! at the clock when the request arrives and when a response with tasks has ended, wraps the response body, and has one boxed future
+//! after another run off the connection. What can be used again is: lists, and the tasks of the runtime that run them.
 //!
-//! It keeps none of the promises: it contains, counts, names, limits and aborts nothing, and does not know how the response ended. So
-//! what it costs is the floor for any layer that does.
+//! It keeps none of the promises: it contains, counts, names, limits and aborts nothing, does not know how the response ended, and takes
+//! no task after that. So what it costs is a floor for any layer that does. (It is for one runtime a thread.)
 
 use std::{
     cell::{Cell, RefCell},
+    collections::VecDeque,
     future::poll_fn,
     hint::black_box,
+    mem,
     pin::Pin,
     sync::{Arc, Mutex, OnceLock},
     task::{Context, Poll, Waker, ready},
@@ -24,7 +26,7 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// In the request's extensions.
 #[derive(Clone, Default)]
-pub(crate) struct List(Arc<Mutex<Vec<Task>>>);
+pub(crate) struct List(Arc<Mutex<VecDeque<Task>>>);
 
 thread_local! {
     static SPARE: RefCell<Vec<List>> = const { RefCell::new(Vec::new()) };
@@ -39,33 +41,22 @@ impl List {
     }
 
     pub(crate) fn add(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.0.lock().unwrap().push(Box::pin(task));
+        self.0.lock().unwrap().push_back(Box::pin(task));
     }
 
     /// For another request, if nobody else has it.
     fn keep(mut self) {
-        if Arc::get_mut(&mut self.0).is_some() {
+        if Arc::get_mut(&mut self.0).is_some_and(|tasks| tasks.get_mut().unwrap().is_empty()) {
             SPARE.with_borrow_mut(|spare| spare.push(self));
         }
     }
 
     /// Without the lock where nobody else has the list.
-    fn with<R>(&mut self, f: impl FnOnce(&mut Vec<Task>) -> R) -> R {
+    fn with<R>(&mut self, f: impl FnOnce(&mut VecDeque<Task>) -> R) -> R {
         match Arc::get_mut(&mut self.0) {
             Some(tasks) => f(tasks.get_mut().unwrap()),
             None => f(&mut self.0.lock().unwrap()),
         }
-    }
-
-    /// Polls its tasks, the last first. Those that have ended are gone. (One that adds to its own list would wait for itself.)
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.with(|tasks| {
-            while let Some(task) = tasks.last_mut() {
-                ready!(task.as_mut().poll(cx));
-                tasks.pop();
-            }
-            Poll::Ready(())
-        })
     }
 }
 
@@ -87,22 +78,34 @@ impl Lane {
     }
 
     async fn run(self: Arc<Self>) {
-        let mut list: Option<List> = None;
+        let (mut list, mut tasks) = (None::<List>, VecDeque::<Task>::new());
         poll_fn(|cx| {
-            if list.is_none() {
-                list = self.given.lock().unwrap().take();
+            loop {
+                if let Some(task) = tasks.front_mut() {
+                    ready!(task.as_mut().poll(cx));
+                    tasks.pop_front();
+                    continue;
+                }
+                let mut of_request = match list.take() {
+                    Some(list) => list,
+                    None => ready!(self.poll_given()),
+                };
+                of_request.with(|added| mem::swap(added, &mut tasks)); // the room of both is used again
+                if tasks.is_empty() {
+                    of_request.keep();
+                    self.waker.get_or_init(|| cx.waker().clone());
+                    FREE.with_borrow_mut(|free| free.push(Arc::clone(&self)));
+                    return Poll::Pending;
+                }
+                list = Some(of_request);
             }
-            if let Some(list) = &mut list {
-                ready!(list.poll(cx));
-            }
-            if let Some(list) = list.take() {
-                list.keep();
-                self.waker.get_or_init(|| cx.waker().clone());
-                FREE.with_borrow_mut(|free| free.push(Arc::clone(&self)));
-            }
-            Poll::Pending
         })
         .await
+    }
+
+    fn poll_given(&self) -> Poll<List> {
+        let given = self.given.lock().unwrap().take();
+        given.map_or(Poll::Pending, Poll::Ready)
     }
 }
 
@@ -127,11 +130,8 @@ impl Drop for End {
     }
 }
 
-/// Calls `f`, with `list` as the thread's current one if it is to be that.
-fn in_scope<R>(has_current: bool, list: &mut Option<List>, f: impl FnOnce() -> R) -> R {
-    if !has_current {
-        return f();
-    }
+/// Calls `f`, with `list` as the thread's current one.
+fn in_scope<R>(list: &mut Option<List>, f: impl FnOnce() -> R) -> R {
     let outer = CURRENT.replace(list.take());
     let result = f();
     *list = CURRENT.replace(outer);
@@ -141,8 +141,6 @@ fn in_scope<R>(has_current: bool, list: &mut Option<List>, f: impl FnOnce() -> R
 #[derive(Clone)]
 pub(crate) struct Least<S> {
     pub(crate) inner: S,
-    /// Makes the list the thread's current one while the service runs.
-    pub(crate) has_current: bool,
 }
 
 pin_project! {
@@ -150,7 +148,6 @@ pin_project! {
         #[pin]
         inner: F,
         end: Option<End>,
-        has_current: bool,
     }
 }
 
@@ -181,11 +178,10 @@ where
             list: Some(list),
             begun: Instant::now(),
         };
-        let inner = in_scope(self.has_current, &mut end.list, || self.inner.call(request));
+        let inner = in_scope(&mut end.list, || self.inner.call(request));
         LeastFuture {
             inner,
             end: Some(end),
-            has_current: self.has_current,
         }
     }
 }
@@ -200,7 +196,7 @@ where
         let this = self.project();
         let mut nothing = None;
         let list = this.end.as_mut().map_or(&mut nothing, |end| &mut end.list);
-        let response = ready!(in_scope(*this.has_current, list, || this.inner.poll(cx)))?;
+        let response = ready!(in_scope(list, || this.inner.poll(cx)))?;
         let end = this.end.take();
         Poll::Ready(Ok(response.map(|inner| LeastBody { inner, end })))
     }

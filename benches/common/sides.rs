@@ -164,18 +164,7 @@ pub(crate) fn least(tasks: usize) -> BoxSide {
         0 => router(),
         _ => Router::new().route("/", get(handler)),
     };
-    side(Least {
-        inner: router,
-        has_current: false,
-    })
-}
-
-/// See [`Least`].
-pub(crate) fn least_with_current() -> BoxSide {
-    side(Least {
-        inner: router(),
-        has_current: true,
-    })
+    side(Least { inner: router })
 }
 
 pub(crate) fn spawned(tasks: usize) -> BoxSide {

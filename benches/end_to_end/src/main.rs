@@ -69,10 +69,7 @@ fn app(mode: &str) -> Result<Router, BoxError> {
             };
             Router::new()
                 .route("/", get(handler))
-                .layer(layer_fn(|inner| Least {
-                    inner,
-                    has_current: false,
-                }))
+                .layer(layer_fn(|inner| Least { inner }))
         }
         "blocking" => {
             let handler = async |tasks: BackgroundTasks| {
