@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 use tower_background_tasks::{BackgroundTasks, Runner};
 
 /// Many short rounds: shorter than the time for which the system gives the processor to somebody else, so that most rounds are left
-/// alone. The median over the rounds of what `ratio` makes of the sides' times in one round.
+/// alone. The median over the rounds of what `ratio` makes of the sides' times in one round, in seconds a request.
 fn compare<const N: usize>(
     runtime: &Runtime,
     mut sides: [BoxSide; N],
@@ -37,7 +37,7 @@ fn compare<const N: usize>(
         for turn in 0..N {
             let side = (turn + round) % N; // each goes first in turn
             let spent = time(|| runtime.block_on(sides[side].requests(requests)));
-            times[side] = spent.as_secs_f64();
+            times[side] = spent.as_secs_f64() / requests as f64;
         }
         ratio(times)
     });
@@ -95,6 +95,15 @@ fn main() {
     budget.tell(
         "  one task with the least layer, likewise",
         compare(&runtime, [bare(), least(1), spawned(1)], 200, added),
+    );
+    let nanoseconds = |[one, other]: [f64; 2]| (one - other) * 1e9;
+    budget.tell(
+        "  one task: nanoseconds more than with tokio::spawn",
+        compare(&runtime, [ours(1), spawned(1)], 200, nanoseconds),
+    );
+    budget.tell(
+        "  one task with the least layer, likewise",
+        compare(&runtime, [least(1), spawned(1)], 200, nanoseconds),
     );
     budget.tell(
         "  one task by BackgroundTasks::current(), over what tokio::spawn adds",

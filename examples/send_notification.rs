@@ -45,7 +45,7 @@ async fn main() -> Result<(), BoxError> {
         .with_graceful_shutdown(ctrl_c())
         .await?;
     println!(
-        "Finishing what was promised; Ctrl-C again names what has not ended, and waits for none of it but what blocks a thread …"
+        "Finishing what was promised; Ctrl-C again names what has not ended; sync tasks that have begun still end …"
     );
     let report = tokio::select! {
         report = runner.shutdown(Duration::from_secs(30)) => report,

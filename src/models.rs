@@ -427,7 +427,7 @@ fn no_more_than_the_limit_run_and_nobody_is_left_waiting() {
     });
 }
 
-/// Nobody is left waiting where two places come free at once.
+/// The place goes from one to the next, whichever thread has it.
 #[test]
 fn three_share_one_place() {
     check("admission of three", || {

@@ -2,8 +2,9 @@
 //! at the clock when the request arrives and when a response with tasks has ended, wraps the response body, and has one boxed future
 //! after another run off the connection. What can be used again is: lists, and the tasks of the runtime that run them.
 //!
-//! It keeps none of the promises: it contains, counts, names, limits and aborts nothing, does not know how the response ended, and takes
-//! no task after that. So what it costs is a floor for any layer that does. (It is for one runtime a thread.)
+//! It keeps none of the promises: it contains, counts, names, limits and aborts nothing, does not know how the response ended, and
+//! loses what is added after its tasks have run. A layer that keeps them starts from here. (It is for one runtime a thread, and gives back no
+//! room.)
 
 use std::{
     cell::{Cell, RefCell},
