@@ -9,66 +9,25 @@
     )
 )]
 
-mod add_error;
-mod admission;
-mod attached;
-#[cfg(feature = "axum")]
-mod axum;
-mod batch;
-mod body;
-mod builder;
-mod contain;
-mod context;
-mod crew;
-mod current;
-mod current_queue;
-mod drive;
-mod end;
-mod execution;
-mod future;
-mod id;
-mod info;
+mod background_tasks;
+mod executor;
+mod http;
 #[cfg(feature = "jobs")]
 mod jobs;
-mod lanes;
-mod layer;
-mod list;
-mod metrics;
-mod missing_layer;
 #[cfg(all(test, background_tasks_loom))]
 mod models;
+mod observe;
 mod outcome;
-mod output;
-mod overdue;
-mod plain;
-mod pool;
 mod queue;
-mod registry;
-mod report;
-mod request_line;
 mod runner;
-mod sent;
-mod service;
-mod shard;
-mod shutdown;
-mod slice;
-mod slow_poll;
-mod span;
-mod start;
-mod stats;
-mod sync;
+mod shared;
 mod task;
-mod tasks;
-mod waiting;
-mod work;
+mod util;
 
 #[cfg(any(doc, doctest))]
 #[doc = include_str!("../docs/testing.md")]
 pub mod testing {}
 
-#[cfg(feature = "tracing")]
-#[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
-pub use self::builder::SpanRelation;
 #[cfg(feature = "apalis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "apalis")))]
 pub use self::jobs::ApalisStore;
@@ -78,24 +37,27 @@ pub use self::jobs::{
     AddJobError, AddJobErrorKind, Job, JobContext, JobId, JobRequest, JobStore, Jobs,
     ParseJobIdError, PushFuture, RunJob, RunJobError, StoredJob,
 };
+#[cfg(feature = "tracing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
+pub use self::runner::builder::SpanRelation;
 pub use self::{
-    add_error::AddTaskError,
-    body::ResponseBody,
-    builder::{OnFailure, Order, RunnerBuilder},
-    context::TaskContext,
-    end::TaskEnd,
-    future::ResponseFuture,
-    id::TaskId,
-    info::{TaskInfo, TaskKind, TaskState},
-    layer::BackgroundTasksLayer,
-    missing_layer::MissingLayer,
+    background_tasks::BackgroundTasks,
+    http::body::ResponseBody,
+    http::future::ResponseFuture,
+    http::layer::BackgroundTasksLayer,
+    http::missing_layer::MissingLayer,
+    http::service::BackgroundTasksService,
+    observe::info::{TaskInfo, TaskKind, TaskState},
+    observe::report::TaskReport,
     outcome::{ResponseEnd, ResponseOutcome},
-    output::{BoxError, IntoTask, TaskOutput, TaskResult},
-    report::TaskReport,
     runner::Runner,
-    service::BackgroundTasksService,
-    shutdown::ShutdownReport,
-    stats::Stats,
+    runner::builder::{OnFailure, Order, RunnerBuilder},
+    runner::shutdown::ShutdownReport,
+    shared::stats::Stats,
     task::Task,
-    tasks::BackgroundTasks,
+    task::add_error::AddTaskError,
+    task::context::TaskContext,
+    task::end::TaskEnd,
+    task::id::TaskId,
+    task::output::{BoxError, IntoTask, TaskOutput, TaskResult},
 };

@@ -21,11 +21,11 @@ use loom::{
 
 use crate::{
     ResponseEnd, Runner, Task,
-    crew::{Crew, Found},
-    lanes::{Given, Lane, Lanes},
+    executor::crew::{Crew, Found},
+    executor::lanes::{Given, Lane, Lanes},
     outcome::Verdict,
     queue::Queue,
-    sync::now,
+    util::sync::now,
 };
 
 /// Runs a batch here and now.

@@ -19,7 +19,7 @@ use http::{
 };
 use http_body::{Body, Frame};
 
-use crate::{current_queue::Entered, queue::Queue};
+use crate::{http::current::Entered, queue::Queue};
 
 /// How a response ended, for a task to ask: [`TaskContext::response`](crate::TaskContext::response),
 /// [`Task::run_if`](crate::Task::run_if).

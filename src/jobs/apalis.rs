@@ -15,7 +15,7 @@ use tower::Service;
 use super::run::Attempt;
 use crate::{
     BoxError, JobStore, Jobs, PushFuture, RunJob, StoredJob,
-    sync::{Mutex, lock},
+    util::sync::{Mutex, lock},
 };
 
 /// A [`JobStore`] over any backend of apalis 1.x that stores [`StoredJob`] and can be cloned: `SQLite`, Postgres, Redis and others.

@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use super::{spill::Spilled, store::text_of};
 use crate::{
-    BoxError, Runner, StoredJob, TaskEnd, TaskInfo, contain::contain, current::Current,
-    execution::may_run, queue::Queue, span::TaskSpan,
+    BoxError, Runner, StoredJob, TaskEnd, TaskInfo, executor::execution::may_run,
+    observe::span::TaskSpan, queue::Queue, queue::current::Current, util::contain::contain,
 };
 
 /// A job that was cut off, and has not been reported.

@@ -7,8 +7,8 @@ use tracing::Span;
 
 use super::run::Attempt;
 use crate::{
-    BackgroundTasks, Job, JobContext, RunJob, RunJobError, StoredJob, TaskResult,
-    contain::contain_drop, queue::Queue,
+    BackgroundTasks, Job, JobContext, RunJob, RunJobError, StoredJob, TaskResult, queue::Queue,
+    util::contain::contain_drop,
 };
 
 /// Which jobs there are, and the states they run with: for a [`RunnerBuilder`](crate::RunnerBuilder::jobs), a worker, or both.

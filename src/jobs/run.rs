@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     BoxError, JobContext, RunJobError, StoredJob, TaskResult,
-    contain::{contain, contain_drop},
+    util::contain::{contain, contain_drop},
 };
 
 /// Runs a stored job: from [`Jobs::run`](crate::Jobs::run).

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     JobStore, Jobs, RunnerBuilder,
-    contain::{contain, contain_drop},
-    sync::{Mutex, lock},
+    util::contain::{contain, contain_drop},
+    util::sync::{Mutex, lock},
 };
 
 type Inject = Box<dyn Fn(&mut HashMap<String, String>) + Send + Sync>;

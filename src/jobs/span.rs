@@ -3,7 +3,7 @@
 use super::registered::Registry;
 use crate::StoredJob;
 #[cfg(feature = "tracing")]
-use crate::contain::contain;
+use crate::util::contain::contain;
 
 pub(crate) struct JobSpan {
     #[cfg(feature = "tracing")]

@@ -21,10 +21,10 @@ use tokio::time::Instant;
 use super::{cut::Cut, store::push};
 use crate::{
     JobStore, Runner, ShutdownReport, TaskEnd, TaskInfo,
-    contain::contain_drop,
     runner::in_order,
-    shutdown::{counted, elapse},
-    sync::{Mutex, OnceLock, lock},
+    runner::shutdown::{counted, elapse},
+    util::contain::contain_drop,
+    util::sync::{Mutex, OnceLock, lock},
 };
 
 /// So many jobs are pushed at once.

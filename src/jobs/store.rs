@@ -10,8 +10,8 @@ use std::{
 
 use crate::{
     BoxError, StoredJob,
-    contain::{contain, contain_drop},
-    shutdown::elapse,
+    runner::shutdown::elapse,
+    util::contain::{contain, contain_drop},
 };
 
 /// What [`JobStore::push`] gives back.

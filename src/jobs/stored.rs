@@ -7,7 +7,7 @@ use serde::{
 };
 use serde_json::Value;
 
-use crate::{Job, JobId, request_line::RequestLine};
+use crate::{Job, JobId, task::request_line::RequestLine};
 
 /// A job as a store keeps it: an id, a name and a payload, and where it came from.
 ///

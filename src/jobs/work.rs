@@ -8,7 +8,7 @@ use std::{
 
 use pin_project_lite::pin_project;
 
-use crate::{Job, TaskContext, TaskResult, work::Form};
+use crate::{Job, TaskContext, TaskResult, task::work::Form};
 
 pin_project! {
     /// A job that is started with its context; until then it can be taken back.

@@ -6,9 +6,10 @@ use tokio::time::Instant;
 
 use super::{Phase, Queue, Ready, State};
 use crate::{
-    AddTaskError, Order, Runner, Task, TaskEnd, TaskId, add_error::Refusal, batch::Batch,
-    contain::contain_drop, current::Current, metrics, registry::Closed, span::TaskSpan,
-    start::Start, sync::lock,
+    AddTaskError, Order, Runner, Task, TaskEnd, TaskId, executor::batch::Batch,
+    executor::start::Start, observe::metrics, observe::span::TaskSpan, queue::current::Current,
+    shared::registry::Closed, task::add_error::Refusal, util::contain::contain_drop,
+    util::sync::lock,
 };
 
 impl Queue {

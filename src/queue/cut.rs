@@ -9,11 +9,11 @@ use super::{Left, Queue};
 use crate::Task;
 use crate::{
     TaskEnd, TaskId, TaskInfo,
-    contain::{contain, contain_drop},
-    current::{Current, Currents, info},
-    list::TaskList,
-    span::TaskSpan,
-    sync::lock,
+    observe::span::TaskSpan,
+    queue::current::{Current, Currents, info},
+    queue::task_list::TaskList,
+    util::contain::{contain, contain_drop},
+    util::sync::lock,
 };
 
 impl Queue {

@@ -16,9 +16,12 @@
 //! 7. No user code runs under the lock: no destructor of a task, no condition, no observer.
 
 mod add;
+pub(crate) mod current;
 mod cut;
 mod new;
+pub(crate) mod pool;
 mod run;
+pub(crate) mod task_list;
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -28,17 +31,17 @@ use tokio::time::Instant;
 use crate::jobs::JobSide;
 use crate::{
     OnFailure, Order, ResponseOutcome, Runner, Task, TaskId,
-    batch::Batch,
-    contain::contain,
-    current::{Current, Currents, Key},
-    list::TaskList,
+    executor::batch::Batch,
+    executor::start::Start,
+    observe::report,
     outcome::Verdict,
-    registry::Place,
-    report,
-    request_line::RequestLine,
-    start::Start,
-    sync::{Mutex, OnceLock, get_mut, lock},
+    queue::current::{Current, Currents, Key},
+    queue::task_list::TaskList,
+    shared::registry::Place,
     task::Label,
+    task::request_line::RequestLine,
+    util::contain::contain,
+    util::sync::{Mutex, OnceLock, get_mut, lock},
 };
 
 pub(crate) struct Queue {

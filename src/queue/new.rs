@@ -10,11 +10,11 @@ use super::{Phase, Queue, State};
 use crate::jobs::JobSide;
 use crate::{
     Runner,
-    current::Currents,
-    list::TaskList,
-    pool,
-    request_line::RequestLine,
-    sync::{Mutex, OnceLock, get_mut},
+    queue::current::Currents,
+    queue::pool,
+    queue::task_list::TaskList,
+    task::request_line::RequestLine,
+    util::sync::{Mutex, OnceLock, get_mut},
 };
 
 impl Queue {

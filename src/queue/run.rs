@@ -7,16 +7,16 @@ use tokio::time::Instant;
 use super::{Advance, Phase, Queue, State, Turn};
 use crate::{
     TaskEnd, TaskId,
-    batch::Batch,
-    contain::contain_drop,
-    current::{Current, Key},
-    metrics,
+    executor::batch::Batch,
+    executor::start::Start,
+    observe::metrics,
+    observe::report::Report,
+    observe::span::TaskSpan,
     outcome::Verdict,
-    report::Report,
-    span::TaskSpan,
-    start::Start,
-    stats::CountersHere,
-    sync::{MutexGuard, lock},
+    queue::current::{Current, Key},
+    shared::stats::CountersHere,
+    util::contain::contain_drop,
+    util::sync::{MutexGuard, lock},
 };
 
 impl Queue {

@@ -1,0 +1,299 @@
+//! [`BackgroundTasks`]: the handle that handlers hold.
+
+use std::{
+    future::poll_fn,
+    panic::Location,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::Extensions;
+use tokio::time::Instant;
+
+use crate::{
+    AddTaskError, IntoTask, MissingLayer, Task, TaskEnd, TaskId, TaskOutput,
+    executor::execution::{Execution, clear, discard},
+    http::current,
+    queue::Queue,
+};
+
+/// One request's tasks: what is added here runs after the response has ended.
+///
+/// Behind [`BackgroundTasksLayer`](crate::BackgroundTasksLayer) it is an axum extractor; elsewhere
+/// [`from_extensions`](Self::from_extensions) finds it. Clones are the same queue. It may be kept: a task can be added while
+/// the body streams, by a running task, after an upgrade, or long after the response (it then starts at once).
+///
+/// By default the tasks of one request run one after another in the order added, and those of different requests side by
+/// side.
+///
+/// ```
+/// use tower_background_tasks::BackgroundTasks;
+///
+/// async fn signup(tasks: BackgroundTasks) -> &'static str {
+///     tasks.add_task(async { println!("a future") });
+///     tasks.add_blocking_task(|| println!("sync code, on the blocking pool"));
+///     "answered at once"
+/// }
+/// ```
+///
+/// # A queue of its own
+///
+/// [`BackgroundTasks::new`] makes a stand-alone queue. Return it with a response, and its tasks run behind the request's own;
+/// hand it to [`Runner::attach`](crate::Runner::attach), where there is no layer; or, in a unit test, pass it to the handler
+/// and look at [`names`](Self::names) or [`run`](Self::run) it. A stand-alone queue that no response takes is dropped with
+/// its tasks, and a warning names them; but if one of them holds the queue itself, to add more to it, the two keep each
+/// other alive, and leak.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// # use tower_background_tasks::{BackgroundTasks, Task, TaskEnd};
+/// # async fn signup(tasks: BackgroundTasks) {
+/// #     tasks.add_task(Task::new(async {}).named("welcome-mail"));
+/// # }
+/// let tasks = BackgroundTasks::new();
+/// signup(tasks.clone()).await;
+/// assert_eq!(tasks.names(), ["welcome-mail"]);
+/// let ends = tasks.run().await;
+/// assert!(matches!(ends[..], [TaskEnd::Completed]));
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "tasks run when a response takes their queue: return it with the response, or pass it to `Runner::attach`"]
+pub struct BackgroundTasks {
+    queue: Arc<Queue>,
+}
+
+impl BackgroundTasks {
+    /// A stand-alone queue: to attach to a response, or for a unit test.
+    pub fn new() -> Self {
+        Self {
+            queue: Queue::stand_alone(),
+        }
+    }
+
+    /// Finds the request's queue, where there is no extractor: in middleware, hyper services, tonic.
+    ///
+    /// ```
+    /// use http::Request;
+    /// use tower_background_tasks::{BackgroundTasks, MissingLayer};
+    ///
+    /// fn handle<B>(request: &Request<B>) -> Result<(), MissingLayer> {
+    ///     let tasks = BackgroundTasks::from_extensions(request.extensions())?;
+    ///     tasks.add_task(async { println!("after the response") });
+    ///     Ok(())
+    /// }
+    /// # assert!(handle(&Request::new(())).is_err());
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// This returns an error when the request did not come through
+    /// [`BackgroundTasksLayer`](crate::BackgroundTasksLayer).
+    pub fn from_extensions(extensions: &Extensions) -> Result<Self, MissingLayer> {
+        extensions.get().cloned().ok_or(MissingLayer::new())
+    }
+
+    /// The queue of the request whose handler runs here: in the handler, and in whatever it awaits, without passing the queue
+    /// through ten functions.
+    ///
+    /// `None` elsewhere: in what was spawned, in a body that is streamed when the handler has returned, in a task on the runner, in
+    /// destructors when the client has left and the handler is dropped unfinished, and where there is no
+    /// [`BackgroundTasksLayer`](crate::BackgroundTasksLayer). Code that runs there takes the queue along, which is a clone. Of nested
+    /// layers it is the inner one's.
+    ///
+    /// ```
+    /// use tower_background_tasks::BackgroundTasks;
+    ///
+    /// /// Called by handlers, ten functions deep.
+    /// async fn save_order() {
+    ///     if let Some(tasks) = BackgroundTasks::current() {
+    ///         tasks.add_task(async { println!("reindex") });
+    ///     }
+    /// }
+    /// # assert!(BackgroundTasks::current().is_none());
+    /// # drop(save_order());
+    /// ```
+    pub fn current() -> Option<Self> {
+        current::current()
+    }
+
+    /// Adds a task: a future, or a [`Task`].
+    ///
+    /// Never fails and never blocks: where the runner refuses it, the task ends [`Rejected`](TaskEnd::Rejected). Nothing of the task runs before the response has ended.
+    ///
+    /// ```
+    /// # use tower_background_tasks::{BackgroundTasks, Task};
+    /// # async fn send_mail(to: String) {}
+    /// # fn handler(tasks: BackgroundTasks) {
+    /// tasks.add_task(send_mail("ferris@example.org".into()));
+    /// tasks.add_task(Task::new(async {}).named("audit"));
+    /// # }
+    /// # handler(BackgroundTasks::new());
+    /// ```
+    #[track_caller]
+    pub fn add_task(&self, task: impl IntoTask) {
+        self.queue
+            .add_or_reject(task.into_task(), Location::caller());
+    }
+
+    /// Adds a task, or gives it back where the runner does not take it, so that the handler can answer 503.
+    ///
+    /// A stand-alone queue takes every task, under the number 0 until a response takes the queue; what the runner then refuses ends
+    /// [`Rejected`](TaskEnd::Rejected).
+    ///
+    /// ```
+    /// use axum::http::StatusCode;
+    /// use tower_background_tasks::{AddTaskError, BackgroundTasks};
+    ///
+    /// async fn export(tasks: BackgroundTasks) -> Result<StatusCode, AddTaskError> {
+    ///     tasks.try_add_task(async { println!("exporting") })?; // as a response the error is a 503
+    ///     Ok(StatusCode::ACCEPTED)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// This returns an error when too many tasks wait ([`RunnerBuilder::max_pending`](crate::RunnerBuilder::max_pending)), and
+    /// when the runner has shut down. The task is in it, and counts as never added.
+    #[track_caller]
+    pub fn try_add_task(&self, task: impl IntoTask) -> Result<TaskId, AddTaskError> {
+        self.queue.add(task.into_task(), Location::caller())
+    }
+
+    /// Adds sync code, which runs on Tokio's blocking pool: for files, databases with a blocking driver, long computation.
+    ///
+    /// ```
+    /// # use tower_background_tasks::BackgroundTasks;
+    /// # fn handler(tasks: BackgroundTasks) {
+    /// tasks.add_blocking_task(|| std::fs::read_to_string("/etc/hostname"));
+    /// # }
+    /// # handler(BackgroundTasks::new());
+    /// ```
+    #[track_caller]
+    pub fn add_blocking_task<F, R>(&self, f: F)
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: TaskOutput + 'static,
+    {
+        self.queue
+            .add_or_reject(Task::blocking(f), Location::caller());
+    }
+
+    /// How many tasks wait in this queue.
+    ///
+    /// ```
+    /// # use tower_background_tasks::BackgroundTasks;
+    /// let tasks = BackgroundTasks::new();
+    /// tasks.add_task(async {});
+    /// assert_eq!(tasks.len(), 1);
+    /// ```
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// True when no task waits in this queue.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The names of the tasks that wait in this queue, in the order in which they will run: for tests of a handler.
+    ///
+    /// ```
+    /// # use tower_background_tasks::{BackgroundTasks, Task};
+    /// let tasks = BackgroundTasks::new();
+    /// tasks.add_task(Task::new(async {}).named("welcome-mail"));
+    /// tasks.add_task(Task::blocking(|| ()).named("audit"));
+    /// assert_eq!(tasks.names(), ["welcome-mail", "audit"]);
+    /// ```
+    pub fn names(&self) -> Vec<String> {
+        self.queue.names().into_iter().map(String::from).collect()
+    }
+
+    /// Runs what is queued here and now, in order, and tells how each task ended: for unit tests and scripts.
+    ///
+    /// What the tasks add meanwhile runs too. Every task runs: there is no response yet for [`Task::run_if`] to judge, and
+    /// [`OnFailure::Stop`](crate::OnFailure::Stop) does not hold here.
+    ///
+    /// It is meant for queues that no response takes. On a request's queue it takes what waits; once the response has ended the runner has
+    /// the tasks, which may then run beside the one that runs here, and [`Runner::idle`](crate::Runner::idle) does not wait for that one.
+    /// Each task is run, and its end told, by one call: another one meanwhile, such as of a task that runs here, takes those that wait.
+    ///
+    /// Blocking tasks go to the blocking pool where there is a runtime. Where there is none they run on this thread, and no
+    /// timeout can strike them.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use tower_background_tasks::{BackgroundTasks, TaskEnd};
+    ///
+    /// let tasks = BackgroundTasks::new();
+    /// tasks.add_task(async { "x".parse::<u16>() });
+    /// let ends = tasks.run().await;
+    /// assert!(matches!(&ends[..], [TaskEnd::Failed(error)] if error.to_string().contains("invalid digit")));
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping this aborts the task whose turn it is; those behind it stay in the queue. A blocking task that has begun
+    /// cannot be stopped: it counts as aborted, and its thread goes on.
+    pub async fn run(&self) -> Vec<TaskEnd> {
+        let queue = self.queue.root();
+        let mut ends = Vec::new();
+        while let Some(turn) = queue.take() {
+            let mut execution = Execution::new(turn);
+            execution.isolate_blocking();
+            let mut by_hand = ByHand(Some(execution), &queue);
+            ends.push(poll_fn(|cx| by_hand.poll(cx)).await);
+        }
+        ends
+    }
+
+    pub(crate) fn queue(&self) -> &Arc<Queue> {
+        &self.queue
+    }
+}
+
+/// A task that is run by hand, until it has ended. Dropped before, it ends aborted.
+struct ByHand<'a>(Option<Execution>, &'a Arc<Queue>);
+
+impl ByHand<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<TaskEnd> {
+        let end = match &mut self.0 {
+            Some(execution) => ready!(execution.poll(self.1, cx, Instant::now)),
+            None => TaskEnd::Aborted,
+        };
+        Poll::Ready(self.finish(end))
+    }
+
+    fn finish(&mut self, end: TaskEnd) -> TaskEnd {
+        let Some(execution) = &mut self.0 else {
+            return end;
+        };
+        let (key, span) = (execution.key(), execution.take_span());
+        let end = clear(&mut self.0, &span, end);
+        if let Some(current) = self.1.ended(key, end.is_failure()) {
+            self.1.report(current, &end, span);
+        }
+        end
+    }
+}
+
+impl Drop for ByHand<'_> {
+    fn drop(&mut self) {
+        discard(self.finish(TaskEnd::Aborted));
+    }
+}
+
+impl Default for BackgroundTasks {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl From<Arc<Queue>> for BackgroundTasks {
+    fn from(queue: Arc<Queue>) -> Self {
+        Self { queue }
+    }
+}

@@ -1,0 +1,148 @@
+//! Counters, gauges and histograms, from the first task on, through the [`metrics`](https://docs.rs/metrics) facade; nothing without the feature.
+//!
+//! The label `task` is a task's name where that is a part of the program: a type name, or a `&'static str` that it was given. A
+//! name made at run time could be anything, a user's input even, and each would be a time series of its own: all of them are
+//! `(dynamic)`.
+//!
+//! A task is in its queue when it is counted as added: one that begins on another thread in between is taken from the pending gauge
+//! before it was added to it. Who reads the gauge in that moment reads one too few, below zero even; afterwards it is right.
+
+#[cfg(feature = "metrics")]
+use std::borrow::Cow;
+
+#[cfg(feature = "metrics")]
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+
+use crate::{Task, observe::report::Report, task::Label};
+#[cfg(feature = "metrics")]
+use crate::{TaskEnd, util::contain::contain};
+
+#[cfg(feature = "metrics")]
+const ADDED: &str = "background_tasks_added_total";
+#[cfg(feature = "metrics")]
+const ENDED: &str = "background_tasks_ended_total";
+#[cfg(feature = "metrics")]
+const PENDING: &str = "background_tasks_pending";
+#[cfg(feature = "metrics")]
+const RUNNING: &str = "background_tasks_running";
+#[cfg(feature = "metrics")]
+const WAITED: &str = "background_tasks_waiting_seconds";
+#[cfg(feature = "metrics")]
+const RAN: &str = "background_tasks_running_seconds";
+
+/// Tells the recorder what the metrics mean, if it is installed by now.
+pub(crate) fn describe() {
+    #[cfg(feature = "metrics")]
+    {
+        describe_counter!(ADDED, Unit::Count, "Background tasks added.");
+        describe_counter!(ENDED, Unit::Count, "Background tasks that ended, by how.");
+        describe_gauge!(PENDING, Unit::Count, "Background tasks that wait.");
+        describe_gauge!(RUNNING, Unit::Count, "Background tasks that run.");
+        describe_histogram!(
+            WAITED,
+            Unit::Seconds,
+            "From when a background task was added until it began."
+        );
+        describe_histogram!(
+            RAN,
+            Unit::Seconds,
+            "From when a background task began until it ended."
+        );
+    }
+}
+
+/// The label of a task.
+#[derive(Clone, Copy)]
+pub(crate) struct Name(#[cfg(feature = "metrics")] Option<&'static str>);
+
+impl Name {
+    /// Of a task that is not counted.
+    pub(crate) const NONE: Self = Self(
+        #[cfg(feature = "metrics")]
+        None,
+    );
+}
+
+#[inline]
+pub(crate) fn name_of(task: &Task) -> Name {
+    #[cfg(feature = "metrics")]
+    return Name(Some(static_name(task.name())));
+    #[cfg(not(feature = "metrics"))]
+    {
+        let _ = task;
+        Name::NONE
+    }
+}
+
+#[inline]
+pub(crate) fn name(label: &Label) -> Name {
+    #[cfg(feature = "metrics")]
+    return Name(Some(static_name(label.name())));
+    #[cfg(not(feature = "metrics"))]
+    {
+        let _ = label;
+        Name::NONE
+    }
+}
+
+#[inline]
+pub(crate) fn added(name: Name) {
+    #[cfg(feature = "metrics")]
+    if let Name(Some(task)) = name {
+        // A recorder is code of the user's.
+        let _ = contain(|| {
+            counter!(ADDED, "task" => task).increment(1);
+            gauge!(PENDING, "task" => task).increment(1.0);
+        });
+    }
+    #[cfg(not(feature = "metrics"))]
+    let _ = name;
+}
+
+#[inline]
+pub(crate) fn begun(name: Name) {
+    #[cfg(feature = "metrics")]
+    if let Name(Some(task)) = name {
+        let _ = contain(|| {
+            gauge!(PENDING, "task" => task).decrement(1.0);
+            gauge!(RUNNING, "task" => task).increment(1.0);
+        });
+    }
+    #[cfg(not(feature = "metrics"))]
+    let _ = name;
+}
+
+/// The caller contains it.
+pub(crate) fn ended(report: &Report<'_>) {
+    #[cfg(feature = "metrics")]
+    {
+        let task = static_name(report.label.name());
+        counter!(ENDED, "task" => task, "end" => report.end.as_str()).increment(1);
+        match report.begun {
+            Some(_) => gauge!(RUNNING, "task" => task).decrement(1.0),
+            None => gauge!(PENDING, "task" => task).decrement(1.0),
+        }
+        if report.begun.is_some() {
+            histogram!(WAITED, "task" => task).record(report.waited());
+        }
+        if report.begun.is_some() && !matches!(report.end, TaskEnd::Skipped) {
+            histogram!(RAN, "task" => task).record(report.ran());
+        }
+    }
+    #[cfg(not(feature = "metrics"))]
+    let _ = report;
+}
+
+#[cfg(feature = "metrics")]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "an owned name is only told from a static one by its variant"
+)]
+fn static_name(name: Cow<'static, str>) -> &'static str {
+    match name {
+        Cow::Borrowed(name) => name,
+        Cow::Owned(_) => "(dynamic)",
+    }
+}

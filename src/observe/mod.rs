@@ -1,0 +1,8 @@
+//! What is told of tasks: rows, reports, log events, spans, metrics. It uses `task` and below.
+
+pub(crate) mod info;
+pub(crate) mod metrics;
+pub(crate) mod overdue;
+pub(crate) mod report;
+pub(crate) mod slow_poll;
+pub(crate) mod span;

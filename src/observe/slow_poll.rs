@@ -1,0 +1,64 @@
+//! [`SlowPoll`]: names an async task that holds its worker. Blocking code in an async task is the commonest mistake of all.
+
+#[cfg(feature = "tracing")]
+use std::time::Duration;
+
+#[cfg(feature = "tracing")]
+use tokio::time::Instant;
+
+#[cfg(feature = "tracing")]
+use crate::util::contain::contain;
+use crate::{Runner, observe::span::TaskSpan, task::Label};
+
+/// One poll that is being timed, if the runner is to warn of slow ones.
+pub(crate) struct SlowPoll {
+    #[cfg(feature = "tracing")]
+    timed: Option<(Duration, Instant, Label)>,
+}
+
+impl SlowPoll {
+    /// The label is taken before the poll: a task that is cancelled meanwhile is the very one to be named.
+    #[inline]
+    pub(crate) fn watch(runner: Option<&Runner>, label: impl FnOnce() -> Option<Label>) -> Self {
+        #[cfg(feature = "tracing")]
+        {
+            let threshold = runner.and_then(Runner::slow_poll);
+            Self {
+                timed: threshold.and_then(|threshold| Some((threshold, Instant::now(), label()?))),
+            }
+        }
+        #[cfg(not(feature = "tracing"))]
+        {
+            let _ = (runner, label);
+            Self {}
+        }
+    }
+
+    /// The poll has returned: warns if it took too long.
+    #[inline]
+    pub(crate) fn check(self, span: &TaskSpan) {
+        #[cfg(feature = "tracing")]
+        if let Some((threshold, begun, label)) = self.timed {
+            let held = begun.elapsed();
+            if held >= threshold {
+                let _ = contain(|| span.in_scope(|| warn(&label, held)));
+            }
+        }
+        #[cfg(not(feature = "tracing"))]
+        let _ = span;
+    }
+}
+
+#[cfg(feature = "tracing")]
+fn warn(label: &Label, held: Duration) {
+    tracing::warn!(
+        target: "tower_background_tasks",
+        {
+            task.id = %label.id,
+            task.name = &*label.name(), // as a `str`: a subscriber escapes it
+            task.location = %label.location,
+            ?held,
+        },
+        "background task held its worker: blocking code belongs into `add_blocking_task`"
+    );
+}

@@ -1,0 +1,181 @@
+//! [`TaskList`]: tasks in the order added, linked through their own nodes, so that a list allocates nothing.
+
+use std::borrow::Cow;
+
+use tokio::time::Instant;
+
+use crate::{
+    Task, TaskId,
+    task::{self, Label, Link},
+    util::contain::contain_drop,
+};
+
+/// A first-in, first-out list.
+///
+/// A singly linked list in safe code has one cheap end, so there are two: tasks come in at the head of `newest`, and go out
+/// from the head of `oldest`. When `oldest` runs out, `newest` is turned round: once a task, over its life.
+#[derive(Default)]
+pub(crate) struct TaskList {
+    /// The next task to go out, linked to those behind it.
+    oldest: Option<Link>,
+    /// The last task that came in, linked to those before it. All of them are behind all of `oldest`.
+    newest: Option<Link>,
+    len: usize,
+}
+
+impl TaskList {
+    #[inline]
+    pub(crate) fn push(&mut self, task: Task) {
+        push_head(&mut self.newest, task.into_link());
+        self.len += 1;
+    }
+
+    #[inline]
+    pub(crate) fn pop(&mut self) -> Option<Task> {
+        if self.oldest.is_none() {
+            self.turn_round();
+        }
+        let link = pop_head(&mut self.oldest)?;
+        self.len -= 1;
+        Some(Task::from_link(link))
+    }
+
+    /// True when the first task to go out is async.
+    pub(crate) fn begins_async(&mut self) -> bool {
+        if self.oldest.is_none() {
+            self.turn_round();
+        }
+        let oldest = self.oldest.as_ref();
+        oldest.is_some_and(|link| !task::is_blocking(link))
+    }
+
+    /// Takes a task out of the middle. This goes through the whole list, and again if it is there.
+    pub(crate) fn remove(&mut self, id: TaskId) -> Option<Task> {
+        if !self.contains(id) {
+            return None;
+        }
+        let mut removed = None;
+        for _ in 0..self.len {
+            match self.pop() {
+                Some(task) if task.id() == id => removed = Some(task),
+                Some(task) => self.push(task),
+                None => {}
+            }
+        }
+        removed
+    }
+
+    fn contains(&self, id: TaskId) -> bool {
+        let mut all = chain(self.oldest.as_ref()).chain(chain(self.newest.as_ref()));
+        all.any(|link| link.id() == id)
+    }
+
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The tasks' names in the order added.
+    pub(crate) fn names(&self) -> Vec<Cow<'static, str>> {
+        self.in_order().iter().map(|link| link.name()).collect()
+    }
+
+    /// The tasks' labels in the order added.
+    pub(crate) fn labels(&self, arrived: Instant) -> Vec<Label> {
+        self.in_order()
+            .iter()
+            .map(|link| link.label(arrived))
+            .collect()
+    }
+
+    fn in_order(&self) -> Vec<&Link> {
+        let mut links: Vec<_> = chain(self.oldest.as_ref()).collect();
+        let newest_from = links.len();
+        links.extend(chain(self.newest.as_ref()));
+        links[newest_from..].reverse();
+        links
+    }
+
+    fn turn_round(&mut self) {
+        while let Some(link) = pop_head(&mut self.newest) {
+            push_head(&mut self.oldest, link);
+        }
+    }
+}
+
+/// One node after the other: left to themselves, nodes would drop one another in a recursion as deep as the list. And contained,
+/// as this may happen while something else unwinds.
+impl Drop for TaskList {
+    fn drop(&mut self) {
+        while let Some(task) = self.pop() {
+            let _ = contain_drop(task);
+        }
+    }
+}
+
+fn push_head(head: &mut Option<Link>, mut link: Link) {
+    *task::next_mut(&mut link) = head.take();
+    *head = Some(link);
+}
+
+fn pop_head(head: &mut Option<Link>) -> Option<Link> {
+    let mut link = head.take()?;
+    *head = task::next_mut(&mut link).take();
+    Some(link)
+}
+
+fn chain(head: Option<&Link>) -> impl Iterator<Item = &Link> {
+    std::iter::successors(head, |link| task::next(link))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(name: usize) -> Task {
+        Task::new(async {}).named(name.to_string())
+    }
+
+    #[test]
+    fn tasks_come_out_in_the_order_they_went_in_however_both_are_interleaved() {
+        let mut list = TaskList::default();
+        let (mut pushed, mut popped) = (0, 0);
+        for round in 0..50 {
+            for _ in 0..round % 7 {
+                list.push(named(pushed));
+                pushed += 1;
+            }
+            for _ in 0..round % 5 {
+                if let Some(task) = list.pop() {
+                    assert_eq!(task.name(), popped.to_string());
+                    popped += 1;
+                }
+            }
+            let waiting: Vec<_> = (popped..pushed).map(|name| name.to_string()).collect();
+            assert_eq!(list.names(), waiting);
+            assert_eq!(list.len(), waiting.len());
+        }
+        assert!(popped > 40);
+    }
+
+    #[test]
+    fn dropping_a_long_list_does_not_overflow_the_stack() {
+        let mut list = TaskList::default();
+        for _ in 0..200_000 {
+            list.push(Task::new(async {}));
+        }
+        drop(list);
+    }
+
+    #[test]
+    fn a_waiting_task_is_one_small_allocation() {
+        let task = Task::new(std::future::ready(()));
+        let link = task.into_link();
+        assert!(size_of_val(&*link) <= 64, "{}", size_of_val(&*link));
+    }
+}

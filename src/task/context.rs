@@ -1,0 +1,118 @@
+//! [`TaskContext`]: what a running task may ask.
+
+use std::{borrow::Cow, fmt, sync::Arc};
+
+use crate::{ResponseOutcome, queue::Queue, util::contain::woken_contained};
+
+/// What a running task may ask: how its response went, whether the runner shuts down, what it is called.
+///
+/// [`Task::with_context`](crate::Task::with_context) and
+/// [`Task::blocking_with_context`](crate::Task::blocking_with_context) hand it out. It may be kept and cloned.
+///
+/// ```
+/// use tower_background_tasks::{BackgroundTasks, Task};
+///
+/// let tasks = BackgroundTasks::new();
+/// tasks.add_task(Task::with_context(|cx| async move {
+///     println!("{}: {:?}", cx.name(), cx.response());
+/// }));
+/// ```
+#[derive(Clone)]
+pub struct TaskContext {
+    queue: Arc<Queue>,
+    name: Cow<'static, str>,
+}
+
+impl TaskContext {
+    pub(crate) fn new(queue: Arc<Queue>, name: Cow<'static, str>) -> Self {
+        Self { queue, name }
+    }
+
+    #[cfg(feature = "jobs")]
+    pub(crate) fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// How the response ended, or `None` for a task of no request
+    /// ([`Runner::add_task`](crate::Runner::add_task), [`BackgroundTasks::run`](crate::BackgroundTasks::run)).
+    ///
+    /// "Ended" means handed whole to the server, not received by the client.
+    ///
+    /// ```
+    /// use tower_background_tasks::{ResponseEnd, Task};
+    ///
+    /// let refund = Task::with_context(|cx| async move {
+    ///     if cx.response().is_some_and(|response| response.end == ResponseEnd::Aborted) {
+    ///         println!("the client left before it had everything");
+    ///     }
+    /// });
+    /// # drop(refund);
+    /// ```
+    pub fn response(&self) -> Option<&ResponseOutcome> {
+        self.queue.outcome()
+    }
+
+    /// True once [`Runner::shutdown`](crate::Runner::shutdown) was called: for a loop in blocking code to look at.
+    ///
+    /// ```
+    /// use tower_background_tasks::Task;
+    ///
+    /// let export = Task::blocking_with_context(|cx| {
+    ///     for page in 0..1_000 {
+    ///         if cx.is_shutting_down() {
+    ///             return Err("stopped half-way");
+    ///         }
+    ///         println!("page {page}");
+    ///     }
+    ///     Ok(())
+    /// });
+    /// # drop(export);
+    /// ```
+    pub fn is_shutting_down(&self) -> bool {
+        let runner = self.queue.runner();
+        runner.is_some_and(|runner| runner.closing().is_cancelled())
+    }
+
+    /// Waits until [`Runner::shutdown`](crate::Runner::shutdown) is called. The task then has the rest of the grace period to
+    /// come to its end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping this stops the waiting and nothing else.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_background_tasks::Task;
+    ///
+    /// let poller = Task::with_context(|cx| async move {
+    ///     while !cx.is_shutting_down() {
+    ///         println!("poll");
+    ///         tokio::select! {
+    ///             () = cx.shutting_down() => {}
+    ///             () = tokio::time::sleep(Duration::from_secs(1)) => {}
+    ///         }
+    ///     }
+    /// });
+    /// # drop(poller);
+    /// ```
+    pub async fn shutting_down(&self) {
+        match self.queue.runner() {
+            Some(runner) => woken_contained(runner.closing().cancelled()).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The task's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Debug for TaskContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskContext")
+            .field("name", &self.name)
+            .field("response", &self.response())
+            .finish_non_exhaustive()
+    }
+}

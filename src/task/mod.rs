@@ -1,0 +1,495 @@
+//! [`Task`]: a future or a closure, with what it should be called and when it should run.
+
+pub(crate) mod add_error;
+pub(crate) mod context;
+pub(crate) mod end;
+pub(crate) mod id;
+pub(crate) mod output;
+pub(crate) mod request_line;
+pub(crate) mod work;
+
+#[cfg(feature = "jobs")]
+use std::sync::Arc;
+use std::{
+    borrow::Cow,
+    fmt,
+    panic::Location,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use pin_project_lite::pin_project;
+use sync_wrapper::SyncWrapper;
+use tokio::time::Instant;
+
+#[cfg(feature = "jobs")]
+use crate::StoredJob;
+use crate::{
+    ResponseOutcome, Runner, TaskContext, TaskId, TaskOutput, TaskResult,
+    observe::info::TaskKind,
+    observe::span::AddedIn,
+    task::work::{Async, AsyncWithContext, Blocking, BlockingWithContext, Form, Work},
+};
+
+/// Something to do after the response: a future, or sync code for the blocking pool.
+///
+/// A bare future can be added as it is; a `Task` is for what needs a name, a timeout, a condition, or a look at how the
+/// response went. Nothing runs before it is added and its response has ended; a `Task` that is dropped instead never runs.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_background_tasks::{BackgroundTasks, ResponseOutcome, Task};
+///
+/// async fn signup(tasks: BackgroundTasks) -> &'static str {
+///     let mail = async { println!("Welcome!") };
+///     tasks.add_task(
+///         Task::new(mail)
+///             .named("welcome-mail")
+///             .timeout(Duration::from_secs(30))
+///             .run_if(ResponseOutcome::is_success),
+///     );
+///     "signed up"
+/// }
+/// ```
+#[must_use = "a task does nothing unless it is added"]
+pub struct Task {
+    node: Link,
+}
+
+/// A task in its one allocation. Nodes link to one another, so that a queue of them needs no memory of its own.
+pub(crate) type Link = Pin<Box<Node<dyn Work>>>;
+
+pin_project! {
+    pub(crate) struct Node<W: ?Sized> {
+        // The task behind this one, while both wait in a `TaskList`.
+        next: Option<Link>,
+        header: Header,
+        #[pin]
+        work: W,
+    }
+}
+
+struct Header {
+    id: TaskId,
+    location: &'static Location<'static>,
+    /// `None` until the task is added, and where nobody asks.
+    added: Option<Instant>,
+    /// What few tasks have, in a box of its own, so that the many do not pay for it.
+    extras: Option<Box<Extras>>,
+}
+
+#[derive(Default)]
+struct Extras {
+    name: Option<Cow<'static, str>>,
+    timeout: Option<Duration>,
+    run_if: Option<SyncWrapper<RunIf>>,
+    added_in: Option<AddedIn>,
+    /// A job's stored form, where a shutdown may want it.
+    #[cfg(feature = "jobs")]
+    kept: Option<Arc<StoredJob>>,
+}
+
+/// A task's own condition.
+pub(crate) type RunIf = Box<dyn FnOnce(&ResponseOutcome) -> bool + Send>;
+
+/// Who a task is; it outlives the task's work.
+#[derive(Clone, Debug)]
+pub(crate) struct Label {
+    pub(crate) id: TaskId,
+    name: Name,
+    pub(crate) location: &'static Location<'static>,
+    pub(crate) added: Instant,
+    pub(crate) blocking: bool,
+    /// A job's stored form, where a shutdown may want it.
+    #[cfg(feature = "jobs")]
+    pub(crate) kept: Option<Arc<StoredJob>>,
+}
+
+/// A task's name, cut to size only when somebody reads it.
+#[derive(Clone, Debug)]
+enum Name {
+    Given(Cow<'static, str>),
+    /// The type name of the future or closure. That of an async fn's future is the function's with `::{{closure}}` behind it.
+    Type(&'static str),
+}
+
+impl Label {
+    pub(crate) fn name(&self) -> Cow<'static, str> {
+        self.name.to_cow()
+    }
+
+    pub(crate) fn kind(&self) -> TaskKind {
+        if self.blocking {
+            TaskKind::Blocking
+        } else {
+            TaskKind::Async
+        }
+    }
+}
+
+impl Task {
+    /// A task that awaits `future` on the async runtime.
+    ///
+    /// It must not block its thread for long: that is what [`Task::blocking`] is for.
+    ///
+    /// ```
+    /// # use tower_background_tasks::Task;
+    /// let task = Task::new(async { println!("after the response") });
+    /// # drop(task);
+    /// ```
+    pub fn new<F>(future: F) -> Self
+    where
+        F: Future + Send + 'static,
+        F::Output: TaskOutput,
+    {
+        Self::from_work(Async { future })
+    }
+
+    /// A task that calls `f` on Tokio's blocking pool, where it may block its thread.
+    ///
+    /// Once it runs it cannot be stopped: see [`Task::timeout`].
+    ///
+    /// ```
+    /// # use tower_background_tasks::Task;
+    /// let task = Task::blocking(|| std::fs::read_to_string("/etc/hostname"));
+    /// # drop(task);
+    /// ```
+    pub fn blocking<F, R>(f: F) -> Self
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: TaskOutput + 'static,
+    {
+        Self::from_work(Blocking { call: Some(f) })
+    }
+
+    /// Like [`Task::new`], for a future that wants to know how the response went.
+    ///
+    /// `f` is called when the task starts.
+    ///
+    /// ```
+    /// # use tower_background_tasks::Task;
+    /// let task = Task::with_context(|cx| async move {
+    ///     if let Some(response) = cx.response() {
+    ///         println!("{:?} after {:?}", response.end, response.elapsed);
+    ///     }
+    /// });
+    /// # drop(task);
+    /// ```
+    pub fn with_context<C, F>(f: C) -> Self
+    where
+        C: FnOnce(TaskContext) -> F + Send + 'static,
+        F: Future + Send + 'static,
+        F::Output: TaskOutput,
+    {
+        Self::from_work(AsyncWithContext::Waiting { make: Some(f) })
+    }
+
+    /// Like [`Task::blocking`], for sync code that wants to know how the response went.
+    ///
+    /// ```
+    /// # use tower_background_tasks::Task;
+    /// let task = Task::blocking_with_context(|cx| {
+    ///     let status = cx.response().and_then(|response| response.status);
+    ///     println!("answered {status:?}");
+    /// });
+    /// # drop(task);
+    /// ```
+    pub fn blocking_with_context<C, R>(f: C) -> Self
+    where
+        C: FnOnce(TaskContext) -> R + Send + 'static,
+        R: TaskOutput + 'static,
+    {
+        Self::from_work(BlockingWithContext { call: Some(f) })
+    }
+
+    /// Names the task in logs, reports and [`TaskContext::name`].
+    ///
+    /// Without it the name is the type name of the future or closure, such as `my_app::signup::send_mail`.
+    ///
+    /// ```
+    /// # use tower_background_tasks::{BackgroundTasks, Task};
+    /// let tasks = BackgroundTasks::new();
+    /// tasks.add_task(Task::new(async {}).named("welcome-mail"));
+    /// assert_eq!(tasks.names(), ["welcome-mail"]);
+    /// ```
+    pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.extras().name = Some(name.into());
+        self
+    }
+
+    /// Ends the task [`TimedOut`](crate::TaskEnd::TimedOut) when it has run for `timeout`. Waiting does not count.
+    ///
+    /// An async task is dropped at its next await point; even under a `timeout` of zero it is polled once before. A blocking task
+    /// cannot be stopped: it is reported, the request's next task starts, and its thread stays taken until it returns; what it gives
+    /// back then is dropped.
+    ///
+    /// The runtime's timer must be on ([`enable_time`](tokio::runtime::Builder::enable_time)); where it is not, the task
+    /// ends [`Failed`](crate::TaskEnd::Failed) with an error that says so.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tower_background_tasks::Task;
+    /// let task = Task::new(std::future::pending::<()>()).timeout(Duration::from_secs(5));
+    /// # drop(task);
+    /// ```
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.extras().timeout = Some(timeout);
+        self
+    }
+
+    /// Runs the task only if `condition` holds for how the response ended; otherwise it ends
+    /// [`Skipped`](crate::TaskEnd::Skipped).
+    ///
+    /// Without it a task runs when there was a response ([`ResponseOutcome::is_responded`]), whatever its status and however
+    /// its body ended. `condition` is called on the runner when the task's turn has come. It is not asked where there is no
+    /// response to ask about: for [`Runner::add_task`](crate::Runner::add_task) and
+    /// [`BackgroundTasks::run`](crate::BackgroundTasks::run). Called twice, the last one counts.
+    ///
+    /// ```
+    /// use tower_background_tasks::{ResponseEnd, ResponseOutcome, Task};
+    ///
+    /// let receipt = Task::new(async {}).run_if(ResponseOutcome::is_success);
+    /// let refund = Task::new(async {}).run_if(|response| response.end == ResponseEnd::Aborted);
+    /// let always = Task::new(async {}).run_if(|_| true); // even when the client left before there was a response
+    /// # drop((receipt, refund, always));
+    /// ```
+    pub fn run_if(
+        mut self,
+        condition: impl FnOnce(&ResponseOutcome) -> bool + Send + 'static,
+    ) -> Self {
+        self.extras().run_if = Some(SyncWrapper::new(Box::new(condition)));
+        self
+    }
+
+    pub(crate) fn from_work(work: impl Form + 'static) -> Self {
+        let header = Header {
+            id: TaskId::NONE,
+            location: Location::caller(), // until it is added
+            added: None,
+            extras: None,
+        };
+        Self {
+            node: Box::pin(Node {
+                next: None,
+                header,
+                work: SyncWrapper::new(work),
+            }),
+        }
+    }
+
+    /// Keeps a job's stored form with the task, for a shutdown to find.
+    #[cfg(feature = "jobs")]
+    pub(crate) fn keep(&mut self, stored: Arc<StoredJob>) {
+        self.extras().kept = Some(stored);
+    }
+
+    /// Gives back the job of a task that was refused.
+    #[cfg(feature = "jobs")]
+    pub(crate) fn take_job(&mut self) -> Option<Box<dyn std::any::Any + Send>> {
+        self.node.as_mut().project().work.take_job()
+    }
+
+    fn extras(&mut self) -> &mut Extras {
+        self.header_mut().extras.get_or_insert_default()
+    }
+
+    fn header_mut(&mut self) -> &mut Header {
+        self.node.as_mut().project().header
+    }
+
+    fn header(&self) -> &Header {
+        &self.node.header
+    }
+
+    /// Notes where and when the task was added.
+    #[inline]
+    pub(crate) fn set_added(
+        &mut self,
+        location: &'static Location<'static>,
+        now: Option<Instant>,
+        runner: Option<&Runner>,
+    ) {
+        let header = self.header_mut();
+        header.location = location;
+        header.added = now;
+        if let Some(added_in) = AddedIn::current(runner) {
+            self.extras().added_in = Some(added_in);
+        }
+    }
+
+    /// Notes that the task was added now, if it is not noted.
+    pub(crate) fn add_by_now(&mut self) {
+        self.header_mut().added.get_or_insert_with(Instant::now);
+    }
+
+    #[inline]
+    pub(crate) fn id(&self) -> TaskId {
+        self.header().id
+    }
+
+    #[inline]
+    pub(crate) fn set_id(&mut self, id: TaskId) {
+        self.header_mut().id = id;
+    }
+
+    #[inline]
+    pub(crate) fn is_blocking(&self) -> bool {
+        self.node.work.is_blocking()
+    }
+
+    /// True for a task without a timeout or a condition of its own, added in no span.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        let extras = self.header().extras.as_ref();
+        extras.is_none_or(|extras| {
+            extras.timeout.is_none() && extras.run_if.is_none() && extras.added_in.is_none()
+        })
+    }
+
+    #[inline]
+    pub(crate) fn timeout_after(&self) -> Option<Duration> {
+        self.header()
+            .extras
+            .as_ref()
+            .and_then(|extras| extras.timeout)
+    }
+
+    #[inline]
+    pub(crate) fn take_added_in(&mut self) -> Option<AddedIn> {
+        let extras = self.header_mut().extras.as_mut();
+        extras.and_then(|extras| extras.added_in.take())
+    }
+
+    pub(crate) fn take_run_if(&mut self) -> Option<RunIf> {
+        let extras = self.header_mut().extras.as_mut();
+        let run_if = extras.and_then(|extras| extras.run_if.take());
+        run_if.map(SyncWrapper::into_inner)
+    }
+
+    pub(crate) fn name(&self) -> Cow<'static, str> {
+        self.node.name()
+    }
+
+    /// `arrived` stands in where the moment of adding was not noted.
+    #[inline]
+    pub(crate) fn label(&self, arrived: Instant) -> Label {
+        self.node.label(arrived)
+    }
+
+    /// True for a task that has nothing but its work: no name, and nothing that is set.
+    #[inline]
+    pub(crate) fn is_bare(&self) -> bool {
+        self.header().extras.is_none()
+    }
+
+    /// [`label`](Self::label), of a task that is bare; `blocking` is what it is.
+    #[inline]
+    pub(crate) fn bare_label(&self, arrived: Instant, blocking: bool) -> Label {
+        let header = self.header();
+        Label {
+            id: header.id,
+            name: Name::Type(self.node.work.type_name()),
+            location: header.location,
+            added: header.added.unwrap_or(arrived),
+            blocking,
+            #[cfg(feature = "jobs")]
+            kept: None,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        context: &dyn Fn() -> TaskContext,
+    ) -> Poll<TaskResult> {
+        self.node.as_mut().project().work.poll(cx, context)
+    }
+
+    #[inline]
+    pub(crate) fn into_link(self) -> Link {
+        self.node
+    }
+
+    #[inline]
+    pub(crate) fn from_link(node: Link) -> Self {
+        Self { node }
+    }
+}
+
+/// The task behind this one in a list.
+#[inline]
+pub(crate) fn next_mut(link: &mut Link) -> &mut Option<Link> {
+    link.as_mut().project().next
+}
+
+pub(crate) fn is_blocking(link: &Link) -> bool {
+    link.work.is_blocking()
+}
+
+pub(crate) fn next(link: &Link) -> Option<&Link> {
+    link.next.as_ref()
+}
+
+impl Name {
+    fn to_cow(&self) -> Cow<'static, str> {
+        match self {
+            Self::Given(name) => name.clone(),
+            Self::Type(name) => Cow::Borrowed(without_closures(name)),
+        }
+    }
+}
+
+impl Node<dyn Work> {
+    pub(crate) fn id(&self) -> TaskId {
+        self.header.id
+    }
+
+    pub(crate) fn name(&self) -> Cow<'static, str> {
+        self.own_name().to_cow()
+    }
+
+    fn own_name(&self) -> Name {
+        let extras = self.header.extras.as_ref();
+        match extras.and_then(|extras| extras.name.clone()) {
+            Some(name) => Name::Given(name),
+            None => Name::Type(self.work.type_name()),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn label(&self, arrived: Instant) -> Label {
+        Label {
+            id: self.header.id,
+            name: self.own_name(),
+            location: self.header.location,
+            added: self.header.added.unwrap_or(arrived),
+            blocking: self.work.is_blocking(),
+            #[cfg(feature = "jobs")]
+            kept: self
+                .header
+                .extras
+                .as_ref()
+                .and_then(|extras| extras.kept.clone()),
+        }
+    }
+}
+
+fn without_closures(type_name: &'static str) -> &'static str {
+    let mut name = type_name;
+    while let Some(shorter) = name.strip_suffix("::{{closure}}") {
+        name = shorter;
+    }
+    name
+}
+
+impl fmt::Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Task")
+            .field("name", &self.name())
+            .field("blocking", &self.is_blocking())
+            .field("timeout", &self.timeout_after())
+            .finish_non_exhaustive()
+    }
+}
