@@ -31,7 +31,7 @@ fn a_queue_shows_its_tasks_names_in_order() {
 }
 
 #[test]
-fn the_default_name_is_that_of_the_function_the_task_was_written_in() {
+fn default_name_is_the_function_the_task_was_written_in() {
     let context = Task::with_context(|_| async {});
     assert!(
         format!("{context:?}").contains("written_in\""),
@@ -45,7 +45,7 @@ fn the_default_name_is_that_of_the_function_the_task_was_written_in() {
 }
 
 #[test]
-fn a_request_without_the_layer_has_no_queue_and_the_error_names_the_remedy() {
+fn without_the_layer_the_error_names_the_remedy() {
     let error: MissingLayer = BackgroundTasks::from_extensions(&Extensions::new()).unwrap_err();
     assert!(
         error
@@ -55,7 +55,7 @@ fn a_request_without_the_layer_has_no_queue_and_the_error_names_the_remedy() {
 }
 
 #[tokio::test]
-async fn run_runs_what_is_queued_in_order_and_tells_each_end() {
+async fn run_runs_the_queue_in_order_and_tells_each_end() {
     let (tasks, log) = (BackgroundTasks::new(), Log::default());
     tasks.add_task(log.task("async"));
     tasks.add_task(async { Err::<(), _>("no mail server") });
@@ -112,7 +112,7 @@ async fn dropping_run_leaves_the_rest_in_the_queue() {
 }
 
 #[tokio::test]
-async fn run_in_a_handler_takes_the_requests_own_tasks_and_they_are_counted_once() {
+async fn run_in_a_handler_takes_the_requests_tasks_once() {
     let (runner, log) = (Runner::new(), Log::default());
     let response = respond(&runner, get("/"), |tasks| {
         tasks.add_task(log.task("by hand"));
@@ -129,7 +129,7 @@ async fn run_in_a_handler_takes_the_requests_own_tasks_and_they_are_counted_once
 }
 
 #[tokio::test]
-async fn what_a_task_captured_is_alive_in_it_and_dropped_with_it() {
+async fn what_a_task_captured_is_dropped_with_it() {
     let runner = Runner::new();
     let resource = std::sync::Arc::new(());
     let captured = resource.clone();
@@ -140,7 +140,7 @@ async fn what_a_task_captured_is_alive_in_it_and_dropped_with_it() {
 }
 
 #[tokio::test]
-async fn tasks_of_no_request_start_at_once_and_have_no_response() {
+async fn tasks_of_no_request_start_at_once_without_a_response() {
     let (runner, log) = (Runner::new(), Log::default());
     let context_log = log.clone();
     runner.add_task(
@@ -159,7 +159,7 @@ async fn tasks_of_no_request_start_at_once_and_have_no_response() {
 }
 
 #[tokio::test]
-async fn idle_returns_at_once_where_nothing_runs_and_wakes_every_waiter() {
+async fn idle_returns_at_once_when_quiet_and_wakes_every_waiter() {
     let runner = Runner::new();
     assert!(runner.idle().now_or_never().is_some());
     let (open, gate) = tokio::sync::oneshot::channel::<()>();
@@ -179,7 +179,7 @@ async fn idle_returns_at_once_where_nothing_runs_and_wakes_every_waiter() {
 }
 
 #[tokio::test]
-async fn idle_does_not_wait_for_tasks_whose_response_has_not_ended() {
+async fn idle_ignores_tasks_whose_response_has_not_ended() {
     let runner = Runner::new();
     let response = respond(&runner, get("/"), |tasks| {
         tasks.add_task(async {});
@@ -194,7 +194,7 @@ async fn idle_does_not_wait_for_tasks_whose_response_has_not_ended() {
 }
 
 #[tokio::test]
-async fn run_finds_nothing_once_the_response_has_ended_and_the_runner_has_the_tasks() {
+async fn run_finds_nothing_once_the_runner_has_the_tasks() {
     let (runner, log) = (Runner::new(), Log::default());
     let tasks = BackgroundTasks::new();
     tasks.add_task(log.task("1"));

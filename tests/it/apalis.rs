@@ -33,7 +33,7 @@ fn acknowledge(
 }
 
 #[tokio::test]
-async fn a_worker_runs_what_the_handler_stored_and_survives_what_fails_and_panics() {
+async fn worker_runs_stored_jobs_and_survives_failures_and_panics() {
     let (log, storage) = (Log::default(), VecDequeBackend::new());
     let store = ApalisStore::prepared(storage.clone(), |stored, task| {
         assert_eq!(stored.name(), "note");
@@ -88,7 +88,7 @@ async fn work(
 }
 
 #[tokio::test]
-async fn as_a_service_as_a_function_and_as_a_closure_jobs_make_a_worker() {
+async fn service_function_or_closure_makes_a_worker() {
     let (sender, mut seen) = mpsc::unbounded_channel();
     let jobs = Jobs::new(sender).register::<Greet>();
     let (service, of_data, closure) = (jobs.clone(), jobs.clone(), jobs);

@@ -15,7 +15,7 @@ fn request() -> Request<axum::body::Body> {
 }
 
 #[tokio::test]
-async fn attached_tasks_run_when_the_response_has_ended_without_any_layer() {
+async fn attached_tasks_run_at_the_responses_end_without_any_layer() {
     let (runner, mut outcomes) = (Runner::new(), Outcomes::new());
     let tasks = BackgroundTasks::new();
     tasks.add_task(outcomes.task());
@@ -46,7 +46,7 @@ async fn a_queue_still_takes_tasks_after_it_was_attached() {
 }
 
 #[tokio::test]
-async fn tasks_returned_with_the_response_run_behind_the_requests_own_in_order() {
+async fn returned_tasks_run_behind_the_requests_own_in_order() {
     let (runner, log) = (Runner::new(), Log::default());
     let handler_log = log.clone();
     let app = Router::new()
@@ -90,7 +90,7 @@ async fn returning_the_requests_own_queue_changes_nothing() {
 }
 
 #[tokio::test]
-async fn of_two_layers_the_inner_takes_the_attached_tasks_and_only_it() {
+async fn of_two_layers_only_the_inner_takes_attached_tasks() {
     let (inner, outer, log) = (Runner::new(), Runner::new(), Log::default());
     let handler_log = log.clone();
     let app = Router::new()
@@ -136,7 +136,7 @@ async fn ten_stacked_layers_each_run_their_own() {
 }
 
 #[tokio::test]
-async fn a_queue_that_no_response_takes_drops_its_tasks_without_running_them() {
+async fn queue_that_no_response_takes_drops_its_tasks_unrun() {
     let log = Log::default();
     let captured = Arc::new(());
     let tasks = BackgroundTasks::new();
@@ -151,7 +151,7 @@ async fn a_queue_that_no_response_takes_drops_its_tasks_without_running_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn merging_loses_and_doubles_nothing_while_tasks_are_added_from_another_thread() {
+async fn merging_while_another_thread_adds_loses_and_doubles_nothing() {
     for _ in 0..200 {
         let runner = Runner::new();
         let tasks = BackgroundTasks::new();

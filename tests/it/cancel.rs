@@ -26,7 +26,7 @@ fn ids(runner: &Runner) -> Vec<TaskId> {
 }
 
 #[tokio::test]
-async fn a_waiting_task_is_cancelled_and_its_siblings_run_in_order() {
+async fn waiting_task_is_cancelled_and_its_siblings_run_in_order() {
     for order in [Order::Sequential, Order::Concurrent] {
         let runner = Runner::builder().order(order).build();
         let log = Log::default();
@@ -49,7 +49,7 @@ async fn a_waiting_task_is_cancelled_and_its_siblings_run_in_order() {
 }
 
 #[tokio::test]
-async fn who_waits_for_all_waits_until_the_end_of_a_cancelled_or_aborted_task_is_reported() {
+async fn idle_waits_for_the_report_of_an_aborted_task() {
     for by_shutdown in [false, true] {
         waits_until_the_end_is_reported(by_shutdown).await;
     }
@@ -103,7 +103,7 @@ async fn waits_until_the_end_is_reported(by_shutdown: bool) {
 }
 
 #[tokio::test]
-async fn a_running_async_task_is_cancelled_and_dropped_and_the_next_one_starts() {
+async fn running_async_task_is_dropped_and_the_next_one_starts() {
     let (runner, log) = (Runner::new(), Log::default());
     let held = std::sync::Arc::new(());
     let captured = held.clone();
@@ -145,7 +145,7 @@ async fn one_that_waits_for_a_place_is_cancelled() {
 }
 
 #[tokio::test]
-async fn a_number_read_in_the_log_cancels_its_task_and_no_other() {
+async fn number_from_the_log_cancels_its_task_and_no_other() {
     let runner = Runner::new();
     for _ in 0..3 {
         runner.add_task(pending::<()>());
@@ -174,7 +174,7 @@ async fn ten_functions_deep(log: &Log, line: &str) -> bool {
 }
 
 #[tokio::test]
-async fn the_current_queue_is_the_requests_in_whatever_the_handler_awaits_and_none_elsewhere() {
+async fn current_queue_is_the_requests_own_and_none_elsewhere() {
     let (runner, log) = (Runner::new(), Log::default());
     let handler_log = log.clone();
     let app = Router::new()
@@ -201,7 +201,7 @@ async fn the_current_queue_is_the_requests_in_whatever_the_handler_awaits_and_no
 }
 
 #[tokio::test]
-async fn requests_that_take_turns_on_one_thread_each_find_their_own_queue() {
+async fn requests_on_one_thread_each_find_their_own_queue() {
     let (one, other, log) = (Runner::new(), Runner::new(), Log::default());
     let service = |runner: &Runner, line: &'static str| {
         let log = log.clone();
@@ -272,7 +272,7 @@ async fn a_cancelled_or_aborted_task_does_nothing_more() {
 }
 
 #[test]
-fn a_blocking_task_with_a_timeout_that_waits_for_a_thread_waits_and_can_be_cancelled() {
+fn blocking_task_with_timeout_is_cancelled_while_awaiting_a_thread() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(1)

@@ -25,7 +25,7 @@ use crate::support::{Server, connect_http2, full, get as get_request, respond, s
 const REQUEST: &str = "GET /KIND HTTP/1.1\r\nhost: here\r\n\r\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_connection_takes_the_next_request_while_tasks_of_the_last_sleep_block_fail_or_panic() {
+async fn next_request_is_taken_whatever_tasks_of_the_last_do() {
     let runner = Runner::new();
     let wake = Arc::new(Notify::new());
     let (unblock, blocked) = mpsc::channel::<()>();
@@ -86,7 +86,7 @@ async fn the_connection_takes_the_next_request_while_tasks_of_the_last_sleep_blo
 
 /// Without the yield at the head of a batch the task runs before the connection's task writes the answer.
 #[test]
-fn on_one_worker_a_task_that_blocks_its_thread_does_not_delay_its_own_http2_response() {
+fn http2_response_is_prompt_though_its_task_blocks_the_worker() {
     assert_prompt(async |address, runner| {
         let mut client = connect_http2(address).await;
         prompt_answers(runner, async |request| {
@@ -99,7 +99,7 @@ fn on_one_worker_a_task_that_blocks_its_thread_does_not_delay_its_own_http2_resp
 
 /// Here hyper has written the answer when the body is dropped, and the batch does not yield.
 #[test]
-fn on_one_worker_a_task_that_blocks_its_thread_does_not_delay_its_own_http1_response() {
+fn http1_response_is_prompt_though_its_task_blocks_the_worker() {
     assert_prompt(async |address, runner| {
         let stream = tokio::net::TcpStream::connect(address).await.unwrap();
         let io = hyper_util::rt::TokioIo::new(stream);
@@ -240,7 +240,7 @@ fn tasks_between_two_answers(runner: &Runner, tasks_a_response: usize) -> u64 {
 }
 
 #[test]
-fn on_one_worker_a_rush_of_tasks_lets_the_connections_have_their_turns() {
+fn connections_get_their_turns_during_a_rush_on_one_worker() {
     let limited = || Runner::builder().max_running(1_000).build();
     for (runner, tasks_a_response) in [
         (Runner::new(), 1),

@@ -73,7 +73,7 @@ async fn a_drop_before_the_end_aborts() {
 }
 
 #[tokio::test]
-async fn a_drop_after_the_last_frame_but_before_none_aborts_where_nobody_could_know() {
+async fn drop_after_the_last_frame_aborts_where_nobody_could_know() {
     let outcome = outcome_of(get("/"), ok(), ScriptedBody::new([DATA]), 1).await;
     assert_eq!(outcome.end, ResponseEnd::Aborted);
 }
@@ -123,7 +123,7 @@ async fn an_error_of_the_body_is_told() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_body_fires_once_though_it_goes_on() {
+async fn body_error_fires_once_though_the_body_goes_on() {
     let body = ScriptedBody::new([DATA, Step::Error, DATA]);
     let outcome = outcome_of(get("/"), ok(), body, 4).await;
     assert_eq!(outcome.end, ResponseEnd::BodyFailed);
@@ -161,7 +161,7 @@ async fn an_unpolled_body_that_has_something_aborts() {
 }
 
 #[tokio::test]
-async fn over_http2_the_length_reached_is_no_end_where_trailers_are_announced() {
+async fn http2_length_reached_is_no_end_where_trailers_are_announced() {
     for (version, trailer, end) in [
         (Version::HTTP_11, Some("digest"), ResponseEnd::Completed),
         (Version::HTTP_2, None, ResponseEnd::Completed),
@@ -181,7 +181,7 @@ async fn over_http2_the_length_reached_is_no_end_where_trailers_are_announced() 
 }
 
 #[tokio::test]
-async fn the_content_length_reached_completes_and_one_byte_less_does_not() {
+async fn content_length_reached_completes_and_one_byte_less_does_not() {
     for (length, end) in [
         ("5", ResponseEnd::Completed),
         ("4", ResponseEnd::Completed),
@@ -195,7 +195,7 @@ async fn the_content_length_reached_completes_and_one_byte_less_does_not() {
 }
 
 #[tokio::test]
-async fn none_short_of_the_declared_length_is_a_failure_of_the_body() {
+async fn none_short_of_the_declared_length_is_a_body_failure() {
     let head = ok().header("content-length", "6");
     let outcome = outcome_of(get("/"), head, ScriptedBody::new([DATA]), 2).await;
     assert_eq!(outcome.end, ResponseEnd::BodyFailed);
@@ -247,7 +247,7 @@ async fn no_content_by_method_completes_unpolled() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_service_is_told_and_its_tasks_are_skipped() {
+async fn service_error_is_told_and_its_tasks_are_skipped() {
     let (runner, mut outcomes, log) = (Runner::new(), Outcomes::new(), Log::default());
     let service = runner.layer().layer(service_fn(|request: Request<()>| {
         let tasks = BackgroundTasks::from_extensions(request.extensions()).unwrap();
@@ -266,7 +266,7 @@ async fn an_error_of_the_service_is_told_and_its_tasks_are_skipped() {
 }
 
 #[tokio::test]
-async fn a_request_dropped_in_the_handler_is_cancelled_and_its_tasks_are_skipped() {
+async fn request_dropped_in_the_handler_is_told_and_skips_tasks() {
     let (runner, mut outcomes, log) = (Runner::new(), Outcomes::new(), Log::default());
     let service = runner.layer().layer(service_fn(|request: Request<()>| {
         let tasks = BackgroundTasks::from_extensions(request.extensions()).unwrap();
@@ -317,7 +317,7 @@ async fn a_panicking_handler_is_told_while_unwinding_and_afterwards() {
 }
 
 #[tokio::test]
-async fn a_service_that_panics_before_there_is_a_future_is_told() {
+async fn service_panic_before_there_is_a_future_is_told() {
     let (runner, mut outcomes) = (Runner::new(), Outcomes::new());
     let mut service = runner.layer().layer(service_fn(|request: Request<()>| {
         let tasks = BackgroundTasks::from_extensions(request.extensions()).unwrap();
@@ -334,7 +334,7 @@ async fn a_service_that_panics_before_there_is_a_future_is_told() {
 }
 
 #[tokio::test]
-async fn a_panicking_body_is_told_and_its_tasks_run_as_there_was_a_response() {
+async fn panicking_body_is_told_and_its_tasks_run() {
     let (runner, mut outcomes, log) = (Runner::new(), Outcomes::new(), Log::default());
     let response = respond(&runner, get("/"), |tasks| {
         tasks.add_task(log.task("runs"));
@@ -354,7 +354,7 @@ async fn a_panicking_body_is_told_and_its_tasks_run_as_there_was_a_response() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn elapsed_is_from_the_request_to_the_end_of_the_body() {
+async fn elapsed_is_from_the_request_to_the_bodys_end() {
     use std::time::Duration;
     let (runner, mut outcomes) = (Runner::new(), Outcomes::new());
     let service = runner.layer().layer(service_fn(|request: Request<()>| {
@@ -372,7 +372,7 @@ async fn elapsed_is_from_the_request_to_the_end_of_the_body() {
 }
 
 #[tokio::test]
-async fn by_default_a_task_runs_whatever_the_status_and_however_the_body_ended() {
+async fn by_default_tasks_run_whatever_the_status_and_end() {
     let (runner, log) = (Runner::new(), Log::default());
     for (status, body) in [
         (500, vec![DATA]),

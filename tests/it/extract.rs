@@ -23,7 +23,7 @@ async fn answer(app: Router) -> (StatusCode, String) {
 }
 
 #[tokio::test]
-async fn a_missing_layer_is_a_500_whose_text_says_what_to_do() {
+async fn missing_layer_is_a_500_that_says_what_to_do() {
     let app = Router::new().route("/", get(async |_: BackgroundTasks| "hello"));
     let (status, text) = answer(app).await;
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
@@ -35,7 +35,7 @@ async fn a_missing_layer_is_a_500_whose_text_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn an_optional_queue_is_none_without_the_layer_and_some_with_it() {
+async fn optional_queue_is_some_with_the_layer_and_none_without() {
     let app = Router::new().route(
         "/",
         get(async |tasks: Option<BackgroundTasks>| tasks.is_some().to_string()),

@@ -15,7 +15,7 @@ use tower_background_tasks::{
 use crate::support::{Log, full, soon};
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_skips_the_rest_of_its_request_where_it_is_to_stop_and_no_other_request() {
+async fn on_failure_stop_skips_the_rest_of_its_request_only() {
     let fails: [fn() -> Task; 4] = [
         || Task::new(async { Err::<(), _>("on purpose") }),
         || Task::new(async { panic!("on purpose") }),
@@ -43,7 +43,7 @@ async fn a_failure_skips_the_rest_of_its_request_where_it_is_to_stop_and_no_othe
 }
 
 #[tokio::test]
-async fn a_failure_skips_those_that_have_not_begun_where_tasks_run_concurrently() {
+async fn on_failure_stop_skips_concurrent_tasks_that_have_not_begun() {
     let runner = Runner::builder()
         .order(Order::Concurrent)
         .on_failure(OnFailure::Stop)
@@ -73,7 +73,7 @@ async fn a_skip_or_a_success_stops_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_runners_timeout_is_for_tasks_without_one_of_their_own() {
+async fn runners_timeout_is_for_tasks_without_their_own() {
     let second = Duration::from_secs(1);
     let runner = Runner::builder().task_timeout(2 * second).build();
     let sleep = move |seconds: u32| async move { tokio::time::sleep(seconds * second).await };
@@ -87,7 +87,7 @@ async fn the_runners_timeout_is_for_tasks_without_one_of_their_own() {
 }
 
 #[tokio::test]
-async fn the_runners_condition_is_for_tasks_without_one_of_their_own() {
+async fn runners_condition_is_for_tasks_without_their_own() {
     let runner = Runner::builder()
         .run_if(ResponseOutcome::is_success)
         .build();
@@ -110,7 +110,7 @@ async fn the_runners_condition_is_for_tasks_without_one_of_their_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_observer_is_told_once_of_each_end_with_everything_known() {
+async fn observer_is_told_everything_known_of_each_end_once() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = seen.clone();
     let runner = Runner::builder()
@@ -162,7 +162,7 @@ async fn the_observer_is_told_once_of_each_end_with_everything_known() {
 }
 
 #[tokio::test]
-async fn a_panicking_observer_is_contained_and_the_end_counted_all_the_same() {
+async fn panicking_observer_is_contained_and_the_end_still_counted() {
     for order in [Order::Sequential, Order::Concurrent] {
         let runner = Runner::builder()
             .order(order)
@@ -180,7 +180,7 @@ async fn a_panicking_observer_is_contained_and_the_end_counted_all_the_same() {
 }
 
 #[tokio::test]
-async fn an_error_that_cannot_be_shown_does_not_keep_the_observer_from_being_told() {
+async fn observer_is_told_of_an_error_that_cannot_be_shown() {
     #[derive(Debug)]
     struct PanicsWhenShown;
     impl std::fmt::Display for PanicsWhenShown {

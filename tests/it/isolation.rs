@@ -225,7 +225,7 @@ async fn a_bad_waker_is_contained_and_dropped_outside_of_locks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bad_waker_keeps_nobody_from_hearing_of_a_shutdown_or_of_its_end() {
+async fn bad_waker_keeps_nobody_from_hearing_of_a_shutdown() {
     let runner = Runner::new();
     let (tell, contexts) = mpsc::channel();
     runner.add_task(Task::with_context(async move |cx| tell.send(cx).unwrap()));
@@ -258,7 +258,7 @@ async fn a_bad_waker_keeps_nobody_from_hearing_of_a_shutdown_or_of_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bad_waker_does_not_stop_the_timer_that_ends_a_shutdowns_grace() {
+async fn bad_waker_does_not_stop_the_timer_of_the_grace() {
     let runner = Runner::new();
     runner.add_task(std::future::pending::<()>());
     let mut shutdown = Box::pin(runner.shutdown(Duration::from_millis(1)));
@@ -275,7 +275,7 @@ async fn a_bad_waker_does_not_stop_the_timer_that_ends_a_shutdowns_grace() {
 }
 
 #[tokio::test]
-async fn a_bad_waker_keeps_no_blocking_task_from_running_by_hand() {
+async fn bad_waker_keeps_no_blocking_task_from_running_by_hand() {
     let (tasks, log) = (BackgroundTasks::new(), Log::default());
     tasks.add_blocking_task({
         let log = log.clone();
@@ -306,7 +306,7 @@ impl Drop for WakerThatPanicsWhenDropped {
 }
 
 #[test]
-fn a_waker_that_panics_when_dropped_does_not_do_so_in_the_drop_of_what_it_polled() {
+fn dropping_a_run_contains_a_waker_that_panics_when_dropped() {
     let tasks = BackgroundTasks::new();
     tasks.add_task(std::future::pending::<()>());
     let mut by_hand = Box::pin(tasks.run());
@@ -376,17 +376,17 @@ async fn a_rush_ends_while_a_worker_is_held(by_a_task: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_task_that_holds_its_worker_keeps_no_other_requests_tasks_waiting() {
+async fn task_holding_its_worker_keeps_no_other_requests_tasks_waiting() {
     a_rush_ends_while_a_worker_is_held(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_ends_responses_and_then_holds_its_worker_keeps_no_tasks_waiting() {
+async fn ending_responses_then_holding_the_worker_keeps_no_tasks_waiting() {
     a_rush_ends_while_a_worker_is_held(false).await;
 }
 
 #[tokio::test]
-async fn requests_share_a_task_of_the_runtime_however_many_others_sleep() {
+async fn requests_share_a_runtime_task_however_many_others_sleep() {
     let (runner, ids) = (Runner::new(), Arc::<Mutex<Vec<_>>>::default());
     let mut ended = 0;
     // Tasks that wait for a batch, which those that sleep then have for themselves.

@@ -49,7 +49,7 @@ fn with_notes(builder: RunnerBuilder, log: &Log) -> RunnerBuilder {
 }
 
 #[tokio::test]
-async fn without_a_store_a_job_is_a_task_of_its_request_under_its_name() {
+async fn without_a_store_a_job_is_a_named_task() {
     let log = Log::default();
     let runner = with_notes(Runner::builder(), &log).build();
     let tasks = BackgroundTasks::new();
@@ -90,7 +90,7 @@ impl<const N: usize> Job for Trapped<N> {
 }
 
 #[test]
-fn the_last_of_a_runner_drops_the_states_of_its_jobs_without_a_panic() {
+fn last_of_a_runner_drops_its_jobs_states_without_panic() {
     let is_set = Arc::new(AtomicBool::new(false));
     let jobs = Jobs::new(Trap(Arc::clone(&is_set)))
         .register::<Trapped<0>>()
@@ -102,7 +102,7 @@ fn the_last_of_a_runner_drops_the_states_of_its_jobs_without_a_panic() {
 }
 
 #[tokio::test]
-async fn a_job_that_fails_or_panics_ends_so_and_its_siblings_run() {
+async fn failing_or_panicking_job_ends_so_and_its_siblings_run() {
     let log = Log::default();
     let (ends, mut ended) = mpsc::unbounded_channel();
     let runner = with_notes(Runner::builder(), &log)
@@ -217,7 +217,7 @@ async fn a_job_that_the_runner_refuses_comes_back() {
 }
 
 #[tokio::test]
-async fn with_a_store_the_job_is_in_it_and_no_task_of_the_request() {
+async fn with_a_store_the_job_is_stored_and_no_task() {
     let (log, store) = (Log::default(), Store::new(Mood::Takes));
     let runner = with_notes(Runner::builder(), &log)
         .job_store(store.clone())
@@ -249,7 +249,7 @@ async fn without_registered_jobs_a_store_takes_each() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_fails_panics_or_is_slow_is_an_error_in_time_and_the_job_comes_back() {
+async fn failing_panicking_or_slow_store_returns_the_job_in_time() {
     let (log, store) = (Log::default(), Store::new(Mood::Fails));
     let runner = with_notes(Runner::builder(), &log)
         .job_store(store.clone())
@@ -279,7 +279,7 @@ async fn a_store_that_fails_panics_or_is_slow_is_an_error_in_time_and_the_job_co
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_push_that_panics_when_it_is_dropped_is_stored_or_late_as_if_it_did_not() {
+async fn push_that_panics_when_dropped_is_stored_or_late_anyway() {
     let runner = Runner::builder().job_store(Vicious::Push).build();
     runner.add_job(note("stored")).await.unwrap();
     let runner = Runner::builder().job_store(Vicious::PushForEver).build();
@@ -313,7 +313,7 @@ fn not_json() -> NotJson {
 }
 
 #[tokio::test]
-async fn a_job_that_is_not_stored_need_not_be_serialisable_and_one_that_is_comes_back() {
+async fn only_a_stored_job_needs_to_be_serialisable() {
     let jobs = || Jobs::new(()).register::<NotJson>();
     let runner = Runner::builder().jobs(jobs()).build();
     runner.add_job(not_json()).await.unwrap();
@@ -334,7 +334,7 @@ async fn a_job_that_is_not_stored_need_not_be_serialisable_and_one_that_is_comes
 }
 
 #[tokio::test]
-async fn as_a_response_the_error_is_a_503_or_a_500_that_says_what_to_do() {
+async fn error_response_is_503_or_500_and_names_the_remedy() {
     let store = Store::new(Mood::Fails);
     let runner = Runner::builder().job_store(store).build();
     let error = runner.add_job(note("down")).await.unwrap_err();
@@ -394,7 +394,7 @@ async fn a_handler_is_tested_with_a_queue_that_has_jobs() {
 }
 
 #[tokio::test]
-async fn a_queue_with_jobs_runs_them_with_the_response_that_takes_it() {
+async fn queue_with_jobs_runs_them_with_its_response() {
     let log = Log::default();
     let (runner, tasks) = (Runner::new(), BackgroundTasks::with_jobs(notes(&log)));
     add(&tasks, "attached").await.unwrap();
@@ -406,7 +406,7 @@ async fn a_queue_with_jobs_runs_them_with_the_response_that_takes_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_of_a_queue_with_jobs_is_a_task_whatever_store_the_runner_has_that_took_it() {
+async fn job_of_a_queue_with_jobs_ignores_the_runners_store() {
     let (log, store) = (Log::default(), Store::new(Mood::Takes));
     for builder in [
         Runner::builder().job_store(store.clone()),
@@ -442,7 +442,7 @@ async fn trace_of_stored(runner: &Runner, store: &Store) -> HashMap<String, Stri
 }
 
 #[tokio::test]
-async fn the_request_s_trace_travels_with_a_stored_job_unless_the_program_writes_its_own() {
+async fn trace_travels_with_a_stored_job_unless_the_program_overrides() {
     let store = Store::new(Mood::Takes);
     let runner = Runner::builder().job_store(store.clone()).build();
     let trace = trace_of_stored(&runner, &store).await;
@@ -476,7 +476,7 @@ async fn the_request_s_trace_travels_with_a_stored_job_unless_the_program_writes
 }
 
 #[tokio::test]
-async fn of_a_trace_what_is_too_long_or_no_text_is_not_stored() {
+async fn trace_too_long_or_not_text_is_not_stored() {
     let store = Store::new(Mood::Takes);
     let runner = Runner::builder().job_store(store.clone()).build();
     let app = Router::new()
@@ -512,7 +512,7 @@ async fn a_store_may_be_a_box_whose_type_is_forgotten() {
 }
 
 #[tokio::test]
-async fn an_add_that_is_dropped_while_the_store_is_asked_adds_nothing_here() {
+async fn add_dropped_while_the_store_is_asked_adds_nothing_here() {
     let store = Store::new(Mood::NeverAnswers);
     let runner = Runner::builder().job_store(Arc::clone(&store)).build();
     let adding = tokio::spawn(runner.add_job(note("late")));

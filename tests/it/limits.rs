@@ -63,7 +63,7 @@ fn add(runner: &Runner, requests: usize, how: impl Fn(&BackgroundTasks)) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_more_than_max_running_tasks_run_at_once_and_all_run() {
+async fn max_running_bounds_what_runs_at_once_and_all_run() {
     for order in [Order::Sequential, Order::Concurrent] {
         let runner = Runner::builder().max_running(3).order(order).build();
         let gauge = Gauge::default();
@@ -86,7 +86,7 @@ async fn no_more_than_max_running_tasks_run_at_once_and_all_run() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_more_than_max_blocking_tasks_block_at_once_and_async_ones_pass_them() {
+async fn max_blocking_bounds_blocking_tasks_and_async_ones_pass_them() {
     let runner = Runner::builder().max_blocking(2).build();
     let gauge = Gauge::default();
     add(&runner, 20, |tasks| {
@@ -130,7 +130,7 @@ async fn whoever_waits_is_served_in_the_order_of_coming() {
 }
 
 #[tokio::test]
-async fn a_requests_next_task_goes_behind_those_of_other_requests_that_wait() {
+async fn next_task_goes_behind_other_requests_waiting_tasks() {
     let runner = Runner::builder().max_running(1).build();
     let log = Log::default();
     for request in ["a", "b"] {
@@ -145,7 +145,7 @@ async fn a_requests_next_task_goes_behind_those_of_other_requests_that_wait() {
 }
 
 #[tokio::test]
-async fn tasks_that_add_tasks_while_the_runner_is_full_do_not_deadlock() {
+async fn tasks_adding_tasks_to_a_full_runner_do_not_deadlock() {
     let runner = Runner::builder().max_running(1).max_blocking(1).build();
     add(&runner, 10, |tasks| {
         let again = tasks.clone();
@@ -166,7 +166,7 @@ async fn tasks_that_add_tasks_while_the_runner_is_full_do_not_deadlock() {
 }
 
 #[tokio::test]
-async fn a_timed_out_blocking_task_keeps_its_place_until_it_returns() {
+async fn timed_out_blocking_task_keeps_its_place_until_it_returns() {
     let runner = Runner::builder()
         .max_blocking(1)
         .task_timeout(std::time::Duration::from_millis(5))
@@ -212,7 +212,7 @@ async fn a_timed_out_blocking_task_keeps_its_place_until_it_returns() {
 }
 
 #[tokio::test]
-async fn a_refusal_goes_wherever_errors_go_though_its_future_cannot_be_shared() {
+async fn refusal_of_an_unshareable_future_goes_wherever_errors_go() {
     fn add(runner: &Runner) -> Result<(), BoxError> {
         let (one, other) = (Cell::new(1), Cell::new(true));
         let task = Task::new(async move { one.set(2) });
@@ -226,7 +226,7 @@ async fn a_refusal_goes_wherever_errors_go_though_its_future_cannot_be_shared() 
 }
 
 #[tokio::test]
-async fn past_max_pending_a_task_is_given_back_or_ends_rejected() {
+async fn past_max_pending_tasks_are_given_back_or_rejected() {
     let runner = Runner::builder().max_pending(2).build();
     let log = Log::default();
     let tasks = BackgroundTasks::new();
@@ -252,7 +252,7 @@ async fn past_max_pending_a_task_is_given_back_or_ends_rejected() {
 }
 
 #[tokio::test]
-async fn tasks_past_max_pending_are_rejected_when_a_response_takes_their_queue() {
+async fn response_taking_a_queue_rejects_tasks_past_max_pending() {
     let runner = Runner::builder().max_pending(2).build();
     let log = Log::default();
     let tasks = BackgroundTasks::new();
@@ -285,7 +285,7 @@ async fn a_running_task_gives_its_pending_place_back() {
 }
 
 #[tokio::test]
-async fn a_handler_that_tries_to_add_answers_503_when_the_runner_is_full() {
+async fn try_add_answers_503_when_the_runner_is_full() {
     let runner = Runner::builder().max_pending(1).build();
     let app = Router::new()
         .route(
@@ -306,7 +306,7 @@ async fn a_handler_that_tries_to_add_answers_503_when_the_runner_is_full() {
 }
 
 #[test]
-fn a_hundred_thousand_that_wait_for_a_place_end_aborted_when_the_runtime_goes_away() {
+fn hundred_thousand_waiting_tasks_end_aborted_with_their_runtime() {
     let runner = Runner::builder().max_running(1).build();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
@@ -344,7 +344,7 @@ fn a_zero_limit_panics_with_a_text_that_says_which() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn concurrent_tasks_of_one_request_run_side_by_side_and_late_ones_too() {
+async fn concurrent_tasks_run_side_by_side_and_late_ones_too() {
     let runner = Runner::builder().order(Order::Concurrent).build();
     let (sender, receiver) = mpsc::channel();
     let receiver = Arc::new(Mutex::new(receiver));

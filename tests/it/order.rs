@@ -38,7 +38,7 @@ async fn tasks_run_one_after_another_in_the_order_added() {
 }
 
 #[tokio::test]
-async fn async_and_blocking_tasks_keep_their_order_and_their_threads_however_they_alternate() {
+async fn alternating_async_and_blocking_tasks_keep_their_order_and_threads() {
     let (runner, log) = (Runner::new(), Log::default());
     let worker = thread::current().id();
     let kinds = [0, 0, 1, 1, 0, 1, 0, 1, 1, 1, 0];
@@ -66,7 +66,7 @@ async fn async_and_blocking_tasks_keep_their_order_and_their_threads_however_the
 }
 
 #[tokio::test]
-async fn no_task_starts_while_the_body_still_has_something_to_give() {
+async fn no_task_starts_while_the_body_has_more_to_give() {
     let (runner, log) = (Runner::new(), Log::default());
     let response = respond(&runner, get("/"), |tasks| {
         tasks.add_task(log.task("task"));
@@ -122,7 +122,7 @@ async fn requests_do_not_wait_for_one_another() {
 }
 
 #[tokio::test]
-async fn a_task_added_while_the_body_streams_runs_after_the_others() {
+async fn task_added_while_the_body_streams_runs_after_the_others() {
     let (runner, log) = (Runner::new(), Log::default());
     let mut kept = None;
     let handler_log = log.clone();
@@ -148,7 +148,7 @@ async fn a_task_added_while_the_body_streams_runs_after_the_others() {
 }
 
 #[tokio::test]
-async fn a_task_added_by_a_running_task_runs_after_those_already_queued() {
+async fn task_added_by_a_task_runs_after_those_queued() {
     let (runner, log) = (Runner::new(), Log::default());
     let response = respond(&runner, get("/"), |tasks| {
         let (again, nested_log) = (tasks.clone(), log.clone());
@@ -171,7 +171,7 @@ async fn a_task_added_by_a_running_task_runs_after_those_already_queued() {
 }
 
 #[tokio::test]
-async fn a_task_added_long_after_the_response_starts_at_once_and_only_once() {
+async fn late_task_starts_at_once_and_only_once() {
     let (runner, log) = (Runner::new(), Log::default());
     let (sender, mut receiver) = mpsc::unbounded_channel();
     let response = respond(&runner, get("/"), move |tasks| {
@@ -214,7 +214,7 @@ async fn a_late_task_still_knows_how_the_response_ended() {
 }
 
 #[tokio::test]
-async fn ten_thousand_tasks_of_one_request_all_run_in_order_and_let_others_run() {
+async fn ten_thousand_tasks_run_in_order_and_let_others_run() {
     let (runner, log) = (Runner::new(), Log::default());
     let response = respond(&runner, get("/"), |tasks| {
         for line in 0..10_000 {

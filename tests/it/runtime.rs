@@ -42,7 +42,7 @@ async fn response_with(
 }
 
 #[tokio::test]
-async fn a_body_dropped_on_a_foreign_thread_still_runs_its_tasks() {
+async fn body_dropped_on_a_foreign_thread_still_runs_its_tasks() {
     let (runner, log) = (Runner::new(), Log::default());
     let response = response_with(&runner, |tasks| {
         tasks.add_task(log.task("async"));
@@ -66,7 +66,7 @@ impl Drop for PanicsWhenDropped {
 }
 
 #[tokio::test]
-async fn a_body_with_the_last_of_its_runner_drops_the_settings_without_a_panic() {
+async fn last_handle_in_a_body_drops_the_settings_without_panic() {
     let drops = Arc::new(AtomicUsize::new(0));
     let captured = || PanicsWhenDropped(Arc::clone(&drops));
     let (observer, condition) = (captured(), captured());
@@ -87,7 +87,7 @@ async fn a_body_with_the_last_of_its_runner_drops_the_settings_without_a_panic()
 }
 
 #[tokio::test]
-async fn a_body_dropped_while_unwinding_still_runs_its_tasks_and_says_so() {
+async fn body_dropped_while_unwinding_runs_its_tasks_and_says_so() {
     let (runner, mut outcomes) = (Runner::new(), Outcomes::new());
     let response = response_with(&runner, |tasks| tasks.add_task(outcomes.task())).await;
     let unwinding = catch_unwind(AssertUnwindSafe(|| {
@@ -119,7 +119,7 @@ fn without_any_runtime_tasks_end_aborted_and_nothing_panics() {
 }
 
 #[test]
-fn a_response_made_without_a_runtime_and_dropped_within_one_runs_its_tasks() {
+fn response_made_outside_a_runtime_and_dropped_inside_runs_tasks() {
     let (runner, log) = (Runner::new(), Log::default());
     let response = response_with(&runner, |tasks| tasks.add_task(log.task("runs")))
         .now_or_never()
@@ -132,7 +132,7 @@ fn a_response_made_without_a_runtime_and_dropped_within_one_runs_its_tasks() {
 }
 
 #[test]
-fn when_the_runtime_goes_away_so_do_its_tasks_and_each_is_counted() {
+fn tasks_go_with_their_runtime_and_each_is_counted() {
     let (runner, log) = (Runner::new(), Log::default());
     let runtime = runtime();
     let (started, has_started) = mpsc::channel();
@@ -165,7 +165,7 @@ fn when_the_runtime_goes_away_so_do_its_tasks_and_each_is_counted() {
 }
 
 #[test]
-fn a_blocking_task_that_still_waits_for_a_thread_when_the_runtime_goes_away_is_counted() {
+fn blocking_task_awaiting_a_thread_when_runtime_ends_is_counted() {
     let runner = Runner::new();
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
@@ -204,7 +204,7 @@ async fn turns() {
 }
 
 #[test]
-fn blocking_tasks_for_which_the_system_has_no_thread_wait_for_one_until_the_runtime_goes_away() {
+fn without_system_threads_blocking_tasks_wait_until_the_runtime_goes() {
     let runner = Runner::new();
     let mut builder = Builder::new_current_thread();
     builder.thread_stack_size(usize::MAX / 4); // no thread has so much memory
@@ -222,7 +222,7 @@ fn blocking_tasks_for_which_the_system_has_no_thread_wait_for_one_until_the_runt
 }
 
 #[test]
-fn what_waits_for_a_thread_in_vain_is_dropped_at_shutdown() {
+fn blocking_task_waiting_for_a_thread_is_dropped_at_shutdown() {
     let (runner, held) = (Runner::new(), Arc::new(()));
     let mut builder = Builder::new_current_thread();
     builder.thread_stack_size(usize::MAX / 4);
@@ -238,7 +238,7 @@ fn what_waits_for_a_thread_in_vain_is_dropped_at_shutdown() {
 }
 
 #[test]
-fn without_a_timer_blocking_tasks_for_which_the_system_has_no_thread_end_aborted() {
+fn without_a_timer_or_system_threads_blocking_tasks_are_aborted() {
     let runner = Runner::new();
     let mut builder = Builder::new_current_thread();
     let runtime = builder.thread_stack_size(usize::MAX / 4).build().unwrap();
@@ -254,7 +254,7 @@ fn without_a_timer_blocking_tasks_for_which_the_system_has_no_thread_end_aborted
 }
 
 #[test]
-fn a_timeout_without_the_runtimes_timer_fails_and_names_the_remedy() {
+fn timeout_without_a_timer_fails_and_names_the_remedy() {
     let runtime = Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let tasks = BackgroundTasks::new();
@@ -292,7 +292,7 @@ impl fmt::Display for Shown {
 impl Error for Shown {}
 
 #[test]
-fn a_runtime_that_goes_away_does_not_wait_for_all_blocking_tasks_in_a_row() {
+fn runtime_going_away_does_not_wait_for_every_blocking_task() {
     let (runner, runtime) = (Runner::new(), runtime());
     let (started, has_started) = mpsc::channel();
     runtime.block_on(async {
@@ -321,7 +321,7 @@ fn add_forever(tasks: &BackgroundTasks) {
 }
 
 #[test]
-fn a_blocking_task_that_is_dropped_before_it_gets_a_thread_does_not_run() {
+fn blocking_task_dropped_before_it_gets_a_thread_never_runs() {
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
         .max_blocking_threads(1)
@@ -345,7 +345,7 @@ fn a_blocking_task_that_is_dropped_before_it_gets_a_thread_does_not_run() {
 }
 
 #[test]
-fn without_a_runtime_a_timeout_fails_an_async_task_and_is_passed_over_for_a_blocking_one() {
+fn outside_a_runtime_only_async_tasks_fail_by_timeout() {
     let tasks = BackgroundTasks::new();
     let second = Duration::from_secs(1);
     tasks.add_task(Task::new(async {}).timeout(second));

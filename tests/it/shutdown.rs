@@ -13,7 +13,7 @@ use crate::support::{Log, full, get, respond, soon};
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
-async fn it_waits_for_all_and_is_clean_as_soon_as_they_are_done() {
+async fn it_is_clean_as_soon_as_all_tasks_are_done() {
     let runner = Runner::new();
     runner.add_task(async { sleep(3 * SECOND).await });
     let begun = Instant::now();
@@ -42,7 +42,7 @@ async fn it_waits_for_tasks_whose_response_has_not_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn calls_that_end_at_once_all_name_what_either_of_them_aborts() {
+async fn calls_ending_together_all_name_what_either_aborts() {
     for _ in 0..200 {
         let runner = Runner::new();
         for _ in 0..100 {
@@ -60,7 +60,7 @@ async fn calls_that_end_at_once_all_name_what_either_of_them_aborts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_the_grace_it_aborts_what_is_left_and_names_it() {
+async fn after_the_grace_the_rest_is_aborted_and_named() {
     for order in [Order::Sequential, Order::Concurrent] {
         let runner = Runner::builder().order(order).build();
         let log = Log::default();
@@ -161,7 +161,7 @@ async fn running_tasks_are_told_and_have_the_grace_to_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_running_tasks_and_requests_in_flight_add_during_the_grace_runs() {
+async fn tasks_added_by_tasks_and_requests_during_the_grace_run() {
     let runner = Runner::new();
     let log = Log::default();
     let (inner, nested) = (runner.clone(), log.clone());
@@ -226,7 +226,7 @@ async fn afterwards_everything_is_refused_and_counted() {
 }
 
 #[tokio::test]
-async fn a_blocking_task_that_runs_is_named_and_reported_once_and_its_thread_goes_on() {
+async fn running_blocking_task_is_named_once_and_its_thread_continues() {
     let runner = Runner::new();
     let (release, gate) = mpsc::channel::<()>();
     let (started, has_started) = mpsc::channel();
@@ -296,7 +296,7 @@ async fn a_second_call_returns_the_same_report_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_concurrent_calls_the_shortest_grace_ends_both_and_both_tell_the_same() {
+async fn shortest_grace_ends_concurrent_calls_with_the_same_report() {
     let runner = Runner::new();
     runner.add_task(Task::new(pending::<()>()).named("stuck"));
     let begun = Instant::now();
@@ -330,7 +330,7 @@ async fn a_dropped_call_tells_the_tasks_and_aborts_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_shuts_its_own_runner_down_is_aborted_and_named_after_the_grace() {
+async fn task_that_shuts_its_runner_down_is_aborted_and_named() {
     let runner = Runner::new();
     let log = Log::default();
     let (inner, task_log) = (runner.clone(), log.clone());
@@ -396,7 +396,7 @@ async fn an_abort_contains_panicking_destructors() {
 }
 
 #[tokio::test]
-async fn those_that_wait_behind_a_stuck_blocking_task_are_dropped_at_once() {
+async fn tasks_behind_a_stuck_blocking_task_are_dropped_at_once() {
     let runner = Runner::builder().max_running(1).build();
     let (release, gate) = mpsc::channel::<()>();
     let (started, has_started) = mpsc::channel();
@@ -420,7 +420,7 @@ async fn those_that_wait_behind_a_stuck_blocking_task_are_dropped_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_sees_the_end_of_a_task_that_was_run_by_hand() {
+async fn it_sees_the_end_of_a_task_run_by_hand() {
     let runner = Runner::new();
     let tasks = BackgroundTasks::new();
     let _response = runner.attach(full("hello"), tasks.clone());

@@ -38,7 +38,7 @@ fn assert_adds_up(runner: &Runner) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn jobs_that_run_or_wait_for_their_turn_a_place_or_their_response_are_all_spilled() {
+async fn running_and_waiting_jobs_are_all_spilled() {
     for order in [Order::Sequential, Order::Concurrent] {
         let (log, store) = (Log::default(), Store::new(Mood::Takes));
         let (ends, mut ended) = mpsc::unbounded_channel();
@@ -104,7 +104,7 @@ async fn jobs_that_run_or_wait_for_their_turn_a_place_or_their_response_are_all_
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_same_job_is_stored_that_ran_with_its_number_its_attempt_and_its_origin() {
+async fn stored_job_keeps_its_number_attempt_and_origin() {
     let (log, store) = (Log::default(), Store::new(Mood::Takes));
     let runner = builder(&log, &store).build();
     let handler = async |tasks: BackgroundTasks| {
@@ -159,7 +159,7 @@ async fn stuck_and_waiting(runner: &Runner) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_that_the_store_does_not_take_is_unfinished_and_the_others_are_spilled() {
+async fn refused_job_is_unfinished_and_the_others_are_spilled() {
     let (log, store) = (Log::default(), Store::new(Mood::FailsFor("second")));
     let runner = builder(&log, &store).build();
     stuck_and_waiting(&runner).await;
@@ -182,7 +182,7 @@ async fn a_job_that_the_store_does_not_take_is_unfinished_and_the_others_are_spi
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_never_answers_or_panics_holds_up_no_shutdown() {
+async fn store_that_never_answers_or_panics_holds_up_no_shutdown() {
     for (mood, seconds) in [
         (Mood::NeverAnswers, 1 + 4),
         (Mood::Panics, 1),
@@ -213,7 +213,7 @@ async fn drop_while_it_spills(runner: &Runner, store: &Store) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shutdown_that_is_dropped_while_it_spills_loses_no_job() {
+async fn shutdown_dropped_while_it_spills_loses_no_job() {
     let (log, store) = (Log::default(), Store::new(Mood::Slow(3 * SECOND)));
     let runner = builder(&log, &store).build();
     stuck_and_waiting(&runner).await;
@@ -225,7 +225,7 @@ async fn a_shutdown_that_is_dropped_while_it_spills_loses_no_job() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_all_waits_for_jobs_on_their_way_to_the_store() {
+async fn idle_waits_for_jobs_on_their_way_to_the_store() {
     let (log, store) = (Log::default(), Store::new(Mood::Slow(3 * SECOND)));
     let runner = builder(&log, &store).build();
     stuck_and_waiting(&runner).await;
@@ -238,7 +238,7 @@ async fn who_waits_for_all_waits_for_jobs_on_their_way_to_the_store() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_spill_whose_shutdown_was_dropped_ends_with_its_time_and_names_what_was_not_taken() {
+async fn spill_of_a_dropped_shutdown_ends_in_time_naming_leftovers() {
     let (log, store) = (Log::default(), Store::new(Mood::NeverAnswers));
     let runner = builder(&log, &store).spill_timeout(4 * SECOND).build();
     stuck_and_waiting(&runner).await;
@@ -250,7 +250,7 @@ async fn a_spill_whose_shutdown_was_dropped_ends_with_its_time_and_names_what_wa
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_shuts_its_own_runner_down_is_aborted_and_the_jobs_are_spilled() {
+async fn jobs_are_spilled_though_a_task_shuts_its_runner_down() {
     let (log, store) = (Log::default(), Store::new(Mood::Slow(SECOND)));
     let runner = builder(&log, &store).build();
     for _ in 0..3 {
@@ -265,7 +265,7 @@ async fn a_task_that_shuts_its_own_runner_down_is_aborted_and_the_jobs_are_spill
 }
 
 #[test]
-fn where_nobody_drives_the_runtime_the_caller_spills_and_waits_no_longer_than_it_may() {
+fn caller_spills_within_its_time_where_nobody_drives_the_runtime() {
     for (mood, rows) in [(Mood::Takes, (1, 0)), (Mood::NeverAnswers, (0, 1))] {
         let (log, store) = (Log::default(), Store::new(mood));
         let idle = tokio::runtime::Builder::new_current_thread()
@@ -285,7 +285,7 @@ fn where_nobody_drives_the_runtime_the_caller_spills_and_waits_no_longer_than_it
 }
 
 #[test]
-fn a_store_that_needs_the_runtime_has_it_though_the_shutdown_is_called_outside() {
+fn store_has_the_runtime_though_shutdown_is_called_outside() {
     let (log, store) = (Log::default(), Store::new(Mood::Slow(SECOND / 100)));
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let runner = builder(&log, &store)
@@ -299,7 +299,7 @@ fn a_store_that_needs_the_runtime_has_it_though_the_shutdown_is_called_outside()
 }
 
 #[test]
-fn where_the_runtime_has_gone_jobs_that_wait_for_their_response_are_spilled_by_the_caller() {
+fn caller_spills_waiting_jobs_where_the_runtime_has_gone() {
     let (log, store) = (Log::default(), Store::new(Mood::Takes));
     let runner = builder(&log, &store).build();
     let tasks = BackgroundTasks::new();
@@ -328,7 +328,7 @@ async fn answered(runner: &Runner, text: &str, status: StatusCode) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_that_the_condition_keeps_from_running_is_skipped_and_not_spilled() {
+async fn job_whose_condition_says_no_is_skipped_not_spilled() {
     let (log, store) = (Log::default(), Store::new(Mood::Takes));
     let runner = builder(&log, &store)
         .max_running(1)
@@ -352,7 +352,7 @@ async fn a_job_that_the_condition_keeps_from_running_is_skipped_and_not_spilled(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_of_a_request_that_got_no_response_is_skipped_and_not_spilled() {
+async fn job_without_a_response_is_skipped_not_spilled() {
     let (log, store) = (Log::default(), Store::new(Mood::Takes));
     let runner = builder(&log, &store).max_running(1).build();
     runner.add_job(note("stuck")).await.unwrap();
@@ -376,7 +376,7 @@ async fn a_job_of_a_request_that_got_no_response_is_skipped_and_not_spilled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_behind_one_that_failed_is_skipped_by_stop_and_not_spilled() {
+async fn job_behind_a_failed_one_is_skipped_not_spilled() {
     let (log, store) = (Log::default(), Store::new(Mood::Takes));
     let runner = builder(&log, &store)
         .max_running(1)
@@ -397,7 +397,7 @@ async fn a_job_behind_one_that_failed_is_skipped_by_stop_and_not_spilled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_of_the_store_that_panics_when_it_is_shown_or_dropped_ends_no_shutdown() {
+async fn store_error_panicking_when_shown_or_dropped_ends_no_shutdown() {
     let log = Log::default();
     let runner = Runner::builder()
         .jobs(notes(&log))
@@ -412,7 +412,7 @@ async fn an_error_of_the_store_that_panics_when_it_is_shown_or_dropped_ends_no_s
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_push_that_panics_when_it_is_dropped_ends_no_shutdown() {
+async fn push_that_panics_when_dropped_ends_no_shutdown() {
     for (store, unfinished) in [(Vicious::Push, 0), (Vicious::PushForEver, 3)] {
         let log = Log::default();
         let runner = Runner::builder()
@@ -467,7 +467,7 @@ async fn thousands_are_spilled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_is_down_costs_a_shutdown_about_what_one_that_takes_costs() {
+async fn store_that_is_down_does_not_slow_down_a_shutdown() {
     let (.., takes) = spill_many(Mood::Takes, 10_000).await;
     let (runner, _, report, fails) = spill_many(Mood::Fails, 10_000).await;
     assert_eq!(report.unfinished().len(), 10_000);
@@ -476,7 +476,7 @@ async fn a_store_that_is_down_costs_a_shutdown_about_what_one_that_takes_costs()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancelled_job_is_not_spilled_and_without_a_spill_store_jobs_are_aborted() {
+async fn cancelled_job_is_not_spilled_and_none_without_a_store() {
     let (log, store) = (Log::default(), Store::new(Mood::Takes));
     let runner = builder(&log, &store).build();
     runner.add_job(note("stuck")).await.unwrap();

@@ -72,7 +72,7 @@ async fn an_error_is_shown_with_its_causes_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_runs_longer_than_its_timeout_is_dropped_and_the_next_one_starts() {
+async fn task_past_its_timeout_is_dropped_and_the_next_starts() {
     let (runner, log) = (Runner::new(), Log::default());
     let held = Arc::new(());
     let response = respond(&runner, get("/"), |tasks| {
@@ -111,7 +111,7 @@ async fn waiting_does_not_count_against_a_timeout() {
 }
 
 #[tokio::test]
-async fn a_task_that_ends_in_time_is_not_timed_out_as_well() {
+async fn task_that_ends_in_time_is_not_timed_out() {
     let runner = Runner::new();
     runner.add_task(Task::new(async {}).timeout(SECOND));
     runner.add_task(Task::blocking(|| ()).timeout(10 * SECOND));
@@ -121,8 +121,7 @@ async fn a_task_that_ends_in_time_is_not_timed_out_as_well() {
 }
 
 #[tokio::test]
-async fn a_blocking_task_past_its_timeout_is_reported_and_the_next_task_starts_while_it_still_runs()
-{
+async fn next_task_starts_while_a_timed_out_blocking_one_runs() {
     let (runner, log) = (Runner::new(), Log::default());
     let (release, gate) = mpsc::channel::<()>();
     let mut gate = Some(gate);
@@ -178,7 +177,7 @@ async fn blocking_tasks_run_off_the_async_workers() {
 }
 
 #[tokio::test]
-async fn a_task_that_uses_up_its_turn_at_every_poll_is_still_timed_out() {
+async fn task_using_up_its_budget_each_poll_is_timed_out() {
     let runner = Runner::new();
     let busy = async {
         loop {

@@ -55,7 +55,7 @@ async fn wire(app: Router, request: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_bytes_on_the_wire_are_the_same_with_and_without_the_layer() {
+async fn wire_bytes_are_the_same_with_and_without_the_layer() {
     let runner = Runner::new();
     for (method, path) in [
         ("GET", "/"),
@@ -91,7 +91,7 @@ async fn the_bytes_on_the_wire_are_the_same_with_and_without_the_layer() {
 }
 
 #[tokio::test]
-async fn size_hint_is_end_stream_and_frames_are_the_inner_bodys() {
+async fn size_hint_end_and_frames_are_the_inner_bodys() {
     for knows_its_end in [true, false] {
         let mut script = ScriptedBody::new([Step::Data(b"a"), Step::Data(b""), Step::Trailers]);
         script.knows_its_end = knows_its_end;
@@ -156,13 +156,13 @@ async fn readiness_and_errors_are_the_inner_services() {
 }
 
 #[test]
-fn a_default_body_came_through_no_layer_and_is_its_inner_body() {
+fn default_body_is_its_inner_body_without_a_layer() {
     let body = ResponseBody::<Full<Bytes>>::default();
     assert!(body.is_end_stream());
 }
 
 #[test]
-fn the_public_types_are_as_send_sync_and_clone_as_their_insides() {
+fn public_types_are_send_sync_and_clone_like_their_insides() {
     fn all<T: Send + Sync + Clone + std::fmt::Debug + 'static>() {}
     all::<BackgroundTasks>();
     all::<Runner>();

@@ -37,7 +37,7 @@ impl Job for Greet {
 }
 
 #[tokio::test]
-async fn a_job_knows_its_number_its_attempt_and_its_request_and_runs_without_a_runner() {
+async fn job_knows_its_number_attempt_and_request_without_a_runner() {
     let (sender, mut seen) = mpsc::unbounded_channel();
     let jobs = Jobs::new(sender).register::<Greet>();
     let job = stored(json!({
@@ -59,7 +59,7 @@ async fn a_job_knows_its_number_its_attempt_and_its_request_and_runs_without_a_r
 }
 
 #[tokio::test]
-async fn a_name_nobody_knows_a_payload_that_does_not_fit_and_a_panic_are_named_failures() {
+async fn unknown_name_unfit_payload_and_panic_are_named_failures() {
     let jobs = notes(&Log::default());
     let unknown = json!({"id": ID, "name": "from-next-year", "payload": {}});
     let error = jobs.run(stored(unknown)).await.unwrap_err();
@@ -98,7 +98,7 @@ async fn a_name_nobody_knows_a_payload_that_does_not_fit_and_a_panic_are_named_f
 }
 
 #[tokio::test]
-async fn what_is_no_job_is_read_fails_by_name_and_is_written_as_it_was() {
+async fn malformed_job_fails_by_name_and_is_written_unchanged() {
     for json in [
         json!(null),
         json!([1]),
@@ -128,7 +128,7 @@ fn a_stored_job_is_read_as_it_was_written() {
 }
 
 #[test]
-fn a_payload_may_be_stored_as_it_is_or_as_a_string() {
+fn payload_may_be_stored_as_itself_or_as_a_string() {
     let as_it_is = json!({"id": ID, "name": "note", "payload": {"text": "by hand"}});
     let written = serde_json::to_value(stored(as_it_is.clone())).unwrap();
     assert_eq!(written["payload"], json!(r#"{"text":"by hand"}"#));
@@ -153,7 +153,7 @@ impl Job for Hook {
 }
 
 #[tokio::test]
-async fn a_payload_that_is_nested_too_deep_is_read_with_its_job_and_fails_by_name() {
+async fn too_deeply_nested_payload_is_read_and_fails_by_name() {
     let deep: serde_json::Value = serde_json::from_str(&nested(126)).unwrap();
     for (payload, runs) in [(deep.clone(), true), (json!([[deep]]), false)] {
         let json = serde_json::to_string(&StoredJob::new(&Hook(payload)).unwrap()).unwrap();

@@ -34,7 +34,7 @@ impl Log {
 }
 
 #[tokio::test]
-async fn a_name_made_of_a_users_input_stays_on_its_line_of_the_log_and_of_the_report() {
+async fn forged_name_stays_on_its_line_of_log_and_report() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()

@@ -183,7 +183,7 @@ async fn run(builder: RunnerBuilder, tasks: impl IntoIterator<Item = Task>) -> R
 }
 
 #[tokio::test]
-async fn each_end_is_one_event_at_a_fitting_level_under_the_tasks_name() {
+async fn each_end_is_one_event_at_a_fitting_level() {
     run(
         Runner::builder(),
         [
@@ -239,7 +239,7 @@ async fn request_without_a_response(task: Task) {
 }
 
 #[tokio::test]
-async fn a_skip_for_want_of_a_response_warns_and_one_by_a_condition_does_not() {
+async fn skip_without_a_response_warns_and_a_conditions_does_not() {
     request_without_a_response(Task::new(async {}).named("wants-a-response")).await;
     assert_eq!(end_of("wants-a-response").level, Level::WARN);
     let chosen = Task::new(async {}).run_if(ResponseOutcome::is_success);
@@ -291,7 +291,7 @@ async fn a_refusal_and_an_abandonment_warn() {
 }
 
 #[tokio::test]
-async fn a_skip_behind_a_failure_is_a_debug_event_and_a_dropped_queue_a_warning() {
+async fn skip_behind_a_failure_is_debug_but_dropped_queues_warn() {
     run(
         Runner::builder().on_failure(OnFailure::Stop),
         [
@@ -354,7 +354,7 @@ async fn relation(relation: SpanRelation, name: &'static str, blocking: bool) ->
 }
 
 #[tokio::test]
-async fn a_tasks_span_follows_from_that_in_which_it_was_added() {
+async fn span_follows_from_the_one_the_task_was_added_in() {
     for (name, blocking) in [("follows", false), ("follows-blocking", true)] {
         let (span, request) = relation(SpanRelation::FollowsFrom, name, blocking).await;
         assert_eq!((span.parent, &span.follows[..]), (None, &[request][..]));
@@ -366,7 +366,7 @@ async fn a_tasks_span_follows_from_that_in_which_it_was_added() {
 }
 
 #[tokio::test]
-async fn or_it_is_its_child_or_has_nothing_to_do_with_it() {
+async fn span_is_a_child_or_unrelated_by_its_setting() {
     for (name, blocking) in [("child", false), ("child-blocking", true)] {
         let (span, request) = relation(SpanRelation::Child, name, blocking).await;
         assert_eq!((span.parent, span.follows.len()), (Some(request), 0));
@@ -376,7 +376,7 @@ async fn or_it_is_its_child_or_has_nothing_to_do_with_it() {
 }
 
 #[tokio::test]
-async fn a_slow_poll_is_named_and_a_quick_or_blocking_one_is_not() {
+async fn slow_poll_is_named_and_quick_or_blocking_is_not() {
     let hold = Duration::from_millis(30);
     let builder = Runner::builder().warn_slow_poll(Duration::from_millis(20));
     run(
@@ -406,7 +406,7 @@ async fn a_slow_poll_is_named_and_a_quick_or_blocking_one_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stuck_task_is_found_by_name_while_it_runs_and_at_shutdown() {
+async fn stuck_task_is_named_while_it_runs_and_at_shutdown() {
     capture();
     let runner = Runner::new();
     let (release, gate) = mpsc::channel::<()>();
@@ -507,8 +507,7 @@ async fn a_task_run_by_hand_has_no_runners_number() {
 }
 
 #[test]
-fn a_task_that_gets_a_place_in_a_runtime_that_is_gone_does_not_end_in_the_span_of_the_one_that_had_it()
- {
+fn task_aborted_while_waiting_does_not_end_in_anothers_span() {
     capture();
     let runner = Runner::builder().max_running(1).build();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -548,7 +547,7 @@ mod jobs {
     }
 
     #[tokio::test]
-    async fn a_worker_s_span_tells_the_job_and_its_request_and_can_be_linked_to_its_trace() {
+    async fn worker_span_tells_job_and_request_and_links_its_trace() {
         capture();
         let stored = serde_json::json!({
             "id": "0f8fad5bd9cb469fa16570867728950e", "name": "seen-on-a-worker", "payload": null,

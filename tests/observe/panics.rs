@@ -160,7 +160,7 @@ fn run_under(subscriber: &Arc<Panicking>, builder: RunnerBuilder) -> Stats {
 }
 
 #[test]
-fn a_subscriber_that_panics_in_any_method_harms_no_task_and_loses_no_end() {
+fn subscriber_that_panics_harms_no_task_and_loses_no_end() {
     for method in METHODS {
         let told = Arc::new(Mutex::new(Vec::new()));
         let tell = told.clone();
@@ -206,7 +206,7 @@ fn cut_off_under(subscriber: &Arc<Panicking>, from_the_start: bool) -> Stats {
 }
 
 #[test]
-fn cancel_and_shutdown_do_not_panic_under_a_subscriber_that_does() {
+fn cancel_and_shutdown_survive_a_subscriber_that_panics() {
     for method in METHODS {
         for from_the_start in [true, false] {
             let subscriber = Panicking::in_method(method);

@@ -104,7 +104,7 @@ async fn a_unary_call_completes_and_its_trailers_arrive() {
 }
 
 #[tokio::test]
-async fn an_error_status_completes_with_the_http_status_that_grpc_has_for_it() {
+async fn error_status_completes_with_http_status_200() {
     let outcome = outcome_of(async |mut client, _reporter| {
         let status = client.check(check("unknown")).await.unwrap_err();
         assert_eq!(status.code(), Code::NotFound);

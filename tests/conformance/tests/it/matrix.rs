@@ -253,7 +253,7 @@ pub(crate) fn silence_panics_on_purpose() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_row_on_every_server_by_every_way_ends_as_it_should_and_fires_once() {
+async fn every_row_ends_as_it_says_and_fires_once() {
     silence_panics_on_purpose();
     let rows = rows();
     let mut cases = Vec::new();

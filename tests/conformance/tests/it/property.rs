@@ -439,7 +439,7 @@ fn end_in(play: &Play) -> usize {
 
 proptest! {
     #[test]
-    fn tasks_are_handed_over_once_never_early_and_in_order_and_frames_pass_unchanged(
+    fn tasks_run_once_in_order_never_early_and_frames_unchanged(
         script in scripts()
     ) {
         let play = play(&script);
