@@ -14,7 +14,7 @@ use tokio::task::yield_now;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_background_tasks::{BackgroundTasks, OnFailure, Order, Runner, Task, TaskId, TaskState};
 
-use crate::support::{Log, block_on, full, read_all, soon};
+use crate::support::{Log, block_on, full, read_all, soon, until};
 
 /// The numbers of a queue's tasks, in order.
 fn ids(runner: &Runner) -> Vec<TaskId> {
@@ -74,24 +74,14 @@ async fn waits_until_the_end_is_reported(by_shutdown: bool) {
         }
     };
     let id = runner.try_add_task(turns).unwrap();
-    soon(async {
-        while runner.stats().running == 0 {
-            yield_now().await;
-        }
-    })
-    .await;
+    until(|| runner.stats().running > 0).await;
     let canceller = runner.clone();
     let cancelled = thread::spawn(move || match by_shutdown {
         true => !block_on(canceller.shutdown(Duration::ZERO)).is_clean(),
         false => canceller.cancel(id),
     });
     is_reporting.recv().unwrap();
-    soon(async {
-        while Arc::strong_count(&held) > 1 {
-            yield_now().await;
-        }
-    })
-    .await;
+    until(|| Arc::strong_count(&held) == 1).await;
     // Its batch has ended.
     yield_now().await;
     assert!(runner.idle().now_or_never().is_none());
@@ -114,12 +104,7 @@ async fn running_async_task_is_dropped_and_the_next_one_starts() {
     });
     tasks.add_task(log.task("next"));
     drop(runner.attach(full("hello"), tasks));
-    soon(async {
-        while runner.stats().running == 0 {
-            yield_now().await;
-        }
-    })
-    .await;
+    until(|| runner.stats().running > 0).await;
     let running = &runner.tasks()[0];
     assert_eq!(running.state(), TaskState::Running);
     assert!(runner.cancel(running.id()));
@@ -252,12 +237,7 @@ async fn a_cancelled_or_aborted_task_does_nothing_more() {
                 task_log.write("must not get here");
             })
             .unwrap();
-        soon(async {
-            while runner.stats().running == 0 {
-                yield_now().await;
-            }
-        })
-        .await;
+        until(|| runner.stats().running > 0).await;
         yield_now().await;
         if by_shutdown {
             let report = runner.shutdown(std::time::Duration::ZERO).await;

@@ -20,7 +20,7 @@ use tokio::{
 };
 use tower_background_tasks::{BackgroundTasks, Runner};
 
-use crate::support::{Server, connect_http2, full, get as get_request, respond, soon};
+use crate::support::{Server, connect_http2, full, get as get_request, respond, soon, until};
 
 const REQUEST: &str = "GET /KIND HTTP/1.1\r\nhost: here\r\n\r\n";
 
@@ -69,12 +69,7 @@ async fn next_request_is_taken_whatever_tasks_of_the_last_do() {
         connection.send(&REQUEST.replace("KIND", kind)).await;
         connection.read_until("answered").await;
     }
-    soon(async {
-        while runner.stats().failed < 2 || runner.stats().panicked < 2 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until(|| runner.stats().failed >= 2 && runner.stats().panicked >= 2).await;
     let stats = runner.stats();
     assert_eq!((stats.added, stats.running + stats.pending), (7, 3));
     wake.notify_one();

@@ -12,7 +12,7 @@ use tower_background_tasks::{
     BackgroundTasks, OnFailure, Order, ResponseOutcome, Runner, Task, TaskKind,
 };
 
-use crate::support::{Log, full, soon};
+use crate::support::{Log, PanicsWhenShown, full, soon};
 
 #[tokio::test(start_paused = true)]
 async fn on_failure_stop_skips_the_rest_of_its_request_only() {
@@ -181,14 +181,6 @@ async fn panicking_observer_is_contained_and_the_end_still_counted() {
 
 #[tokio::test]
 async fn observer_is_told_of_an_error_that_cannot_be_shown() {
-    #[derive(Debug)]
-    struct PanicsWhenShown;
-    impl std::fmt::Display for PanicsWhenShown {
-        fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            panic!("on purpose: an error that is shown")
-        }
-    }
-    impl std::error::Error for PanicsWhenShown {}
     let log = Log::default();
     let seen = log.clone();
     let runner = Runner::builder()

@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use tower_background_tasks::{BackgroundTasks, Runner, Stats, Task, TaskEnd};
 
-use crate::support::{Log, full, get, respond, soon};
+use crate::support::{Log, PanicsWhenDropped, full, get, respond, soon};
 
 /// Adds tasks around one that goes wrong, and checks that they ran.
 async fn siblings_of(add: impl Fn(&BackgroundTasks) + Clone) -> Stats {
@@ -71,15 +71,6 @@ async fn a_panicking_condition_is_contained() {
     })
     .await;
     assert_eq!(stats.panicked, 2);
-}
-
-#[derive(Debug)]
-struct PanicsWhenDropped;
-
-impl Drop for PanicsWhenDropped {
-    fn drop(&mut self) {
-        panic!("on purpose: a destructor");
-    }
 }
 
 impl Future for PanicsWhenDropped {

@@ -56,9 +56,9 @@ async fn body_dropped_on_a_foreign_thread_still_runs_its_tasks() {
 }
 
 /// Counts its drops, and panics in each.
-struct PanicsWhenDropped(Arc<AtomicUsize>);
+struct CountsDropsAndPanics(Arc<AtomicUsize>);
 
-impl Drop for PanicsWhenDropped {
+impl Drop for CountsDropsAndPanics {
     fn drop(&mut self) {
         self.0.fetch_add(1, Ordering::Relaxed);
         panic!("on purpose: what a setting captured");
@@ -68,7 +68,7 @@ impl Drop for PanicsWhenDropped {
 #[tokio::test]
 async fn last_handle_in_a_body_drops_the_settings_without_panic() {
     let drops = Arc::new(AtomicUsize::new(0));
-    let captured = || PanicsWhenDropped(Arc::clone(&drops));
+    let captured = || CountsDropsAndPanics(Arc::clone(&drops));
     let (observer, condition) = (captured(), captured());
     let runner = Runner::builder()
         .on_task_end(move |_| {

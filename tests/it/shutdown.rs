@@ -8,7 +8,7 @@ use tower_background_tasks::{
     AddTaskError, BackgroundTasks, Order, Runner, Task, TaskKind, TaskState,
 };
 
-use crate::support::{Log, full, get, respond, soon};
+use crate::support::{Log, PanicsWhenDropped, full, get, respond, soon};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -373,12 +373,6 @@ fn it_needs_neither_a_runtime_nor_a_timer() {
 
 #[tokio::test]
 async fn an_abort_contains_panicking_destructors() {
-    struct PanicsWhenDropped;
-    impl Drop for PanicsWhenDropped {
-        fn drop(&mut self) {
-            panic!("on purpose: a destructor");
-        }
-    }
     let runner = Runner::new();
     let tasks = BackgroundTasks::new();
     for _ in 0..3 {

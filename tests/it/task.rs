@@ -9,7 +9,7 @@ use std::{
 use tokio::time::Instant;
 use tower_background_tasks::{BackgroundTasks, BoxError, Runner, Task, TaskEnd, TaskResult};
 
-use crate::support::{Log, full, get, respond, soon};
+use crate::support::{Log, full, get, respond, soon, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -137,12 +137,7 @@ async fn next_task_starts_while_a_timed_out_blocking_one_runs() {
     soon(runner.idle()).await;
     assert_eq!(log.lines(), ["next"]);
     drop(release);
-    soon(async {
-        while log.lines().len() < 2 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until(|| log.lines().len() >= 2).await;
     let stats = runner.stats();
     assert_eq!((stats.timed_out, stats.completed, stats.added), (1, 1, 2));
 }

@@ -3,11 +3,14 @@
 
 mod lines;
 mod panics;
+#[path = "../it/support/panics_when_shown.rs"]
+mod panics_when_shown;
+#[path = "../it/support/soon.rs"]
+mod soon;
 
 use std::{
     collections::HashMap,
-    error::Error,
-    fmt::{self, Debug, Display},
+    fmt::Debug,
     sync::{LazyLock, Mutex, Once, mpsc},
     thread,
     time::Duration,
@@ -29,6 +32,8 @@ use tracing_subscriber::{
     layer::{Context, Layer, SubscriberExt},
     registry::LookupSpan,
 };
+
+use self::panics_when_shown::PanicsWhenShown;
 
 type Fields = HashMap<String, String>;
 
@@ -446,20 +451,9 @@ async fn a_subscriber_that_panics_harms_no_task() {
     assert_eq!(end_of("behind-a-bad-span").level, Level::DEBUG);
 }
 
-#[derive(Debug)]
-struct CannotBeShown;
-
-impl Display for CannotBeShown {
-    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-        panic!("on purpose: an error's text");
-    }
-}
-
-impl Error for CannotBeShown {}
-
 #[tokio::test]
 async fn an_error_whose_text_panics_is_logged_without_it() {
-    let fails = Task::new(async { Err::<(), _>(CannotBeShown) }).named("cannot-be-shown");
+    let fails = Task::new(async { Err::<(), _>(PanicsWhenShown) }).named("cannot-be-shown");
     let runner = run(Runner::builder(), [fails]).await;
     assert_eq!(runner.stats().failed, 1);
     let end = end_of("cannot-be-shown");

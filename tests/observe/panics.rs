@@ -12,14 +12,13 @@ use std::{
 use tokio::{
     runtime::{Builder, Runtime},
     task::yield_now,
-    time::timeout,
 };
 use tower_background_tasks::{BackgroundTasks, Runner, RunnerBuilder, Stats, Task};
 use tracing::{Dispatch, Event, Metadata, Subscriber, dispatcher::with_default, info_span, span};
 use tracing_core::span::Current;
 use tracing_subscriber::Registry;
 
-use crate::respond;
+use crate::{respond, soon::soon};
 
 /// A method of [`Subscriber`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -151,8 +150,7 @@ fn run_under(subscriber: &Arc<Panicking>, builder: RunnerBuilder) -> Stats {
         subscriber.arm(true);
         runtime().block_on(async {
             respond(&runner, tasks);
-            let idle = timeout(Duration::from_secs(10), runner.idle());
-            idle.await.expect("a task was lost");
+            soon(runner.idle()).await;
         });
         subscriber.arm(false);
     });
@@ -199,8 +197,7 @@ fn cut_off_under(subscriber: &Arc<Panicking>, from_the_start: bool) -> Stats {
         subscriber.arm(false);
     };
     with_default(&Dispatch::new(subscriber.clone()), || {
-        let both = async { timeout(Duration::from_secs(10), both).await };
-        runtime().block_on(both).expect("a task was lost");
+        runtime().block_on(async { soon(both).await });
     });
     runner.stats()
 }

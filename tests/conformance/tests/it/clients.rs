@@ -1,6 +1,6 @@
 //! The clients: raw HTTP/1 on a socket, and hyper's HTTP/2.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt, future::join_all};
@@ -8,26 +8,17 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    task::JoinHandle,
-};
+use tokio::{net::TcpStream, task::JoinHandle};
 use tokio_tungstenite::tungstenite::Message;
 
 use tower_background_tasks::ResponseEnd;
 
+pub(crate) use crate::support::soon;
 use crate::{
     rows::{Client, Row, Version},
     servers::Server,
+    support::RawClient,
 };
-
-/// Waits for something that must happen; a test that waits longer than this is broken, not slow.
-pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(20), future)
-        .await
-        .expect("did not happen")
-}
 
 /// What a client needs beside the row: the server, and a way to wait until the handler runs.
 pub(crate) struct Visit<'a> {
@@ -57,7 +48,7 @@ impl Visit<'_> {
     }
 
     async fn http1(&self, in_the_handler: impl Future<Output = ()>, open_gate: impl FnOnce()) {
-        let mut connection = Http1(TcpStream::connect(self.server.address).await.unwrap());
+        let mut connection = RawClient(TcpStream::connect(self.server.address).await.unwrap());
         let request = |last| self.http1_request(last);
         match self.row.client {
             Client::Reads => {
@@ -253,35 +244,6 @@ impl Visit<'_> {
             _ => Full::default(),
         };
         request.body(body).unwrap()
-    }
-}
-
-struct Http1(TcpStream);
-
-impl Http1 {
-    async fn send(&mut self, text: &str) {
-        self.0.write_all(text.as_bytes()).await.unwrap();
-    }
-
-    async fn read_until(&mut self, text: &str) {
-        let mut read = Vec::new();
-        soon(async {
-            while !String::from_utf8_lossy(&read).contains(text) {
-                let length = self.0.read_buf(&mut read).await.unwrap();
-                assert!(
-                    length > 0,
-                    "closed after {:?}",
-                    String::from_utf8_lossy(&read)
-                );
-            }
-        })
-        .await;
-    }
-
-    async fn read_to_close(&mut self) -> String {
-        let mut read = Vec::new();
-        let _ = soon(self.0.read_to_end(&mut read)).await;
-        String::from_utf8_lossy(&read).into_owned()
     }
 }
 

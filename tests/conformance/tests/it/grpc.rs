@@ -23,7 +23,7 @@ use tower_background_tasks::{
     ResponseOutcome, Runner, Task,
 };
 
-use crate::clients::soon;
+use crate::support::soon;
 
 const SERVICE: &str = "the.Service";
 

@@ -18,6 +18,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tower_background_tasks::{BackgroundTasks, BoxError, Task};
 
+use crate::support::PanicsWhenDropped;
+
 /// xorshift64*: random enough, and the same for the same seed.
 pub(crate) struct Random(u64);
 
@@ -35,14 +37,6 @@ impl Random {
 
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
         (self.next() >> 16) % limit
-    }
-}
-
-struct PanicsWhenDropped;
-
-impl Drop for PanicsWhenDropped {
-    fn drop(&mut self) {
-        panic!("on purpose: a destructor");
     }
 }
 

@@ -11,3 +11,4 @@ mod property;
 mod rows;
 mod servers;
 mod soak;
+mod support;

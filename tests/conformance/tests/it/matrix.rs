@@ -24,9 +24,10 @@ use tower::{Layer, service_fn};
 use tower_background_tasks::{BackgroundTasks, BoxError, ResponseOutcome, Runner, Task};
 
 use crate::{
-    clients::{Visit, soon},
+    clients::Visit,
     rows::{Client, Gate, Gone, LateTask, Row, Stack, Telling, Version, boxed, rows},
     servers::{Server, ServerKind, Service},
+    support::soon,
 };
 
 /// How tasks come to their request.
