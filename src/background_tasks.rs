@@ -7,14 +7,14 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::Extensions;
-use tokio::time::Instant;
-
 use crate::{
-    AddTaskError, IntoTask, MissingLayer, Task, TaskEnd, TaskId, TaskOutput,
-    executor::execution::{Execution, clear, discard},
-    http::current,
+    executor::execution::Execution,
     queue::Queue,
+    task::{
+        Task, add_error::AddTaskError, end::TaskEnd, id::TaskId, into_task::IntoTask,
+        output::TaskOutput,
+    },
+    util::contain::contain_drop,
 };
 
 /// One request's tasks: what is added here runs after the response has ended.
@@ -70,52 +70,6 @@ impl BackgroundTasks {
         Self {
             queue: Queue::stand_alone(),
         }
-    }
-
-    /// Finds the request's queue, where there is no extractor: in middleware, hyper services, tonic.
-    ///
-    /// ```
-    /// use http::Request;
-    /// use tower_background_tasks::{BackgroundTasks, MissingLayer};
-    ///
-    /// fn handle<B>(request: &Request<B>) -> Result<(), MissingLayer> {
-    ///     let tasks = BackgroundTasks::from_extensions(request.extensions())?;
-    ///     tasks.add_task(async { println!("after the response") });
-    ///     Ok(())
-    /// }
-    /// # assert!(handle(&Request::new(())).is_err());
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// This returns an error when the request did not come through
-    /// [`BackgroundTasksLayer`](crate::BackgroundTasksLayer).
-    pub fn from_extensions(extensions: &Extensions) -> Result<Self, MissingLayer> {
-        extensions.get().cloned().ok_or(MissingLayer::new())
-    }
-
-    /// The queue of the request whose handler runs here: in the handler, and in whatever it awaits, without passing the queue
-    /// through ten functions.
-    ///
-    /// `None` elsewhere: in what was spawned, in a body that is streamed when the handler has returned, in a task on the runner, in
-    /// destructors when the client has left and the handler is dropped unfinished, and where there is no
-    /// [`BackgroundTasksLayer`](crate::BackgroundTasksLayer). Code that runs there takes the queue along, which is a clone. Of nested
-    /// layers it is the inner one's.
-    ///
-    /// ```
-    /// use tower_background_tasks::BackgroundTasks;
-    ///
-    /// /// Called by handlers, ten functions deep.
-    /// async fn save_order() {
-    ///     if let Some(tasks) = BackgroundTasks::current() {
-    ///         tasks.add_task(async { println!("reindex") });
-    ///     }
-    /// }
-    /// # assert!(BackgroundTasks::current().is_none());
-    /// # drop(save_order());
-    /// ```
-    pub fn current() -> Option<Self> {
-        current::current()
     }
 
     /// Adds a task: a future, or a [`Task`].
@@ -241,10 +195,8 @@ impl BackgroundTasks {
     pub async fn run(&self) -> Vec<TaskEnd> {
         let queue = self.queue.root();
         let mut ends = Vec::new();
-        while let Some(turn) = queue.take() {
-            let mut execution = Execution::new(turn);
-            execution.isolate_blocking();
-            let mut by_hand = ByHand(Some(execution), &queue);
+        while let Some(turn) = queue.take_by_hand() {
+            let mut by_hand = ByHand(Execution::by_hand(&queue, &turn), &queue);
             ends.push(poll_fn(|cx| by_hand.poll(cx)).await);
         }
         ends
@@ -261,28 +213,25 @@ struct ByHand<'a>(Option<Execution>, &'a Arc<Queue>);
 impl ByHand<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<TaskEnd> {
         let end = match &mut self.0 {
-            Some(execution) => ready!(execution.poll(self.1, cx, Instant::now)),
+            Some(execution) => ready!(execution.poll(self.1, cx)),
             None => TaskEnd::Aborted,
         };
         Poll::Ready(self.finish(end))
     }
 
     fn finish(&mut self, end: TaskEnd) -> TaskEnd {
-        let Some(execution) = &mut self.0 else {
+        let Some(execution) = self.0.take() else {
             return end;
         };
-        let (key, span) = (execution.key(), execution.take_span());
-        let end = clear(&mut self.0, &span, end);
-        if let Some(current) = self.1.ended(key, end.is_failure()) {
-            self.1.report(current, &end, span);
-        }
-        end
+        let ended = execution.conclude(self.1, end);
+        self.1.settle(&ended);
+        ended.end
     }
 }
 
 impl Drop for ByHand<'_> {
     fn drop(&mut self) {
-        discard(self.finish(TaskEnd::Aborted));
+        let _ = contain_drop(self.finish(TaskEnd::Aborted));
     }
 }
 

@@ -1,21 +1,13 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
-#![cfg_attr(
-    all(test, background_tasks_loom),
-    allow(
-        dead_code,
-        unused_imports,
-        reason = "the models run no threads of Tokio's"
-    )
-)]
-
 mod background_tasks;
 mod executor;
 mod http;
 #[cfg(feature = "jobs")]
 mod jobs;
 #[cfg(all(test, background_tasks_loom))]
-mod models;
+#[path = "../tests/loom/mod.rs"]
+mod loom_tests;
 mod observe;
 mod outcome;
 mod queue;
@@ -39,7 +31,7 @@ pub use self::jobs::{
 };
 #[cfg(feature = "tracing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
-pub use self::runner::builder::SpanRelation;
+pub use self::observe::span::SpanRelation;
 pub use self::{
     background_tasks::BackgroundTasks,
     http::body::ResponseBody,
@@ -47,17 +39,20 @@ pub use self::{
     http::layer::BackgroundTasksLayer,
     http::missing_layer::MissingLayer,
     http::service::BackgroundTasksService,
-    observe::info::{TaskInfo, TaskKind, TaskState},
+    observe::info::{TaskInfo, TaskState},
     observe::report::TaskReport,
     outcome::{ResponseEnd, ResponseOutcome},
     runner::Runner,
-    runner::builder::{OnFailure, Order, RunnerBuilder},
+    runner::builder::RunnerBuilder,
     runner::shutdown::ShutdownReport,
+    shared::settings::{OnFailure, Order},
     shared::stats::Stats,
     task::Task,
     task::add_error::AddTaskError,
     task::context::TaskContext,
-    task::end::TaskEnd,
+    task::end::{SkipReason, TaskEnd},
     task::id::TaskId,
-    task::output::{BoxError, IntoTask, TaskOutput, TaskResult},
+    task::into_task::IntoTask,
+    task::kind::TaskKind,
+    task::output::{BoxError, TaskOutput, TaskResult},
 };

@@ -1,12 +1,52 @@
-//! Makes ready batches run.
+//! Makes what is ready run: async tasks on the runtime, blocking ones on its blocking pool, within the runner's limits. Keeps
+//! the promises "never on the connection", "isolation" and "any runtime".
+//!
+//! A [`Batch`] is a task of the runtime, or a closure on the blocking pool; scheduling those is Tokio's. This room uses `queue`
+//! and below.
 
-pub(crate) mod admission;
-pub(crate) mod batch;
-pub(crate) mod crew;
-pub(crate) mod drive;
+mod batch;
+mod blocking;
+mod budget;
 pub(crate) mod execution;
-pub(crate) mod lanes;
-pub(crate) mod plain;
-pub(crate) mod sent;
-pub(crate) mod slice;
-pub(crate) mod start;
+mod limits;
+mod running_task;
+mod supervised;
+
+use std::sync::Arc;
+
+use self::{batch::Batch, limits::Limits};
+use crate::{
+    queue::{owner::Schedule, ready::Ready},
+    shared::settings::Settings,
+};
+
+/// How a runner's batches are run.
+pub(crate) struct Executor {
+    /// `None` without limits.
+    limits: Option<Arc<Limits>>,
+}
+
+impl Executor {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        let limits = settings.is_limited().then(|| Limits::new(settings));
+        Self {
+            limits: limits.map(Arc::new),
+        }
+    }
+
+    fn batch(&self, ready: Ready) -> Batch {
+        Batch::new(ready, self.limits.clone())
+    }
+
+    /// For a model of loom's, which runs it by itself.
+    #[cfg(all(test, background_tasks_loom))]
+    pub(crate) fn on_worker(&self, ready: Ready) -> batch::OnWorker {
+        batch::OnWorker::new(self.batch(ready))
+    }
+}
+
+impl Schedule for Executor {
+    fn schedule(&self, ready: Ready) {
+        self.batch(ready).launch();
+    }
+}

@@ -9,7 +9,7 @@ use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::{http::attach, outcome::EndWatch};
+use super::{attach, end_guard::EndGuard};
 
 pin_project! {
     /// The response body of [`BackgroundTasksService`](crate::BackgroundTasksService): the inner one, unchanged.
@@ -21,25 +21,25 @@ pin_project! {
         inner: B,
         // `None` in a body that came through no layer. Behind `inner`, so that where its drop is the end, what the body holds is
         // dropped before the tasks start.
-        watch: Option<EndWatch>,
+        guard: Option<EndGuard>,
     }
 }
 
 impl<B: Body> ResponseBody<B> {
     /// Wraps the body of `response`, and takes the tasks off it that came with it.
-    pub(crate) fn watched(
+    pub(crate) fn guarded(
         mut response: Response<B>,
-        mut watch: Option<EndWatch>,
+        mut guard: Option<EndGuard>,
     ) -> Response<Self> {
-        if let Some(watch) = &mut watch {
+        if let Some(guard) = &mut guard {
             if let (Some(queue), Some(tasks)) =
-                (watch.queue(), attach::take(response.extensions_mut()))
+                (guard.queue(), attach::take(response.extensions_mut()))
             {
                 queue.merge(tasks.queue());
             }
-            watch.response(response.status(), response.headers(), response.body());
+            guard.response(response.status(), response.headers(), response.body());
         }
-        response.map(|inner| Self { inner, watch })
+        response.map(|inner| Self { inner, guard })
     }
 }
 
@@ -59,16 +59,16 @@ impl<B: Body> Body for ResponseBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let mut this = self.project();
-        let Some(watch) = this.watch else {
+        let Some(guard) = this.guard else {
             return this.inner.poll_frame(cx);
         };
-        watch.before_poll();
+        guard.before_poll();
         let polled = this.inner.as_mut().poll_frame(cx);
-        watch.after_poll();
+        guard.after_poll();
         match &polled {
-            Poll::Ready(Some(Ok(frame))) => watch.frame(frame, &*this.inner),
-            Poll::Ready(Some(Err(_))) => watch.body_failed(),
-            Poll::Ready(None) => watch.body_ended(),
+            Poll::Ready(Some(Ok(frame))) => guard.frame(frame, &*this.inner),
+            Poll::Ready(Some(Err(_))) => guard.body_failed(),
+            Poll::Ready(None) => guard.body_ended(),
             Poll::Pending => {}
         }
         polled

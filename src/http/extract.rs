@@ -8,7 +8,8 @@ use axum_core::{
 };
 use http::{StatusCode, request::Parts};
 
-use crate::{AddTaskError, BackgroundTasks, MissingLayer, http::attach};
+use super::{attach, missing_layer::MissingLayer};
+use crate::{AddTaskError, BackgroundTasks};
 
 /// The request's queue.
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]

@@ -9,7 +9,7 @@ use http::Response;
 use http_body::Body;
 use pin_project_lite::pin_project;
 
-use crate::{ResponseBody, outcome::EndWatch};
+use super::{body::ResponseBody, end_guard::EndGuard};
 
 pin_project! {
     /// The future of [`BackgroundTasksService`](crate::BackgroundTasksService).
@@ -20,15 +20,15 @@ pin_project! {
         inner: F,
         // `Some` until the response takes it. Behind `inner`, so that where its drop is the end, what the handler holds is dropped before
         // its tasks start.
-        watch: Option<EndWatch>,
+        guard: Option<EndGuard>,
     }
 }
 
 impl<F> ResponseFuture<F> {
-    pub(crate) fn new(inner: F, watch: EndWatch) -> Self {
+    pub(crate) fn new(inner: F, guard: EndGuard) -> Self {
         Self {
             inner,
-            watch: Some(watch),
+            guard: Some(guard),
         }
     }
 }
@@ -42,22 +42,22 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        if let Some(watch) = this.watch {
-            watch.before_poll();
+        if let Some(guard) = this.guard {
+            guard.before_poll();
         }
-        let entered = this.watch.as_mut().map(EndWatch::enter);
+        let entered = this.guard.as_mut().map(EndGuard::enter);
         let polled = this.inner.poll(cx);
         drop(entered);
-        if let Some(watch) = this.watch {
-            watch.after_poll();
+        if let Some(guard) = this.guard {
+            guard.after_poll();
         }
         let result = ready!(polled);
-        let watch = this.watch.take();
+        let guard = this.guard.take();
         Poll::Ready(match result {
-            Ok(response) => Ok(ResponseBody::watched(response, watch)),
+            Ok(response) => Ok(ResponseBody::guarded(response, guard)),
             Err(error) => {
-                if let Some(mut watch) = watch {
-                    watch.service_failed();
+                if let Some(mut guard) = guard {
+                    guard.service_failed();
                 }
                 Err(error)
             }

@@ -2,7 +2,8 @@
 
 use tower::Layer;
 
-use crate::{BackgroundTasksService, Runner};
+use super::service::BackgroundTasksService;
+use crate::Runner;
 
 /// Gives each request a [`BackgroundTasks`](crate::BackgroundTasks) queue, and hands its tasks to a [`Runner`] when the
 /// response has ended.
@@ -64,10 +65,6 @@ impl BackgroundTasksLayer {
         Self::default()
     }
 
-    pub(crate) fn with_runner(runner: Runner) -> Self {
-        Self { runner }
-    }
-
     /// The runner behind this layer.
     pub fn runner(&self) -> &Runner {
         &self.runner
@@ -79,5 +76,24 @@ impl<S> Layer<S> for BackgroundTasksLayer {
 
     fn layer(&self, inner: S) -> Self::Service {
         BackgroundTasksService::new(inner, self.runner.clone())
+    }
+}
+
+impl Runner {
+    /// The layer that gives each request its [`BackgroundTasks`](crate::BackgroundTasks), run by this runner.
+    ///
+    /// ```
+    /// use axum::{Router, routing::post};
+    /// use tower_background_tasks::{BackgroundTasks, Runner};
+    ///
+    /// let runner = Runner::new();
+    /// let app: Router = Router::new()
+    ///     .route("/", post(async |tasks: BackgroundTasks| tasks.add_task(async {})))
+    ///     .layer(runner.layer());
+    /// ```
+    pub fn layer(&self) -> BackgroundTasksLayer {
+        BackgroundTasksLayer {
+            runner: self.clone(),
+        }
     }
 }

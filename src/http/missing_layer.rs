@@ -1,6 +1,10 @@
-//! [`MissingLayer`].
+//! Where a request has its queue; and [`MissingLayer`], where it has none.
 
 use std::{error::Error, fmt};
+
+use http::Extensions;
+
+use crate::BackgroundTasks;
 
 /// The request has no queue: it did not come through [`BackgroundTasksLayer`](crate::BackgroundTasksLayer).
 ///
@@ -9,9 +13,27 @@ use std::{error::Error, fmt};
 #[non_exhaustive]
 pub struct MissingLayer;
 
-impl MissingLayer {
-    pub(crate) fn new() -> Self {
-        Self
+impl BackgroundTasks {
+    /// Finds the request's queue, where there is no extractor: in middleware, hyper services, tonic.
+    ///
+    /// ```
+    /// use http::Request;
+    /// use tower_background_tasks::{BackgroundTasks, MissingLayer};
+    ///
+    /// fn handle<B>(request: &Request<B>) -> Result<(), MissingLayer> {
+    ///     let tasks = BackgroundTasks::from_extensions(request.extensions())?;
+    ///     tasks.add_task(async { println!("after the response") });
+    ///     Ok(())
+    /// }
+    /// # assert!(handle(&Request::new(())).is_err());
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// This returns an error when the request did not come through
+    /// [`BackgroundTasksLayer`](crate::BackgroundTasksLayer).
+    pub fn from_extensions(extensions: &Extensions) -> Result<Self, MissingLayer> {
+        extensions.get().cloned().ok_or(MissingLayer)
     }
 }
 

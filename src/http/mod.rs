@@ -1,8 +1,11 @@
-//! The way of a request and its response: layer, service, body, and how handlers find their queue.
+//! The way of a request and its response: the layer, how a response ends, and how handlers find their queue.
+//!
+//! It uses `runner`, the handle [`BackgroundTasks`](crate::BackgroundTasks), `queue` and below.
 
 pub(crate) mod attach;
 pub(crate) mod body;
 pub(crate) mod current;
+mod end_guard;
 #[cfg(feature = "axum")]
 mod extract;
 pub(crate) mod future;

@@ -9,9 +9,8 @@ use http::{Request, Response};
 use http_body::Body;
 use tower::Service;
 
-use crate::{
-    BackgroundTasks, ResponseBody, ResponseFuture, Runner, outcome::EndWatch, queue::Queue,
-};
+use super::{body::ResponseBody, end_guard::EndGuard, future::ResponseFuture};
+use crate::{BackgroundTasks, Runner, queue::Queue};
 
 /// Gives each request its queue, and watches its response. Made by
 /// [`BackgroundTasksLayer`](crate::BackgroundTasksLayer).
@@ -57,15 +56,14 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        self.runner.remember_runtime();
-        let queue = Queue::of_request(self.runner.clone(), &request);
-        let mut watch = EndWatch::new(Arc::clone(&queue), request.method(), request.version());
+        let queue = Queue::of_request(self.runner.owner(), &request);
+        let mut guard = EndGuard::new(Arc::clone(&queue), request.method(), request.version());
         request
             .extensions_mut()
             .insert(BackgroundTasks::from(queue));
-        let entered = watch.enter();
+        let entered = guard.enter();
         let inner = self.inner.call(request);
         drop(entered);
-        ResponseFuture::new(inner, watch)
+        ResponseFuture::new(inner, guard)
     }
 }

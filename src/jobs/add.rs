@@ -2,10 +2,13 @@
 
 use std::{collections::HashMap, panic::Location, sync::Arc};
 
-use super::{registered::Registered, side::JobSide, store::push_within, work::JobWork};
+use super::{
+    job_side::JobSide, registered::Registered, settings::JobSettings, store::push_within,
+    work::JobWork,
+};
 use crate::{
     AddJobError, AddTaskError, BackgroundTasks, Job, JobContext, JobId, JobStore, Runner,
-    StoredJob, Task, queue::Queue,
+    StoredJob, Task, queue::Queue, task::context::ContextSource,
 };
 
 /// Jobs.
@@ -74,11 +77,8 @@ impl Runner {
         &self,
         job: J,
     ) -> impl Future<Output = Result<JobId, AddJobError>> + Send + use<J> {
-        let (runner, location) = (self.clone(), Location::caller());
-        async move {
-            runner.remember_runtime();
-            add(Queue::of_no_request(runner), job, location).await
-        }
+        let (owner, location) = (Arc::clone(self.owner()), Location::caller());
+        async move { add(Queue::of_no_request(owner), job, location).await }
     }
 }
 
@@ -89,31 +89,27 @@ async fn add<J: Job>(
 ) -> Result<JobId, AddJobError> {
     let registered = registered::<J>(&queue);
     // A queue with jobs of its own runs them wherever it has been merged into: no store of that one's runner has them.
-    let stays = queue.job_side().is_some_and(|side| side.jobs.is_some());
+    let stays = JobSide::of(&queue).is_some_and(|side| side.jobs.is_some());
     let queue = queue.root();
-    let runner = queue.runner().filter(|_| !stays);
-    match runner.and_then(|runner| Some((runner, runner.job_settings().store.as_deref()?))) {
-        Some((runner, store)) => {
-            add_to_store(&queue, runner, store, registered.is_some(), job).await
+    let settings = settings_of(&queue).filter(|_| !stays);
+    match settings.and_then(|settings| Some((settings, settings.store.as_deref()?))) {
+        Some((settings, store)) => {
+            add_to_store(&queue, settings, store, registered.is_some(), job).await
         }
-        None => add_to_queue(
-            &queue,
-            registered,
-            job,
-            location,
-            runner.is_some_and(may_spill),
-        ),
+        None => {
+            let may_spill = settings.is_some_and(|settings| settings.spill_store.is_some());
+            add_to_queue(&queue, registered, job, location, may_spill)
+        }
     }
 }
 
 async fn add_to_store<J: Job>(
     queue: &Queue,
-    runner: &Runner,
+    settings: &JobSettings,
     store: &dyn JobStore,
     registered: bool,
     job: J,
 ) -> Result<JobId, AddJobError> {
-    let settings = runner.job_settings();
     if settings.jobs.is_some() && !registered {
         return Err(AddJobError::not_registered(job));
     }
@@ -146,7 +142,7 @@ fn add_to_queue<J: Job>(
     let id = kept.as_ref().map_or_else(JobId::random, StoredJob::id);
     let mut task = task_of(job, registered, id);
     if let Some(kept) = kept {
-        task.keep(Arc::new(kept));
+        task.attach(Arc::new(kept));
     }
     match queue.add(task, location) {
         Ok(_) => Ok(id),
@@ -164,21 +160,15 @@ fn task_of<J: Job>(job: J, registered: Arc<Registered<J>>, id: JobId) -> Task {
 
 /// By the queue's own jobs, or else by those of its runner.
 fn registered<J: Job>(queue: &Arc<Queue>) -> Option<Arc<Registered<J>>> {
-    let own = queue.job_side().and_then(|side| side.jobs.as_ref());
+    let own = JobSide::of(queue).and_then(|side| side.jobs.as_ref());
     match own {
         Some(jobs) => jobs.registered(),
-        None => queue
-            .root()
-            .runner()?
-            .job_settings()
-            .jobs
-            .as_ref()?
-            .registered(),
+        None => settings_of(&queue.root())?.jobs.as_ref()?.registered(),
     }
 }
 
-fn may_spill(runner: &Runner) -> bool {
-    runner.job_settings().spill_store.is_some()
+fn settings_of(queue: &Queue) -> Option<&JobSettings> {
+    JobSettings::of(queue.owner()?)
 }
 
 fn stored<J: Job>(queue: &Queue, job: &J) -> Result<StoredJob, serde_json::Error> {
@@ -187,13 +177,8 @@ fn stored<J: Job>(queue: &Queue, job: &J) -> Result<StoredJob, serde_json::Error
 
 /// The current trace; or else the one that the request came with.
 fn trace(queue: &Queue) -> HashMap<String, String> {
-    let runner = queue.runner();
-    let current = runner
-        .map(|runner| runner.job_settings().trace())
-        .unwrap_or_default();
-    if current.is_empty() {
-        let side: Option<&JobSide> = queue.job_side();
-        return side.map(JobSide::trace).unwrap_or_default();
-    }
-    current
+    let current = settings_of(queue).map(JobSettings::trace);
+    let current = current.filter(|trace| !trace.is_empty());
+    let of_request = || JobSide::of(queue).map(JobSide::trace);
+    current.or_else(of_request).unwrap_or_default()
 }

@@ -67,7 +67,7 @@ impl JobContext {
             id,
             attempt: 1,
             name,
-            request: task.queue().request().map(JobRequest::from),
+            request: task.request_line().map(JobRequest::from),
             task: Some(task),
         }
     }

@@ -1,5 +1,8 @@
 //! Jobs: tasks that can leave the process, because they are a name and a payload (feature `jobs`).
 //!
+//! It stands on top of all other rooms, none of which knows of it: what a runner is told of jobs is in its settings' extensions, what a
+//! request's queue is to know in the queue's, and a shutdown calls a hook.
+//!
 //! `add` decides where a job goes: to its request's queue, or into a store. `run` is the worker's side. `spill` is the way from
 //! the one to the other, when the runner shuts down.
 
@@ -8,16 +11,16 @@ mod add_error;
 #[cfg(feature = "apalis")]
 mod apalis;
 mod context;
-mod cut;
 mod id;
 mod job;
+mod job_side;
 mod registered;
 mod run;
 mod run_error;
 mod settings;
-mod side;
 mod span;
 mod spill;
+mod spilling_job;
 mod store;
 mod stored;
 mod work;
@@ -35,4 +38,3 @@ pub use self::{
     store::{JobStore, PushFuture},
     stored::{JobRequest, StoredJob},
 };
-pub(crate) use self::{settings::JobSettings, side::JobSide, spill::Spilled};

@@ -7,8 +7,7 @@ use tracing::Span;
 
 use super::run::Attempt;
 use crate::{
-    BackgroundTasks, Job, JobContext, RunJob, RunJobError, StoredJob, TaskResult, queue::Queue,
-    util::contain::contain_drop,
+    Job, JobContext, RunJob, RunJobError, StoredJob, TaskResult, util::contain::contain_drop,
 };
 
 /// Which jobs there are, and the states they run with: for a [`RunnerBuilder`](crate::RunnerBuilder::jobs), a worker, or both.
@@ -216,41 +215,6 @@ impl<S> Jobs<S> {
 
     pub(crate) fn into_registry(self) -> Arc<Registry> {
         self.registry
-    }
-}
-
-/// Jobs.
-#[cfg_attr(docsrs, doc(cfg(feature = "jobs")))]
-impl BackgroundTasks {
-    /// A stand-alone queue that takes jobs: for a unit test of a handler, or to attach to a response.
-    ///
-    /// A job in it is a task like any other, whatever store the runner that takes the queue may have.
-    ///
-    /// ```
-    /// # use serde::{Deserialize, Serialize};
-    /// # use tower_background_tasks::{AddJobError, BackgroundTasks, Job, JobContext, Jobs, TaskEnd, TaskResult};
-    /// # #[derive(Serialize, Deserialize)] struct WelcomeEmail { to: String }
-    /// # impl Job for WelcomeEmail {
-    /// #     const NAME: &'static str = "welcome-email";
-    /// #     type State = ();
-    /// #     async fn run(self, _: (), _: JobContext) -> TaskResult { Ok(()) }
-    /// # }
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() {
-    /// async fn signup(tasks: BackgroundTasks) -> Result<&'static str, AddJobError> {
-    ///     tasks.add_job(WelcomeEmail { to: "ferris@example.org".into() }).await?;
-    ///     Ok("signed up")
-    /// }
-    ///
-    /// let tasks = BackgroundTasks::with_jobs(Jobs::new(()).register::<WelcomeEmail>());
-    /// signup(tasks.clone()).await.unwrap();
-    /// assert_eq!(tasks.names(), ["welcome-email"]);
-    /// assert!(matches!(tasks.run().await[..], [TaskEnd::Completed]));
-    /// # }
-    /// ```
-    pub fn with_jobs<S>(jobs: Jobs<S>) -> Self {
-        let side = super::JobSide::of_jobs(jobs.into_registry());
-        Queue::with_job_side(Queue::stand_alone(), side).into()
     }
 }
 

@@ -7,28 +7,34 @@ use std::{
 };
 
 use super::{
+    job_side::JobSide,
     registered::Registry,
-    spill::{Spill, Spilled},
+    spill::{self, Spill},
+    store::JobStore,
 };
 use crate::{
-    JobStore, Jobs, RunnerBuilder,
-    util::contain::{contain, contain_drop},
-    util::sync::{Mutex, lock},
+    Jobs, Runner, RunnerBuilder,
+    queue::owner::Owner,
+    runner::shutdown::OnShutdown,
+    util::{
+        contain::{contain, contain_drop},
+        sync::{Mutex, lock},
+    },
 };
 
-type Inject = Box<dyn Fn(&mut HashMap<String, String>) + Send + Sync>;
+type Inject = dyn Fn(&mut HashMap<String, String>) + Send + Sync;
 
+/// In the extensions of a runner's settings.
+#[derive(Clone)]
 pub(crate) struct JobSettings {
-    pub(crate) jobs: Option<Arc<Registry>>,
-    pub(crate) store: Option<Box<dyn JobStore>>,
-    pub(crate) store_timeout: Duration,
-    pub(crate) spill_store: Option<Box<dyn JobStore>>,
-    pub(crate) spill_timeout: Duration,
-    inject: Option<Inject>,
-    /// What shutdowns have handed to `spill_store`.
-    spilled: Mutex<Spilled>,
+    pub(super) jobs: Option<Arc<Registry>>,
+    pub(super) store: Option<Arc<dyn JobStore>>,
+    pub(super) store_timeout: Duration,
+    pub(super) spill_store: Option<Arc<dyn JobStore>>,
+    pub(super) spill_timeout: Duration,
+    inject: Option<Arc<Inject>>,
     /// Those under way, of which each keeps the runner.
-    spills: Mutex<Vec<Weak<Spill>>>,
+    spills: Arc<Mutex<Vec<Weak<Spill>>>>,
 }
 
 impl Default for JobSettings {
@@ -40,30 +46,19 @@ impl Default for JobSettings {
             spill_store: None,
             spill_timeout: Duration::from_secs(10),
             inject: None,
-            spilled: Mutex::default(),
-            spills: Mutex::default(),
+            spills: Arc::default(),
         }
     }
 }
 
 impl JobSettings {
-    /// Drops what is the user's code.
-    pub(crate) fn let_go(&mut self) {
-        if let Some(jobs) = self.jobs.take().and_then(Arc::into_inner) {
-            jobs.let_go();
-        }
-        let _ = contain_drop(self.store.take());
-        let _ = contain_drop(self.spill_store.take());
-        let _ = contain_drop(self.inject.take());
-    }
-
-    /// Whether a job may ever come to a store.
-    pub(crate) fn stores(&self) -> bool {
-        self.store.is_some() || self.spill_store.is_some()
+    /// `None` for a runner whose builder was told nothing of jobs.
+    pub(super) fn of(owner: &Owner) -> Option<&Self> {
+        owner.shared.settings.extensions.get()
     }
 
     /// The current trace, by the user's closure.
-    pub(crate) fn trace(&self) -> HashMap<String, String> {
+    pub(super) fn trace(&self) -> HashMap<String, String> {
         let mut trace = HashMap::new();
         if let Some(inject) = &self.inject {
             let _ = contain(|| inject(&mut trace));
@@ -71,23 +66,38 @@ impl JobSettings {
         trace
     }
 
-    pub(crate) fn spilled(&self) -> Spilled {
-        lock(&self.spilled).in_order()
-    }
-
-    pub(crate) fn note_spilled(&self, note: impl FnOnce(&mut Spilled)) {
-        note(&mut lock(&self.spilled));
-    }
-
-    pub(crate) fn note_spill(&self, spill: &Arc<Spill>) {
+    pub(super) fn note_spill(&self, spill: &Arc<Spill>) {
         lock(&self.spills).push(Arc::downgrade(spill));
     }
 
-    pub(crate) fn end_spills(&self) {
+    pub(super) fn end_spills(&self) {
         let spills = lock(&self.spills).clone();
         for spill in spills.iter().filter_map(Weak::upgrade) {
             spill.end();
         }
+    }
+}
+
+/// Each by itself: two destructors that panic at once would abort the process.
+impl Drop for JobSettings {
+    fn drop(&mut self) {
+        if let Some(jobs) = self.jobs.take().and_then(Arc::into_inner) {
+            jobs.let_go();
+        }
+        let _ = contain_drop(self.store.take());
+        let _ = contain_drop(self.spill_store.take());
+        let _ = contain_drop(self.inject.take());
+    }
+}
+
+impl RunnerBuilder {
+    fn job_settings(&mut self) -> &mut JobSettings {
+        self.settings.extensions.get_or_insert_default()
+    }
+
+    /// Requests' queues note the trace that the request came with: a job may come to a store.
+    fn note_traces(&mut self) {
+        self.settings.on_request = Some(Box::new(JobSide::note_trace));
     }
 }
 
@@ -120,7 +130,7 @@ impl RunnerBuilder {
     /// # }
     /// ```
     pub fn jobs<S>(mut self, jobs: Jobs<S>) -> Self {
-        self.settings.jobs.jobs = Some(jobs.into_registry());
+        self.job_settings().jobs = Some(jobs.into_registry());
         self
     }
 
@@ -164,7 +174,8 @@ impl RunnerBuilder {
     /// # }
     /// ```
     pub fn job_store(mut self, store: impl JobStore) -> Self {
-        self.settings.jobs.store = Some(Box::new(store));
+        self.job_settings().store = Some(Arc::new(store));
+        self.note_traces();
         self
     }
 
@@ -175,7 +186,7 @@ impl RunnerBuilder {
     ///
     /// If `timeout` is zero.
     pub fn job_store_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.jobs.store_timeout = positive("job_store_timeout", timeout);
+        self.job_settings().store_timeout = positive("job_store_timeout", timeout);
         self
     }
 
@@ -200,7 +211,10 @@ impl RunnerBuilder {
     ///
     /// Each job is serialised when it is added, as it cannot be once it runs. Without this setting none is.
     pub fn spill_store(mut self, store: impl JobStore) -> Self {
-        self.settings.jobs.spill_store = Some(Box::new(store));
+        self.job_settings().spill_store = Some(Arc::new(store));
+        self.note_traces();
+        let on_shutdown = OnShutdown(|runner: Runner| Box::pin(spill::spill_jobs(runner)));
+        self.settings.extensions.insert(on_shutdown);
         self
     }
 
@@ -213,7 +227,7 @@ impl RunnerBuilder {
     ///
     /// If `timeout` is zero.
     pub fn spill_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.jobs.spill_timeout = positive("spill_timeout", timeout);
+        self.job_settings().spill_timeout = positive("spill_timeout", timeout);
         self
     }
 
@@ -246,7 +260,7 @@ impl RunnerBuilder {
         mut self,
         inject: impl Fn(&mut HashMap<String, String>) + Send + Sync + 'static,
     ) -> Self {
-        self.settings.jobs.inject = Some(Box::new(inject));
+        self.job_settings().inject = Some(Arc::new(inject));
         self
     }
 }

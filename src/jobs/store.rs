@@ -10,8 +10,8 @@ use std::{
 
 use crate::{
     BoxError, StoredJob,
-    runner::shutdown::elapse,
     util::contain::{contain, contain_drop},
+    util::timer::elapse,
 };
 
 /// What [`JobStore::push`] gives back.

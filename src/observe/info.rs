@@ -4,8 +4,9 @@
 use std::{borrow::Cow, fmt, panic::Location, time::Duration};
 
 use http::Method;
+use tokio::time::Instant;
 
-use crate::{TaskId, task::request_line::RequestLine};
+use crate::task::{id::TaskId, kind::TaskKind, label::Label, request_line::RequestLine};
 
 /// A task that waits or runs: a snapshot.
 ///
@@ -39,16 +40,6 @@ pub struct TaskInfo {
     pub(crate) is_overdue: bool,
 }
 
-/// Where a task runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum TaskKind {
-    /// On the async runtime.
-    Async,
-    /// On the blocking pool.
-    Blocking,
-}
-
 /// What a task that has not ended does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -63,6 +54,33 @@ pub enum TaskState {
 }
 
 impl TaskInfo {
+    /// A row for a task that began at `begun`, or that waits.
+    pub(crate) fn new(
+        label: &Label,
+        begun: Option<Instant>,
+        request: Option<&RequestLine>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            id: label.id,
+            name: label.name(),
+            location: label.location,
+            kind: label.kind,
+            age: now.duration_since(label.added),
+            running_for: begun.map(|begun| now.duration_since(begun)),
+            request: request.cloned(),
+            is_overdue: false,
+        }
+    }
+
+    /// The same task, which has timed out and whose thread goes on.
+    pub(crate) fn overdue(self) -> Self {
+        Self {
+            is_overdue: true,
+            ..self
+        }
+    }
+
     /// Its number within the runner.
     pub fn id(&self) -> TaskId {
         self.id
@@ -93,17 +111,11 @@ impl TaskInfo {
     }
 
     /// The time since it was added.
-    ///
-    /// A runner without an observer and without a subscriber of the log saves looks at the clock: there it is the time since the
-    /// request arrived, for a task added before its response ended.
     pub fn age(&self) -> Duration {
         self.age
     }
 
-    /// The time since it started to run, or `None` while it waits.
-    ///
-    /// Without observer and subscriber, this may count from the end of the response: with the wait for a worker, and the tasks that ran
-    /// before it without once being pending.
+    /// The time since it began to run, or `None` while it waits.
     pub fn running_for(&self) -> Option<Duration> {
         self.running_for
     }
@@ -137,18 +149,8 @@ impl fmt::Display for TaskInfo {
     }
 }
 
-impl TaskKind {
-    /// `async` or `blocking`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Async => "async",
-            Self::Blocking => "blocking",
-        }
-    }
-}
-
-impl fmt::Display for TaskKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
+/// Those added first in front.
+pub(crate) fn in_order(mut tasks: Vec<TaskInfo>) -> Vec<TaskInfo> {
+    tasks.sort_by_key(TaskInfo::id);
+    tasks
 }

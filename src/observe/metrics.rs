@@ -8,16 +8,16 @@
 //! before it was added to it. Who reads the gauge in that moment reads one too few, below zero even; afterwards it is right.
 
 #[cfg(feature = "metrics")]
-use std::borrow::Cow;
-
-#[cfg(feature = "metrics")]
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
-use crate::{Task, observe::report::Report, task::Label};
+use super::report::Report;
+use crate::task::Task;
 #[cfg(feature = "metrics")]
-use crate::{TaskEnd, util::contain::contain};
+use crate::task::label::Name;
+#[cfg(feature = "metrics")]
+use crate::{task::end::TaskEnd, util::contain::contain};
 
 #[cfg(feature = "metrics")]
 const ADDED: &str = "background_tasks_added_total";
@@ -53,44 +53,33 @@ pub(crate) fn describe() {
     }
 }
 
-/// The label of a task.
+/// The label of a task, taken while its queue is locked and told afterwards.
 #[derive(Clone, Copy)]
-pub(crate) struct Name(#[cfg(feature = "metrics")] Option<&'static str>);
+pub(crate) struct MetricName(#[cfg(feature = "metrics")] &'static str);
 
-impl Name {
-    /// Of a task that is not counted.
-    pub(crate) const NONE: Self = Self(
+impl MetricName {
+    #[inline]
+    pub(crate) fn of_task(task: &Task) -> Self {
         #[cfg(feature = "metrics")]
-        None,
-    );
-}
+        return Self::of(&task.label().name);
+        #[cfg(not(feature = "metrics"))]
+        {
+            let _ = task;
+            Self()
+        }
+    }
 
-#[inline]
-pub(crate) fn name_of(task: &Task) -> Name {
     #[cfg(feature = "metrics")]
-    return Name(Some(static_name(task.name())));
-    #[cfg(not(feature = "metrics"))]
-    {
-        let _ = task;
-        Name::NONE
+    fn of(name: &Name) -> Self {
+        Self(name.of_the_program().unwrap_or("(dynamic)"))
     }
 }
 
 #[inline]
-pub(crate) fn name(label: &Label) -> Name {
+pub(crate) fn added(name: MetricName) {
     #[cfg(feature = "metrics")]
-    return Name(Some(static_name(label.name())));
-    #[cfg(not(feature = "metrics"))]
     {
-        let _ = label;
-        Name::NONE
-    }
-}
-
-#[inline]
-pub(crate) fn added(name: Name) {
-    #[cfg(feature = "metrics")]
-    if let Name(Some(task)) = name {
+        let MetricName(task) = name;
         // A recorder is code of the user's.
         let _ = contain(|| {
             counter!(ADDED, "task" => task).increment(1);
@@ -102,9 +91,10 @@ pub(crate) fn added(name: Name) {
 }
 
 #[inline]
-pub(crate) fn begun(name: Name) {
+pub(crate) fn begun(name: MetricName) {
     #[cfg(feature = "metrics")]
-    if let Name(Some(task)) = name {
+    {
+        let MetricName(task) = name;
         let _ = contain(|| {
             gauge!(PENDING, "task" => task).decrement(1.0);
             gauge!(RUNNING, "task" => task).increment(1.0);
@@ -118,7 +108,7 @@ pub(crate) fn begun(name: Name) {
 pub(crate) fn ended(report: &Report<'_>) {
     #[cfg(feature = "metrics")]
     {
-        let task = static_name(report.label.name());
+        let MetricName(task) = MetricName::of(&report.label.name);
         counter!(ENDED, "task" => task, "end" => report.end.as_str()).increment(1);
         match report.begun {
             Some(_) => gauge!(RUNNING, "task" => task).decrement(1.0),
@@ -127,22 +117,10 @@ pub(crate) fn ended(report: &Report<'_>) {
         if report.begun.is_some() {
             histogram!(WAITED, "task" => task).record(report.waited());
         }
-        if report.begun.is_some() && !matches!(report.end, TaskEnd::Skipped) {
+        if report.begun.is_some() && !matches!(report.end, TaskEnd::Skipped(_)) {
             histogram!(RAN, "task" => task).record(report.ran());
         }
     }
     #[cfg(not(feature = "metrics"))]
     let _ = report;
-}
-
-#[cfg(feature = "metrics")]
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "an owned name is only told from a static one by its variant"
-)]
-fn static_name(name: Cow<'static, str>) -> &'static str {
-    match name {
-        Cow::Borrowed(name) => name,
-        Cow::Owned(_) => "(dynamic)",
-    }
 }

@@ -2,7 +2,6 @@
 
 pub(crate) mod info;
 pub(crate) mod metrics;
-pub(crate) mod overdue;
 pub(crate) mod report;
 pub(crate) mod slow_poll;
 pub(crate) mod span;

@@ -6,10 +6,12 @@ use http::Method;
 use tokio::time::Instant;
 
 #[cfg(feature = "tracing")]
+use crate::task::end::SkipReason;
+#[cfg(feature = "tracing")]
 use crate::util::contain::contain;
 use crate::{
-    ResponseOutcome, TaskEnd, TaskId, observe::info::TaskKind, task::Label,
-    task::request_line::RequestLine,
+    ResponseOutcome,
+    task::{end::TaskEnd, id::TaskId, kind::TaskKind, label::Label, request_line::RequestLine},
 };
 
 /// A task that has ended, for [`RunnerBuilder::on_task_end`](crate::RunnerBuilder::on_task_end).
@@ -57,7 +59,7 @@ impl<'a> TaskReport<'a> {
 
     /// Whether the task was async or blocking.
     pub fn kind(&self) -> TaskKind {
-        self.report.label.kind()
+        self.report.label.kind
     }
 
     /// How it ended.
@@ -104,16 +106,6 @@ impl fmt::Debug for TaskReport<'_> {
     }
 }
 
-/// Whether a subscriber may want to know how long tasks waited and ran.
-pub(crate) fn has_subscriber() -> bool {
-    #[cfg(feature = "tracing")]
-    {
-        tracing::level_filters::LevelFilter::current() >= tracing::Level::ERROR
-    }
-    #[cfg(not(feature = "tracing"))]
-    false
-}
-
 /// Whether the event of this end is worth making: that of a completion, only where a subscriber wants it.
 #[inline]
 pub(crate) fn is_logged(end: &TaskEnd) -> bool {
@@ -135,25 +127,20 @@ pub(crate) struct Report<'a> {
     pub(crate) end: &'a TaskEnd,
     /// `None` where the task never got its turn.
     pub(crate) begun: Option<Instant>,
-    /// Of a task that was skipped: a condition did not hold, or a task before it failed.
-    #[cfg_attr(
-        not(feature = "tracing"),
-        expect(dead_code, reason = "it sets a level")
-    )]
-    pub(crate) skipped_by_choice: bool,
+    pub(crate) ended: Instant,
     pub(crate) response: Option<&'a ResponseOutcome>,
     pub(crate) request: Option<&'a RequestLine>,
 }
 
 impl Report<'_> {
-    /// Made when the task has just ended, so that is now.
     pub(crate) fn waited(&self) -> Duration {
-        let begun = self.begun.unwrap_or_else(Instant::now);
+        let begun = self.begun.unwrap_or(self.ended);
         begun.duration_since(self.label.added)
     }
 
     pub(crate) fn ran(&self) -> Duration {
-        self.begun.map_or(Duration::ZERO, |begun| begun.elapsed())
+        let begun = self.begun.unwrap_or(self.ended);
+        self.ended.duration_since(begun)
     }
 }
 
@@ -179,7 +166,7 @@ impl Report<'_> {
                     {
                         task.id = %self.label.id,
                         task.name = &*self.label.name(), // as a `str`: a subscriber escapes it
-                        task.kind = self.label.kind().as_str(),
+                        task.kind = self.label.kind.as_str(),
                         task.location = %self.label.location,
                         task.end = self.end.as_str(),
                         error = self.error().as_deref(), // not made where nobody reads it
@@ -198,10 +185,11 @@ impl Report<'_> {
         match self.end {
             TaskEnd::Completed => log!(debug),
             TaskEnd::Panicked(_) => log!(error),
-            TaskEnd::Skipped if self.skipped_by_choice => log!(debug),
+            // Somebody wanted that.
+            TaskEnd::Skipped(SkipReason::Condition | SkipReason::EarlierFailure) => log!(debug),
             TaskEnd::Failed(_)
             | TaskEnd::TimedOut
-            | TaskEnd::Skipped
+            | TaskEnd::Skipped(SkipReason::NoResponse)
             | TaskEnd::Rejected
             | TaskEnd::Aborted => log!(warn),
             #[cfg(feature = "jobs")]

@@ -1,14 +1,14 @@
 //! [`SlowPoll`]: names an async task that holds its worker. Blocking code in an async task is the commonest mistake of all.
 
-#[cfg(feature = "tracing")]
 use std::time::Duration;
 
 #[cfg(feature = "tracing")]
 use tokio::time::Instant;
 
+use super::span::TaskSpan;
+use crate::task::label::Label;
 #[cfg(feature = "tracing")]
 use crate::util::contain::contain;
-use crate::{Runner, observe::span::TaskSpan, task::Label};
 
 /// One poll that is being timed, if the runner is to warn of slow ones.
 pub(crate) struct SlowPoll {
@@ -19,17 +19,19 @@ pub(crate) struct SlowPoll {
 impl SlowPoll {
     /// The label is taken before the poll: a task that is cancelled meanwhile is the very one to be named.
     #[inline]
-    pub(crate) fn watch(runner: Option<&Runner>, label: impl FnOnce() -> Option<Label>) -> Self {
+    pub(crate) fn watch(
+        threshold: Option<Duration>,
+        label: impl FnOnce() -> Option<Label>,
+    ) -> Self {
         #[cfg(feature = "tracing")]
         {
-            let threshold = runner.and_then(Runner::slow_poll);
             Self {
                 timed: threshold.and_then(|threshold| Some((threshold, Instant::now(), label()?))),
             }
         }
         #[cfg(not(feature = "tracing"))]
         {
-            let _ = (runner, label);
+            let _ = (threshold, label);
             Self {}
         }
     }

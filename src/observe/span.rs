@@ -1,91 +1,65 @@
 //! [`TaskSpan`]: the `tracing` span that a task runs in. Without the feature, or without a subscriber, it is nothing.
 
 #[cfg(feature = "tracing")]
+use std::sync::Arc;
+
+#[cfg(feature = "tracing")]
 use tracing::{Span, dispatcher::with_default, level_filters::LevelFilter};
 
-use crate::{Runner, task::Label, task::request_line::RequestLine};
+use crate::task::{added_in::AddedIn, label::Label, request_line::RequestLine};
 #[cfg(feature = "tracing")]
-use crate::{
-    runner::builder::SpanRelation,
-    util::contain::{contain, contain_drop},
-};
+use crate::util::contain::{contain, contain_drop};
 
-/// The span that was current when a task was added.
-///
-/// It is kept until the task begins, and the span stays open for as long.
-pub(crate) struct AddedIn {
-    #[cfg(feature = "tracing")]
-    span: Option<Span>,
-}
-
-impl AddedIn {
-    /// `None` where there is no span, or it would not be used. Without a subscriber it is one load to know.
-    #[inline]
-    pub(crate) fn current(runner: Option<&Runner>) -> Option<Self> {
-        #[cfg(feature = "tracing")]
-        {
-            let unused = runner.is_some_and(|runner| runner.span_relation() == SpanRelation::None);
-            if LevelFilter::current() == LevelFilter::OFF || unused {
-                return None;
-            }
-            let span = contain(Span::current).ok()?;
-            (!span.is_none()).then_some(Self { span: Some(span) })
-        }
-        #[cfg(not(feature = "tracing"))]
-        {
-            let _ = runner;
-            None
-        }
-    }
-}
-
-/// A subscriber is code of the user's: when it closes a span, too.
-impl Drop for AddedIn {
-    fn drop(&mut self) {
-        #[cfg(feature = "tracing")]
-        let _ = contain_drop(self.span.take());
-    }
+/// How the span of a task relates to the span that was current when the task was added, which most often is the request's.
+#[cfg(feature = "tracing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SpanRelation {
+    /// It follows from it: the two are linked, and the request's span stays open until each of its tasks has begun.
+    #[default]
+    FollowsFrom,
+    /// It is its child: the request's span stays open until its tasks have ended.
+    ///
+    /// Not for a task that adds itself again and again: each is the child of the one before, and a child keeps all its ancestors
+    /// open, so that their spans are closed, and their memory is free, only when the last has ended.
+    Child,
+    /// None: it is a root.
+    None,
 }
 
 /// The span `background_task` of one task. It is entered around whatever is the task's: each poll, its destructor, its end.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct TaskSpan {
-    /// `None` where nobody subscribes to it.
+    /// `None` where nobody subscribes to it. Shared, so that a subscriber hears of one handle.
     #[cfg(feature = "tracing")]
-    span: Option<Box<Span>>,
+    span: Option<Arc<Span>>,
+}
+
+/// What the span of a task is made of.
+#[cfg_attr(
+    not(feature = "tracing"),
+    expect(dead_code, reason = "there are no spans")
+)]
+pub(crate) struct SpanOf<'a> {
+    pub(crate) added_in: Option<&'a AddedIn>,
+    pub(crate) request: Option<&'a RequestLine>,
+    #[cfg(feature = "tracing")]
+    pub(crate) relation: SpanRelation,
 }
 
 impl TaskSpan {
     /// Opens the span of a task that begins. A subscriber that panics has none.
     #[inline]
-    pub(crate) fn open(
-        label: impl FnOnce() -> Option<Label>,
-        added_in: Option<&AddedIn>,
-        runner: Option<&Runner>,
-        request: Option<&RequestLine>,
-    ) -> Self {
+    pub(crate) fn open(of: &SpanOf<'_>, label: impl FnOnce() -> Option<Label>) -> Self {
         #[cfg(feature = "tracing")]
-        {
-            if LevelFilter::current() < LevelFilter::INFO {
-                return Self::default();
-            }
-            let Some(label) = label() else {
-                return Self::default();
-            };
-            let relation = runner.map(Runner::span_relation).unwrap_or_default();
-            let added_in = added_in
-                .as_ref()
-                .and_then(|added_in| added_in.span.as_ref());
-            let span = contain(|| open_span(&label, added_in, relation, request))
-                .ok()
-                .flatten();
-            Self { span }
+        if LevelFilter::current() >= LevelFilter::INFO {
+            let label = label();
+            let span = label.and_then(|label| contain(|| open_span(of, &label)).ok().flatten());
+            return Self { span };
         }
-        #[cfg(not(feature = "tracing"))]
-        {
-            let _ = (label, added_in, runner, request);
-            Self::default()
-        }
+        let _ = (of, label);
+        Self::default()
     }
 
     #[inline]
@@ -110,12 +84,8 @@ impl TaskSpan {
 }
 
 #[cfg(feature = "tracing")]
-fn open_span(
-    label: &Label,
-    added_in: Option<&Span>,
-    relation: SpanRelation,
-    request: Option<&RequestLine>,
-) -> Option<Box<Span>> {
+fn open_span(of: &SpanOf<'_>, label: &Label) -> Option<Arc<Span>> {
+    let (request, added_in) = (of.request, of.added_in.and_then(AddedIn::span));
     let open = |parent: Option<tracing::span::Id>| {
         tracing::info_span!(
             target: "tower_background_tasks",
@@ -123,14 +93,14 @@ fn open_span(
             "background_task",
             task.id = %label.id,
             task.name = &*label.name(), // as a `str`: a subscriber escapes it
-            task.kind = label.kind().as_str(),
+            task.kind = label.kind.as_str(),
             task.location = %label.location,
             request.method = request.map(|request| request.method.as_str()),
             request.path = request.and_then(RequestLine::path),
         )
     };
     // An id means something only to the subscriber that gave it, which need not be this thread's.
-    let span = match (relation, added_in) {
+    let span = match (of.relation, added_in) {
         (SpanRelation::Child, Some(parent)) => parent
             .with_subscriber(|(id, dispatch)| with_default(dispatch, || open(Some(id.clone()))))
             .unwrap_or_else(|| open(None)),
@@ -145,21 +115,7 @@ fn open_span(
             .unwrap_or_else(|| open(None)),
         _ => open(None),
     };
-    (!span.is_disabled()).then(|| Box::new(span))
-}
-
-/// A subscriber is told of each clone; one that panics has none.
-impl Clone for TaskSpan {
-    #[inline]
-    fn clone(&self) -> Self {
-        Self {
-            #[cfg(feature = "tracing")]
-            span: self
-                .span
-                .as_ref()
-                .and_then(|span| contain(|| span.clone()).ok()),
-        }
-    }
+    (!span.is_disabled()).then(|| Arc::new(span))
 }
 
 /// Leaves a span, contained.

@@ -1,76 +1,97 @@
-//! [`Queue`]: one request's tasks and their state. Keeps the promises "once", "order" and "late is fine".
+//! [`Queue`]: one request's tasks and their state. Keeps the promises "once", "order", "late is fine" and "nothing disappears".
+//!
+//! This room decides when a task's turn comes and who tells its end. It uses `shared` and below. Whoever runs the tasks is
+//! reached through [`Schedule`](owner::Schedule) alone.
 //!
 //! ```text
-//! Open ──end──▶ Running ◀──add──▶ Idle          (of a request; a queue of no request starts out Idle)
+//! Open ──end──▶ Running ◀──add──▶ Idle          (of a request; a queue of no request begins Idle)
 //! Open ──merge──▶ Merged                        (stand-alone; never ends by itself)
-//! Open, Idle ──nobody holds it──▶ Open          (of another request: see `pool`)
 //! ```
 //!
-//! 1. While the phase is `Running` there is exactly one [`Batch`] of the queue, or the [`Start`] of one, and it alone takes tasks
-//!    out. Where tasks run concurrently each is a batch of its own, and the phase goes from `Open` to `Idle`.
-//! 2. The one who turns the phase to `Running` counts that batch with the lock held, and makes and starts it afterwards.
-//! 3. The phase leaves `Running` only when the batch finds no task, in the same critical section.
-//! 4. `ended` is set before the phase of a request's queue leaves `Open`, and then stays.
-//! 5. A task is in `tasks`, then in `currents`, and whoever takes it out of there reports its end.
-//! 6. The queue is in the runner's registry while it holds a task in either.
-//! 7. No user code runs under the lock: no destructor of a task, no condition, no observer.
+//! 1. While the phase is `Running` there is exactly one [`Ready`](ready::Ready) for the whole queue, and it alone takes tasks
+//!    out of `tasks`.
+//! 2. Whoever turns the phase to `Running` counts that batch with the lock held, and schedules it afterwards.
+//! 3. The phase leaves `Running` only when no task is found, in the same critical section.
+//! 4. `outcome` is set before the phase of a request's queue leaves `Open`, and then stays.
+//! 5. A task is in `tasks`, then in `entries`, until its end has been told and counted.
+//! 6. Whoever turns an entry to `Ended` with the lock held tells its end, and nobody else does. An end that nobody is told of
+//!    is counted in the critical section that takes the entry out.
+//! 7. The queue is in the registry while it holds a task in either.
+//! 8. No user code runs under the lock: no destructor of a task or waker, no condition, no observer, no subscriber.
 
+mod abort;
 mod add;
-pub(crate) mod current;
-mod cut;
+mod cancel;
+pub(crate) mod claim;
+mod condition;
+mod entries;
+mod merge;
 mod new;
-pub(crate) mod pool;
-mod run;
-pub(crate) mod task_list;
+pub(crate) mod owner;
+mod progress;
+pub(crate) mod ready;
+mod task_list;
+pub(crate) mod turn;
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use tokio::time::Instant;
+use http::{Extensions, StatusCode};
+use tokio::{runtime::Handle, time::Instant};
+use tokio_util::sync::CancellationToken;
 
-#[cfg(feature = "jobs")]
-use crate::jobs::JobSide;
+use self::{
+    entries::{Entries, Entry, State as EntryState},
+    owner::Owner,
+    task_list::TaskList,
+};
 use crate::{
-    OnFailure, Order, ResponseOutcome, Runner, Task, TaskId,
-    executor::batch::Batch,
-    executor::start::Start,
-    observe::report,
-    outcome::Verdict,
-    queue::current::{Current, Currents, Key},
-    queue::task_list::TaskList,
-    shared::registry::Place,
-    task::Label,
-    task::request_line::RequestLine,
-    util::contain::contain,
-    util::sync::{Mutex, OnceLock, get_mut, lock},
+    ResponseEnd, ResponseOutcome,
+    observe::info::TaskInfo,
+    shared::{
+        registry::Place,
+        settings::{OnFailure, Order, Settings},
+    },
+    task::{
+        context::{ContextSource, TaskContext},
+        end::TaskEnd,
+        id::TaskId,
+        label::Label,
+        request_line::RequestLine,
+    },
+    util::{
+        contain::contain,
+        sync::{Mutex, MutexGuard, OnceLock, lock},
+    },
 };
 
 pub(crate) struct Queue {
-    /// Where the tasks run; `None` for a stand-alone queue.
-    runner: Option<Runner>,
-    request: RequestLine,
-    /// False for a queue of no request, and where the request is not known: then `request` says nothing.
-    has_request: bool,
+    /// The runner that its tasks are run by; `None` for a stand-alone queue.
+    owner: Option<Arc<Owner>>,
+    /// The runtime on which it was made.
+    runtime: Option<Handle>,
+    /// `None` for a queue of no request, and where the request is not known.
+    request: Option<RequestLine>,
     /// When the request arrived.
     arrived: Instant,
     /// The response may share its connection's task with others: HTTP/2, or not known.
     multiplexed: bool,
-    /// Made of `ended` for the first who asks.
+    /// How the response ended. Not set until it has, and never in a queue of no request.
     outcome: OnceLock<ResponseOutcome>,
+    /// What a room above wants to know of the request.
+    extensions: Extensions,
+    /// Tells stand-alone queues apart; 0 for all others.
+    serial: u64,
     state: Mutex<State>,
-    /// What jobs added here need to know; `None` for most queues.
-    #[cfg(feature = "jobs")]
-    job_side: Option<Box<JobSide>>,
 }
 
 struct State {
     phase: Phase,
     /// The tasks that wait. Empty when `Merged`, and between two critical sections when `Idle`.
     tasks: TaskList,
-    /// The tasks that left `tasks` and have not ended.
-    currents: Currents,
+    /// The tasks that left `tasks` and whose ends have not been told and counted.
+    entries: Entries,
+    /// `Some` while the queue is in the registry.
     place: Option<Place>,
-    /// How the response ended, and when. `None` until it has, and for good in a queue of no request.
-    ended: Option<(Verdict, Instant)>,
     /// A task failed, and `OnFailure::Stop` is set: those that have not begun are skipped.
     stopped: bool,
     /// How many tasks that no runner knows were taken out, to be run by hand.
@@ -88,93 +109,109 @@ enum Phase {
     Merged(Arc<Queue>),
 }
 
-/// A task whose turn has come, and the key to its place among the queue's currents.
-pub(crate) struct Turn {
-    pub(crate) task: Task,
-    pub(crate) key: Key,
-}
-
-/// What a queue has ready to run.
-enum Ready {
-    Start(Start),
-    Batch(Batch),
-}
-
-/// What had not ended.
-pub(crate) struct Left {
-    currents: Currents,
-    tasks: TaskList,
-}
-
-/// What a batch finds when its task has ended.
-pub(crate) struct Advance {
-    /// The task that ended, for the caller to report; `None` where somebody has.
-    pub(crate) ended: Option<Current>,
-    /// The task whose turn it is now; `None` ends the batch.
-    pub(crate) next: Option<Turn>,
+/// A task has ended; for [`Queue::settle`] to count.
+pub(crate) struct Ended {
+    pub(crate) id: TaskId,
+    pub(crate) end: TaskEnd,
+    /// The one who has this has claimed the task and told its end.
+    pub(crate) told: bool,
 }
 
 impl Queue {
     #[cfg(feature = "jobs")]
-    pub(crate) fn job_side(&self) -> Option<&JobSide> {
-        self.job_side.as_deref()
+    pub(crate) fn owner(&self) -> Option<&Arc<Owner>> {
+        self.owner.as_ref()
     }
 
-    pub(crate) fn request(&self) -> Option<&RequestLine> {
-        self.has_request.then_some(&self.request)
+    pub(crate) fn settings(&self) -> Option<&Settings> {
+        self.owner.as_ref().map(|owner| &owner.shared.settings)
     }
 
-    pub(crate) fn runner(&self) -> Option<&Runner> {
-        self.runner.as_ref()
+    /// What a room above has noted of the request.
+    #[cfg(feature = "jobs")]
+    pub(crate) fn extensions(&self) -> &Extensions {
+        &self.extensions
     }
 
-    /// How the response ended. Not to be called with the lock held.
-    pub(crate) fn outcome(&self) -> Option<&ResponseOutcome> {
-        if let Some(outcome) = self.outcome.get() {
-            return Some(outcome);
+    /// Where a batch is to run: on the runtime that is set, or else the current one, or else that of the request, or else the
+    /// first that the runner has seen.
+    pub(crate) fn runtime(&self) -> Option<Handle> {
+        let set = self
+            .settings()
+            .and_then(|settings| settings.runtime.clone());
+        set.or_else(|| Handle::try_current().ok())
+            .or_else(|| self.runtime.clone())
+            .or_else(|| self.owner.as_ref()?.first_runtime())
+    }
+
+    /// The response has ended: what is queued goes to the runner.
+    pub(crate) fn end(
+        self: Arc<Self>,
+        end: ResponseEnd,
+        status: Option<StatusCode>,
+        body_bytes: u64,
+    ) {
+        // Of a queue that nobody else holds, not even the registry, nobody can ask how the response went.
+        if Arc::strong_count(&self) == 1 {
+            return;
         }
-        let (verdict, at) = lock(&self.state).ended?;
-        let outcome = || verdict.after(at.duration_since(self.arrived));
-        Some(self.outcome.get_or_init(outcome))
-    }
-
-    /// The runner, if tasks for which nothing is set may take the fast path.
-    #[inline]
-    pub(crate) fn plain_runner(&self) -> Option<&Runner> {
-        let runner = self.plain_runner_so_far();
-        runner.filter(|_| lock(&self.state).is_responded())
-    }
-
-    /// [`plain_runner`](Self::plain_runner), if there was a response.
-    #[inline]
-    pub(crate) fn plain_runner_so_far(&self) -> Option<&Runner> {
-        let runner = self.runner.as_ref();
-        runner.filter(|runner| runner.is_plain() && !runner.is_observed())
-    }
-
-    /// False where somebody has ended the task.
-    pub(crate) fn is_current(&self, key: Key) -> bool {
-        lock(&self.state).currents.get_mut(key).is_some()
-    }
-
-    /// Who a task is that has not ended, and when it began.
-    pub(crate) fn begun(&self, key: Key) -> Option<(Label, Option<Instant>)> {
+        let outcome = ResponseOutcome {
+            end,
+            status,
+            body_bytes,
+            elapsed: self.arrived.elapsed(),
+        };
         let mut state = lock(&self.state);
-        let current = state.currents.get_mut(key)?;
-        let mut label = current.label.clone();
-        if self.runner.is_none() {
-            label.id = TaskId::NONE; // what it has is for its key alone
+        if !matches!(state.phase, Phase::Open) {
+            return;
         }
-        Some((label, current.begun))
+        let _ = self.outcome.set(outcome);
+        if state.tasks.is_empty() {
+            state.phase = Phase::Idle;
+            return;
+        }
+        let ready = self.make_ready(&mut state);
+        drop(state);
+        // Over HTTP/1 hyper writes what is left within the poll that ends the body.
+        let yields = self.multiplexed;
+        self.schedule(ready, yields);
+    }
+
+    /// The task's entry, unless somebody has told its end.
+    fn current<'a>(state: &'a mut MutexGuard<'_, State>, id: TaskId) -> Option<&'a mut Entry> {
+        state.entries.get_mut(id).filter(|entry| entry.is_current())
+    }
+
+    /// False where somebody has told the task's end.
+    pub(crate) fn is_current(&self, id: TaskId) -> bool {
+        Self::current(&mut lock(&self.state), id).is_some()
     }
 
     /// Who a task is that has not ended.
-    pub(crate) fn label_of(&self, key: Key) -> Option<Label> {
-        self.begun(key).map(|(label, _)| label)
+    pub(crate) fn label_of(&self, id: TaskId) -> Option<Label> {
+        let mut label = Self::current(&mut lock(&self.state), id)?.label.clone();
+        if self.owner.is_none() {
+            label.id = TaskId::NONE; // what it has is for its entry alone
+        }
+        Some(label)
     }
 
-    pub(crate) fn is_stopped(&self) -> bool {
-        lock(&self.state).stopped
+    /// For a task that wants one.
+    pub(crate) fn context_of(self: &Arc<Self>, id: TaskId) -> TaskContext {
+        let label = self.label_of(id);
+        let name = label.map(|label| label.name()).unwrap_or_default();
+        TaskContext::new(Arc::clone(self) as Arc<dyn ContextSource>, name)
+    }
+
+    /// Rows for the tasks that are in the queue now.
+    pub(crate) fn infos(&self, now: Instant) -> Vec<TaskInfo> {
+        let state = lock(&self.state);
+        let request = self.request.as_ref();
+        let entries = state.entries.iter().map(|entry| entry.info(request, now));
+        let waiting = state.tasks.labels().into_iter();
+        entries
+            .chain(waiting.map(|label| TaskInfo::new(&label, None, request, now)))
+            .collect()
     }
 
     /// Names of the tasks that wait, in order.
@@ -199,78 +236,48 @@ impl Queue {
         queue
     }
 
-    fn runs_concurrently(&self) -> bool {
-        let order = self.runner.as_ref().map(Runner::order);
+    pub(crate) fn is_concurrent(&self) -> bool {
+        let order = self.settings().map(|settings| settings.order);
         order == Some(Order::Concurrent)
     }
 
-    pub(crate) fn stops_on_failure(&self) -> bool {
-        let on_failure = self.runner.as_ref().map(Runner::on_failure);
+    fn stops_on_failure(&self) -> bool {
+        let on_failure = self.settings().map(|settings| settings.on_failure);
         on_failure == Some(OnFailure::Stop)
     }
-}
 
-impl Ready {
-    #[inline(never)]
-    fn launch(self) {
-        match self {
-            Self::Start(start) => start.launch(),
-            Self::Batch(batch) => batch.start(),
+    /// Leaves the registry when there is nothing left to name. What comes back is the registry's handle, for the caller to drop
+    /// behind the lock.
+    #[inline]
+    fn leave_if_empty(&self, state: &mut State) -> Option<Arc<Self>> {
+        if !state.tasks.is_empty() || !state.entries.is_empty() {
+            return None;
         }
+        let (place, owner) = (state.place.take()?, self.owner.as_ref()?);
+        owner.queues.leave(place)
     }
 }
 
-impl State {
-    /// There was a response, or there is none to wait for.
-    #[inline]
-    fn is_responded(&self) -> bool {
-        self.ended.is_none_or(|(verdict, _)| verdict.is_responded())
+impl ContextSource for Queue {
+    fn outcome(&self) -> Option<&ResponseOutcome> {
+        self.outcome.get()
     }
 
-    /// The next task's turn has come: it is current from now on.
-    #[inline]
-    fn next_turn(&mut self, arrived: Instant) -> Option<Turn> {
-        let task = self.tasks.pop()?;
-        Some(self.turn_of(task, arrived))
+    fn closing(&self) -> Option<&CancellationToken> {
+        self.owner.as_ref().map(|owner| &owner.shared.closing)
     }
 
-    #[inline]
-    fn turn_of(&mut self, task: Task, arrived: Instant) -> Turn {
-        let key = self.currents.insert(Current::new(task.label(arrived)));
-        Turn { task, key }
-    }
-
-    /// [`next_turn`](Self::next_turn), of a task that begins `now` if it is async and nothing is set for it; that is what the `bool`
-    /// says.
-    #[inline]
-    fn next_plain_turn(&mut self, arrived: Instant, now: Instant) -> Option<(Turn, bool)> {
-        let task = self.tasks.pop()?;
-        let blocking = task.is_blocking();
-        let begins = task.is_plain() && !blocking;
-        let begun = begins.then_some(now);
-        // A bare label is made in the place where it stays: copied there, together with one that may have a name of its own, it stalls
-        // the processor for an eighth of the time that a task takes.
-        let key = if task.is_bare() {
-            self.currents.insert_with(task.id(), || Current {
-                begun,
-                ..Current::new(task.bare_label(arrived, blocking))
-            })
-        } else {
-            self.currents.insert(Current {
-                begun,
-                ..Current::new(task.label(arrived))
-            })
-        };
-        Some((Turn { task, key }, begins))
+    fn request(&self) -> Option<&RequestLine> {
+        self.request.as_ref()
     }
 }
 
 /// Only a stand-alone queue can still hold tasks here: no response took it, and no runner ever knew of them.
 impl Drop for Queue {
     fn drop(&mut self) {
-        let tasks = &get_mut(&mut self.state).tasks;
-        if !tasks.is_empty() {
-            let _ = contain(|| report::never_attached(&tasks.names()));
+        let names = lock(&self.state).tasks.names();
+        if !names.is_empty() {
+            let _ = contain(|| crate::observe::report::never_attached(&names));
         }
     }
 }

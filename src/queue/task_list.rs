@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 
-use tokio::time::Instant;
-
 use crate::{
-    Task, TaskId,
-    task::{self, Label, Link},
+    task::{
+        Task,
+        id::TaskId,
+        label::Label,
+        node::{Link, Needs},
+    },
     util::contain::contain_drop,
 };
 
@@ -20,12 +22,17 @@ pub(crate) struct TaskList {
     oldest: Option<Link>,
     /// The last task that came in, linked to those before it. All of them are behind all of `oldest`.
     newest: Option<Link>,
+    /// Of the task that came first into `newest`, so that nobody has to go through it.
+    newest_from: Option<Needs>,
     len: usize,
 }
 
 impl TaskList {
     #[inline]
     pub(crate) fn push(&mut self, task: Task) {
+        if self.newest.is_none() {
+            self.newest_from = Some(task.needs());
+        }
         push_head(&mut self.newest, task.into_link());
         self.len += 1;
     }
@@ -40,13 +47,12 @@ impl TaskList {
         Some(Task::from_link(link))
     }
 
-    /// True when the first task to go out is async.
-    pub(crate) fn begins_async(&mut self) -> bool {
-        if self.oldest.is_none() {
-            self.turn_round();
+    /// What the next task to go out needs. It takes no longer with many tasks.
+    pub(crate) fn first_needs(&self) -> Option<Needs> {
+        match &self.oldest {
+            Some(oldest) => Some(oldest.needs()),
+            None => self.newest.as_ref().and(self.newest_from),
         }
-        let oldest = self.oldest.as_ref();
-        oldest.is_some_and(|link| !task::is_blocking(link))
     }
 
     /// Takes a task out of the middle. This goes through the whole list, and again if it is there.
@@ -67,7 +73,7 @@ impl TaskList {
 
     fn contains(&self, id: TaskId) -> bool {
         let mut all = chain(self.oldest.as_ref()).chain(chain(self.newest.as_ref()));
-        all.any(|link| link.id() == id)
+        all.any(|link| link.header.id == id)
     }
 
     #[inline]
@@ -82,15 +88,13 @@ impl TaskList {
 
     /// The tasks' names in the order added.
     pub(crate) fn names(&self) -> Vec<Cow<'static, str>> {
-        self.in_order().iter().map(|link| link.name()).collect()
+        let links = self.in_order();
+        links.iter().map(|link| link.name().to_cow()).collect()
     }
 
     /// The tasks' labels in the order added.
-    pub(crate) fn labels(&self, arrived: Instant) -> Vec<Label> {
-        self.in_order()
-            .iter()
-            .map(|link| link.label(arrived))
-            .collect()
+    pub(crate) fn labels(&self) -> Vec<Label> {
+        self.in_order().iter().map(|link| link.label()).collect()
     }
 
     fn in_order(&self) -> Vec<&Link> {
@@ -119,18 +123,18 @@ impl Drop for TaskList {
 }
 
 fn push_head(head: &mut Option<Link>, mut link: Link) {
-    *task::next_mut(&mut link) = head.take();
+    *link.as_mut().project().next = head.take();
     *head = Some(link);
 }
 
 fn pop_head(head: &mut Option<Link>) -> Option<Link> {
     let mut link = head.take()?;
-    *head = task::next_mut(&mut link).take();
+    *head = link.as_mut().project().next.take();
     Some(link)
 }
 
 fn chain(head: Option<&Link>) -> impl Iterator<Item = &Link> {
-    std::iter::successors(head, |link| task::next(link))
+    std::iter::successors(head, |link| link.next.as_ref())
 }
 
 #[cfg(test)]

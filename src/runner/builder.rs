@@ -1,10 +1,17 @@
 //! [`RunnerBuilder`].
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use crate::{ResponseOutcome, Runner, TaskReport, util::contain::contain_drop};
+use super::Runner;
+#[cfg(feature = "tracing")]
+use crate::observe::span::SpanRelation;
+use crate::{
+    ResponseOutcome,
+    observe::report::TaskReport,
+    shared::settings::{OnFailure, Order, Settings},
+};
 
 /// Sets up a [`Runner`]. Without any setting it is [`Runner::new`]: no limits.
 ///
@@ -25,91 +32,6 @@ use crate::{ResponseOutcome, Runner, TaskReport, util::contain::contain_drop};
 #[must_use = "a builder does nothing unless it is built"]
 pub struct RunnerBuilder {
     pub(crate) settings: Settings,
-}
-
-/// In which order the tasks of one request run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Order {
-    /// One after another, in the order added.
-    #[default]
-    Sequential,
-    /// Side by side, and started in no promised order.
-    Concurrent,
-}
-
-/// How the span of a task relates to the span that was current when the task was added, which most often is the request's.
-#[cfg(feature = "tracing")]
-#[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum SpanRelation {
-    /// It follows from it: the two are linked, and the request's span stays open until each of its tasks has begun.
-    #[default]
-    FollowsFrom,
-    /// It is its child: the request's span stays open until its tasks have ended.
-    ///
-    /// Not for a task that adds itself again and again: each is the child of the one before, and a child keeps all its ancestors
-    /// open, so that their spans are closed, and their memory is free, only when the last has ended.
-    Child,
-    /// None: it is a root.
-    None,
-}
-
-/// What becomes of a request's other tasks when one fails: gives back an error, panics or times out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum OnFailure {
-    /// They run.
-    #[default]
-    Continue,
-    /// Those that have not begun end [`Skipped`](crate::TaskEnd::Skipped), and so do those added later: FastAPI's way.
-    Stop,
-}
-
-type RunIf = Box<dyn Fn(&ResponseOutcome) -> bool + Send + Sync>;
-type OnTaskEnd = Box<dyn Fn(&TaskReport<'_>) + Send + Sync>;
-
-#[derive(Default)]
-pub(crate) struct Settings {
-    pub(crate) order: Order,
-    pub(crate) on_failure: OnFailure,
-    pub(crate) max_running: Option<usize>,
-    pub(crate) max_blocking: Option<usize>,
-    pub(crate) max_pending: Option<usize>,
-    pub(crate) task_timeout: Option<Duration>,
-    pub(crate) run_if: Option<RunIf>,
-    pub(crate) on_task_end: Option<OnTaskEnd>,
-    pub(crate) runtime: Option<Handle>,
-    #[cfg(feature = "tracing")]
-    pub(crate) span_relation: SpanRelation,
-    #[cfg(feature = "tracing")]
-    pub(crate) slow_poll: Option<Duration>,
-    #[cfg(feature = "jobs")]
-    pub(crate) jobs: crate::jobs::JobSettings,
-}
-
-impl Settings {
-    /// True where no setting has a say in whether, when and how long a task runs, nor wants to know.
-    pub(crate) fn is_plain(&self) -> bool {
-        let is_plain = self.run_if.is_none()
-            && self.task_timeout.is_none()
-            && self.on_failure == OnFailure::Continue
-            && self.order == Order::Sequential
-            && self.max_running.or(self.max_blocking).is_none()
-            && self.on_task_end.is_none();
-        #[cfg(feature = "tracing")]
-        let is_plain = is_plain && self.slow_poll.is_none();
-        is_plain
-    }
-
-    /// Drops what is the user's code. Whoever drops the last of a runner may be a connection.
-    pub(crate) fn let_go(&mut self) {
-        let _ = contain_drop(self.run_if.take());
-        let _ = contain_drop(self.on_task_end.take());
-        #[cfg(feature = "jobs")]
-        self.jobs.let_go();
-    }
 }
 
 impl RunnerBuilder {
@@ -201,7 +123,9 @@ impl RunnerBuilder {
         self
     }
 
-    /// The runtime that tasks run on; by default, that of the first request.
+    /// The runtime that all tasks run on.
+    ///
+    /// By default it is the one on which their response ends, or they are added, or else that of their request.
     pub fn runtime(mut self, runtime: Handle) -> Self {
         self.settings.runtime = Some(runtime);
         self
@@ -244,7 +168,7 @@ impl RunnerBuilder {
     /// a worker as well.
     ///
     /// It costs each poll two looks at the clock, the lock of the request's queue, and a copy of what the task is called (an
-    /// allocation where the name was made at run time). And with it no task takes the fast path.
+    /// allocation where the name was made at run time).
     ///
     /// # Panics
     ///
@@ -273,17 +197,4 @@ fn positive(setting: &str, limit: usize) -> usize {
         "`{setting}` must not be zero: no task could run; leave it out for no limit"
     );
     limit
-}
-
-impl fmt::Debug for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings")
-            .field("order", &self.order)
-            .field("on_failure", &self.on_failure)
-            .field("max_running", &self.max_running)
-            .field("max_blocking", &self.max_blocking)
-            .field("max_pending", &self.max_pending)
-            .field("task_timeout", &self.task_timeout)
-            .finish_non_exhaustive()
-    }
 }

@@ -3,24 +3,16 @@
 use std::{
     fmt,
     future::poll_fn,
-    pin::pin,
-    sync::{
-        Arc,
-        mpsc::{RecvTimeoutError, channel},
-    },
+    pin::{Pin, pin},
     task::Poll,
-    thread,
     time::Duration,
 };
 
-use tokio::{runtime::Handle, sync::oneshot, time::Instant};
-
+use super::Runner;
 use crate::{
-    Runner, TaskInfo,
-    executor::admission::Admission,
-    queue::{Left, Queue},
-    runner::in_order,
-    util::contain::{contain, woken_contained},
+    observe::info::{TaskInfo, TaskState},
+    shared::left::Left,
+    util::{counted::counted, sync::lock, timer::elapse},
 };
 
 /// What [`Runner::shutdown`] had to leave.
@@ -29,21 +21,23 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 #[must_use = "it names the tasks that were not finished"]
 pub struct ShutdownReport {
-    unfinished: Vec<TaskInfo>,
+    pub(crate) left: Left,
     overdue: Vec<TaskInfo>,
-    #[cfg(feature = "jobs")]
-    pub(crate) spilled: crate::jobs::Spilled,
 }
+
+/// Called with a runner that shuts down, when its grace is over: for a room above, found in the settings' extensions.
+#[derive(Clone, Copy)]
+pub(crate) struct OnShutdown(pub(crate) fn(Runner) -> Pin<Box<dyn Future<Output = ()> + Send>>);
 
 impl ShutdownReport {
     /// True when every task had ended in time, or is in the store that jobs spill to.
     pub fn is_clean(&self) -> bool {
-        self.unfinished.is_empty()
+        self.left.aborted.is_empty()
     }
 
     /// The tasks that were aborted, those added first in front.
     pub fn unfinished(&self) -> &[TaskInfo] {
-        &self.unfinished
+        &self.left.aborted
     }
 
     /// The blocking tasks that had timed out, and whose threads went on when the report was made. They have been reported, and hold up
@@ -56,7 +50,7 @@ impl ShutdownReport {
 impl fmt::Display for ShutdownReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         #[cfg(feature = "jobs")]
-        self.spilled.fmt(f)?;
+        self.left.fmt_spilled(f)?;
         for task in &self.overdue {
             writeln!(f, "{task}")?;
         }
@@ -68,19 +62,13 @@ impl fmt::Display for ShutdownReport {
             };
             return write!(f, "all {others}background tasks ended");
         }
-        let tasks = counted(self.unfinished.len(), "background task");
+        let tasks = counted(self.unfinished().len(), "background task");
         write!(f, "{tasks} aborted:")?;
-        for task in &self.unfinished {
+        for task in self.unfinished() {
             write!(f, "\n  {task}")?;
         }
         Ok(())
     }
-}
-
-/// "1 task", "2 tasks".
-pub(crate) fn counted(number: usize, what: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {what}{plural}")
 }
 
 impl Runner {
@@ -127,83 +115,37 @@ impl Runner {
     /// # }
     /// ```
     pub async fn shutdown(&self, grace: Duration) -> ShutdownReport {
-        self.closing().cancel(); // whoever waits for it does so under a contained waker
+        let shared = self.shared();
+        shared.closing.cancel(); // whoever waits for it does so under a contained waker
         let mut grace = pin!(elapse(grace));
         loop {
-            let mut drained = pin!(self.drained());
+            let mut drained = pin!(shared.drained());
             let in_time = poll_fn(|cx| match drained.as_mut().poll(cx) {
                 Poll::Ready(()) => Poll::Ready(true),
                 Poll::Pending => grace.as_mut().poll(cx).map(|()| false),
             });
             let in_time = in_time.await;
-            self.registry().close();
+            self.owner.queues.close();
             // Closed or not: what came in between is waited for.
-            if !in_time || self.is_drained() {
+            if !in_time || shared.is_drained() {
                 break;
             }
         }
-        #[cfg(feature = "jobs")]
-        self.spill_jobs().await;
-        let unfinished = self.abort_all();
-        self.lanes().close();
+        if let Some(OnShutdown(hook)) = shared.settings.extensions.get() {
+            hook(self.clone()).await;
+        }
+        self.owner.abort_all(|_| false);
+        self.report()
+    }
+
+    /// What all shutdowns have left.
+    fn report(&self) -> ShutdownReport {
+        let mut overdue = self.tasks();
+        overdue.retain(|task| task.state() == TaskState::Overdue);
+        let left = lock(&self.shared().left).clone();
         ShutdownReport {
-            unfinished,
-            overdue: in_order(self.overdue().infos(Instant::now())),
-            #[cfg(feature = "jobs")]
-            spilled: self.job_settings().spilled(),
+            left: left.in_order(),
+            overdue,
         }
-    }
-
-    /// Aborts what is left, and gives a row for each task that any call of this has aborted.
-    pub(crate) fn abort_all(&self) -> Vec<TaskInfo> {
-        self.abort_but(|_, _| {});
-        self.unfinished()
-    }
-
-    /// Aborts what is left, except for what `spare` takes out of it. That is called with a lock held, and calls nobody else's code.
-    pub(crate) fn abort_but(&self, mut spare: impl FnMut(&Arc<Queue>, &mut Left)) {
-        // Taken out and named with the lock held, and reported afterwards: another call of this finds either the tasks or their names.
-        let mut unfinished = self.lock_unfinished();
-        let (queues, now) = (self.registry().queues(), Instant::now());
-        let mut left: Vec<_> = queues.iter().map(|queue| queue.take_all()).collect();
-        for (queue, left) in queues.iter().zip(&mut left) {
-            spare(queue, left);
-        }
-        for (queue, left) in queues.iter().zip(&left) {
-            unfinished.extend(queue.rows(left, now));
-        }
-        drop(unfinished);
-        for (queue, left) in queues.iter().zip(left) {
-            queue.abort(left);
-        }
-        // Only now, so that no batch comes to wait for a place behind this; what it waited with is aborted.
-        drop(self.admission().map(Admission::close));
-        // Their tasks are aborted: there is nothing to send for a thread for.
-        drop(self.crew().take_all());
-    }
-}
-
-/// Waits, on the runtime's timer where there is one, or else on a thread.
-pub(crate) async fn elapse(time: Duration) {
-    let timer = Handle::try_current()
-        .is_ok()
-        .then(|| contain(|| Box::pin(tokio::time::sleep(time))));
-    match timer {
-        Some(Ok(sleep)) => woken_contained(sleep).await,
-        _ => elapse_on_a_thread(time).await,
-    }
-}
-
-async fn elapse_on_a_thread(time: Duration) {
-    let (is_over, over) = oneshot::channel::<()>();
-    // Dropped with this future, which ends the thread.
-    let (_waiting, waits) = channel::<()>();
-    let spawned = thread::Builder::new().spawn(move || {
-        if waits.recv_timeout(time) == Err(RecvTimeoutError::Timeout) {
-            let _ = is_over.send(());
-        }
-    });
-    if spawned.is_ok() {
-        let _ = over.await;
     }
 }

@@ -1,4 +1,159 @@
-//! What the parts of one runner share: counts, and the registry of queues.
+//! What the parts of one runner share: its settings, its counts, who waits for them, and the registry.
+//!
+//! It uses `observe`, `task` and below, and knows nothing of queues and of how tasks are run.
 
+pub(crate) mod left;
 pub(crate) mod registry;
+pub(crate) mod settings;
 pub(crate) mod stats;
+mod waiters;
+
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    left::Left,
+    settings::Settings,
+    stats::{Counters, CountersHere, Stats},
+    waiters::Waiters,
+};
+use crate::{
+    observe::{
+        metrics,
+        report::{self, Report, TaskReport},
+    },
+    task::{add_error::Refusal, end::TaskEnd, id::TaskId},
+    util::{
+        contain::contain,
+        sync::{AtomicUsize, Mutex, Ordering},
+    },
+};
+
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    counters: Counters,
+    /// How many tasks wait; kept where `max_pending` limits them.
+    pending: AtomicUsize,
+    waiters: Waiters,
+    /// Cancelled when a shutdown begins.
+    pub(crate) closing: CancellationToken,
+    /// What shutdowns have left. It may be locked by whoever locks queues then, not the other way round.
+    pub(crate) left: Mutex<Left>,
+}
+
+impl Shared {
+    pub(crate) fn new(settings: Settings) -> Self {
+        let _ = contain(metrics::describe); // a recorder is code of the user's
+        Self {
+            settings,
+            counters: Counters::default(),
+            pending: AtomicUsize::new(0),
+            waiters: Waiters::default(),
+            closing: CancellationToken::new(),
+            left: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let mut stats = self.counters.stats();
+        if self.settings.max_pending.is_some() {
+            stats.pending = self.pending.load(Ordering::SeqCst) as u64;
+        }
+        stats
+    }
+
+    /// Takes one of the `max_pending` places.
+    #[inline]
+    pub(crate) fn take_pending_place(&self) -> Result<(), Refusal> {
+        let Some(limit) = self.settings.max_pending else {
+            return Ok(());
+        };
+        let one_more = |pending| (pending < limit).then_some(pending + 1);
+        self.pending
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more)
+            .map_err(|_| Refusal::Full)?;
+        Ok(())
+    }
+
+    #[inline]
+    pub(crate) fn give_back_pending_place(&self) {
+        if self.settings.max_pending.is_some() {
+            self.pending.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn count_added(&self) -> TaskId {
+        self.counters.task_added()
+    }
+
+    #[inline]
+    pub(crate) fn count_begun(&self) {
+        self.counters().task_begun();
+        self.give_back_pending_place();
+    }
+
+    /// Counts an end; [`notify`](Self::notify) goes behind it.
+    #[inline]
+    pub(crate) fn count_ended(&self, end: &TaskEnd, has_begun: bool) {
+        let counters = self.counters();
+        if !has_begun {
+            counters.task_begun();
+            if !matches!(end, TaskEnd::Rejected) {
+                self.give_back_pending_place();
+            }
+        }
+        counters.task_ended(end);
+    }
+
+    pub(crate) fn count_batch(&self) {
+        self.counters().batch_begun();
+    }
+
+    /// Counts the end of a batch, and tells who waits for it.
+    pub(crate) fn batch_ended(&self) {
+        self.counters().batch_ended();
+        self.notify();
+    }
+
+    /// Tells those who wait for the end of everything, if it may have come.
+    #[inline]
+    pub(crate) fn notify(&self) {
+        let counters = &self.counters;
+        self.waiters
+            .notify_if(|| counters.is_quiet() || counters.is_balanced());
+    }
+
+    /// Waits until no batch is under way.
+    pub(crate) async fn idle(&self) {
+        self.waiters.until(|| self.counters.is_quiet()).await;
+    }
+
+    /// Waits until every task that was added has ended.
+    pub(crate) async fn drained(&self) {
+        self.waiters.until(|| self.is_drained()).await;
+    }
+
+    pub(crate) fn is_drained(&self) -> bool {
+        self.counters.is_balanced()
+    }
+
+    /// Whether anybody is told of this end: an observer, a recorder, the log.
+    #[inline]
+    pub(crate) fn is_seen(&self, end: &TaskEnd) -> bool {
+        cfg!(feature = "metrics") || self.settings.on_task_end.is_some() || report::is_logged(end)
+    }
+
+    /// Tells of an end. Each who is told is code of the user's, and none of them silences the next.
+    pub(crate) fn tell(&self, report: &Report<'_>) {
+        let _ = contain(|| metrics::ended(report));
+        report::log(report);
+        if let Some(observer) = &self.settings.on_task_end {
+            let _ = contain(|| observer(&TaskReport::new(report)));
+        }
+    }
+
+    #[inline]
+    fn counters(&self) -> &CountersHere {
+        self.counters.here()
+    }
+}

@@ -1,105 +1,97 @@
-//! [`Registry`]: the queues that hold tasks which have not ended, so that they can be named, and aborted at shutdown.
+//! [`Registry`]: what a runner has to be able to find again, so that it can be named, and aborted at shutdown.
 //!
-//! 1. A queue is here from its first task until it has none, and it enters and leaves with its own lock held. So the order is
-//!    queue, then registry; who looks through the registry takes what it holds out first, and locks the queues afterwards.
-//! 2. Once closed, it lets no queue in. Closing takes each shard's lock, so whoever was let in before is seen by the one who
-//!    closed it.
+//! 1. An entry is here from its first task until it has none, and it enters and leaves with its own lock held. So the order is
+//!    entry, then registry; who looks through the registry takes what it holds out first, and locks the entries afterwards.
+//! 2. Once closed, it lets nobody in. Closing takes each shard's lock, so whoever was let in before is seen by the one who
+//!    closed it. An entry that is in asks [`is_closed`](Registry::is_closed) with its lock held before it takes more in: so the
+//!    one who closed the registry and locks it then has all that it will ever have.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use crate::{
-    queue::Queue,
-    util::sharded::{SHARDS, Sharded, this_shard},
-    util::sync::{Mutex, lock},
+use crate::util::{
+    sharded::{Sharded, this_shard},
+    sync::{AtomicBool, Mutex, Ordering, lock},
 };
 
-/// So many places stay in each shard when all are free. Whoever looks through the registry goes through them.
-const KEPT_PLACES: usize = 64;
-
-#[derive(Default)]
-pub(crate) struct Registry {
-    shards: Sharded<Mutex<Shard>>,
+pub(crate) struct Registry<T> {
+    closed: AtomicBool,
+    shards: Sharded<Mutex<Shard<T>>>,
 }
 
-#[derive(Default)]
-struct Shard {
-    closed: bool,
-    queues: Vec<Option<Arc<Queue>>>,
-    free: Vec<usize>,
+struct Shard<T> {
+    /// By the number of each in the order of coming.
+    entries: BTreeMap<u64, Arc<T>>,
+    next: u64,
 }
 
-/// A queue's place: its index in the shard, times the number of shards, plus the shard's.
+/// Where an entry is.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place(usize);
+pub(crate) struct Place {
+    shard: usize,
+    number: u64,
+}
 
 /// The registry is closed.
 #[derive(Debug)]
 pub(crate) struct Closed;
 
-impl Registry {
-    pub(crate) fn enter(&self, queue: &Arc<Queue>) -> Result<Place, Closed> {
-        let shard = this_shard();
-        let mut entries = lock(self.shards.get(shard));
-        if entries.closed {
+impl<T> Registry<T> {
+    pub(crate) fn enter(&self, entry: &Arc<T>) -> Result<Place, Closed> {
+        let index = this_shard();
+        let shard = &mut *lock(self.shards.get(index));
+        if self.is_closed() {
             return Err(Closed);
         }
-        let index = entries.free.pop().unwrap_or_else(|| {
-            entries.queues.push(None);
-            entries.queues.len() - 1
-        });
-        entries.queues[index] = Some(Arc::clone(queue));
-        Ok(Place(index * SHARDS + shard))
+        let number = shard.next;
+        shard.next += 1;
+        shard.entries.insert(number, Arc::clone(entry));
+        let shard = index;
+        Ok(Place { shard, number })
     }
 
     /// Gives back the registry's handle, for the caller to drop when it holds no lock.
-    pub(crate) fn leave(&self, Place(place): Place) -> Option<Arc<Queue>> {
-        let (shard, index) = (place % SHARDS, place / SHARDS);
-        let mut entries = lock(self.shards.get(shard));
-        entries.free.push(index);
-        let handle = entries.queues[index].take();
-        if entries.queues.len() > KEPT_PLACES && entries.free.len() == entries.queues.len() {
-            (entries.queues, entries.free) = Default::default(); // after a rush
-        }
-        handle
+    pub(crate) fn leave(&self, place: Place) -> Option<Arc<T>> {
+        let mut shard = lock(self.shards.get(place.shard));
+        shard.entries.remove(&place.number)
     }
 
-    /// All queues that are here now.
-    pub(crate) fn queues(&self) -> Vec<Arc<Queue>> {
-        let mut queues = Vec::new();
+    /// All that are here now.
+    pub(crate) fn entries(&self) -> Vec<Arc<T>> {
+        let mut entries = Vec::new();
         for shard in self.shards.iter() {
-            queues.extend(lock(shard).queues.iter().flatten().cloned());
+            entries.extend(lock(shard).entries.values().cloned());
         }
-        queues
+        entries
     }
 
-    /// Lets no further queue in.
+    /// Lets nobody in from now on.
     pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
         for shard in self.shards.iter() {
-            lock(shard).closed = true;
+            drop(lock(shard));
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+}
+
+impl<T> Default for Registry<T> {
+    fn default() -> Self {
+        Self {
+            closed: AtomicBool::new(false),
+            shards: Sharded::default(),
         }
     }
 }
 
-#[cfg(all(test, not(background_tasks_loom)))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places_for_a_rush_are_given_back() {
-        let registry = Registry::default();
-        let queue = Queue::stand_alone();
-        let rush: Vec<_> = (0..1_000)
-            .map(|_| registry.enter(&queue).unwrap())
-            .collect();
-        assert_eq!(registry.queues().len(), 1_000);
-        for place in rush {
-            assert!(registry.leave(place).is_some());
+impl<T> Default for Shard<T> {
+    fn default() -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            next: 0,
         }
-        assert_eq!(Arc::strong_count(&queue), 1);
-        let place = registry.enter(&queue).unwrap();
-        let shard = lock(registry.shards.this());
-        assert_eq!((shard.queues.len(), shard.free.len()), (1, 0));
-        drop(shard);
-        assert!(registry.leave(place).is_some());
     }
 }

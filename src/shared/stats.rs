@@ -8,7 +8,7 @@
 use std::array;
 
 use crate::{
-    TaskEnd, TaskId,
+    task::{end::TaskEnd, id::TaskId},
     util::sharded::Sharded,
     util::sync::{AtomicU64, Ordering},
 };
@@ -79,8 +79,6 @@ struct Added(AtomicU64);
 #[derive(Debug, Default)]
 pub(crate) struct CountersHere {
     ended: [AtomicU64; ENDS],
-    /// Tasks that completed while the next one of their queue began: an end and a beginning in one.
-    went_on: AtomicU64,
     begun: AtomicU64,
     batches_ended: AtomicU64,
     batches_begun: AtomicU64,
@@ -111,9 +109,7 @@ impl Counters {
     }
 
     fn ends(&self) -> [u64; ENDS] {
-        let mut ends = array::from_fn(|end| self.sum(|shard| &shard.ended[end]));
-        ends[0] += self.sum(|shard| &shard.went_on);
-        ends
+        array::from_fn(|end| self.sum(|shard| &shard.ended[end]))
     }
 
     fn sum(&self, count: impl Fn(&CountersHere) -> &AtomicU64) -> u64 {
@@ -124,7 +120,7 @@ impl Counters {
     pub(crate) fn stats(&self) -> Stats {
         let ends = self.ends();
         let ended: u64 = ends.iter().sum();
-        let begun = self.sum(|shard| &shard.went_on) + self.sum(|shard| &shard.begun);
+        let begun = self.sum(|shard| &shard.begun);
         let added = self.added.0.load(Ordering::SeqCst);
         Stats {
             added,
@@ -154,12 +150,6 @@ impl CountersHere {
         count(&self.ended[index(end)]);
     }
 
-    /// A task has completed, and the next of its queue begun.
-    #[inline]
-    pub(crate) fn task_went_on(&self) {
-        count(&self.went_on);
-    }
-
     #[inline]
     pub(crate) fn batch_begun(&self) {
         count(&self.batches_begun);
@@ -182,7 +172,7 @@ fn index(end: &TaskEnd) -> usize {
         TaskEnd::Failed(_) => 1,
         TaskEnd::Panicked(_) => 2,
         TaskEnd::TimedOut => 3,
-        TaskEnd::Skipped => 4,
+        TaskEnd::Skipped(_) => 4,
         TaskEnd::Rejected => 5,
         TaskEnd::Aborted => 6,
         #[cfg(feature = "jobs")]

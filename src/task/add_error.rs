@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt};
 
-use crate::Task;
+use super::Task;
 
 /// The runner did not take a task, and gives it back: from
 /// [`BackgroundTasks::try_add_task`](crate::BackgroundTasks::try_add_task).

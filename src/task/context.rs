@@ -2,7 +2,20 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use crate::{ResponseOutcome, queue::Queue, util::contain::woken_contained};
+use tokio_util::sync::CancellationToken;
+
+use super::request_line::RequestLine;
+use crate::{ResponseOutcome, util::contain::woken_contained};
+
+/// Where a context has its answers from: the queue that the task is in.
+pub(crate) trait ContextSource: Send + Sync {
+    fn outcome(&self) -> Option<&ResponseOutcome>;
+
+    /// Cancelled when the runner begins to shut down; `None` where there is no runner.
+    fn closing(&self) -> Option<&CancellationToken>;
+
+    fn request(&self) -> Option<&RequestLine>;
+}
 
 /// What a running task may ask: how its response went, whether the runner shuts down, what it is called.
 ///
@@ -19,18 +32,18 @@ use crate::{ResponseOutcome, queue::Queue, util::contain::woken_contained};
 /// ```
 #[derive(Clone)]
 pub struct TaskContext {
-    queue: Arc<Queue>,
+    source: Arc<dyn ContextSource>,
     name: Cow<'static, str>,
 }
 
 impl TaskContext {
-    pub(crate) fn new(queue: Arc<Queue>, name: Cow<'static, str>) -> Self {
-        Self { queue, name }
+    pub(crate) fn new(source: Arc<dyn ContextSource>, name: Cow<'static, str>) -> Self {
+        Self { source, name }
     }
 
     #[cfg(feature = "jobs")]
-    pub(crate) fn queue(&self) -> &Queue {
-        &self.queue
+    pub(crate) fn request_line(&self) -> Option<&RequestLine> {
+        self.source.request()
     }
 
     /// How the response ended, or `None` for a task of no request
@@ -49,7 +62,7 @@ impl TaskContext {
     /// # drop(refund);
     /// ```
     pub fn response(&self) -> Option<&ResponseOutcome> {
-        self.queue.outcome()
+        self.source.outcome()
     }
 
     /// True once [`Runner::shutdown`](crate::Runner::shutdown) was called: for a loop in blocking code to look at.
@@ -69,8 +82,8 @@ impl TaskContext {
     /// # drop(export);
     /// ```
     pub fn is_shutting_down(&self) -> bool {
-        let runner = self.queue.runner();
-        runner.is_some_and(|runner| runner.closing().is_cancelled())
+        let closing = self.source.closing();
+        closing.is_some_and(CancellationToken::is_cancelled)
     }
 
     /// Waits until [`Runner::shutdown`](crate::Runner::shutdown) is called. The task then has the rest of the grace period to
@@ -96,8 +109,8 @@ impl TaskContext {
     /// # drop(poller);
     /// ```
     pub async fn shutting_down(&self) {
-        match self.queue.runner() {
-            Some(runner) => woken_contained(runner.closing().cancelled()).await,
+        match self.source.closing() {
+            Some(closing) => woken_contained(closing.cancelled()).await,
             None => std::future::pending().await,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, iter};
 
-use crate::BoxError;
+use super::output::BoxError;
 
 /// How a task ended. Every task that was added ends in exactly one of these.
 ///
@@ -28,9 +28,8 @@ pub enum TaskEnd {
     Panicked(String),
     /// It ran longer than its timeout.
     TimedOut,
-    /// It did not run: its condition ([`Task::run_if`](crate::Task::run_if)) did not hold, or without one, there was no
-    /// response; or a task before it failed, and [`OnFailure::Stop`](crate::OnFailure::Stop) is set.
-    Skipped,
+    /// It did not run, for this reason.
+    Skipped(SkipReason),
     /// The runner did not take it: too many wait ([`max_pending`](crate::RunnerBuilder::max_pending)), or it has shut down. It is dropped
     /// within the call that added it: so a destructor that adds its work again must stop some time, or overflows the stack.
     Rejected,
@@ -42,6 +41,18 @@ pub enum TaskEnd {
     #[cfg(feature = "jobs")]
     #[cfg_attr(docsrs, doc(cfg(feature = "jobs")))]
     Spilled,
+}
+
+/// Why a task did not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SkipReason {
+    /// Its condition ([`Task::run_if`](crate::Task::run_if), or the runner's) did not hold.
+    Condition,
+    /// There was no response, and it has no condition that would hold nevertheless.
+    NoResponse,
+    /// A task of its request failed before, and [`OnFailure::Stop`](crate::OnFailure::Stop) is set.
+    EarlierFailure,
 }
 
 impl TaskEnd {
@@ -66,7 +77,7 @@ impl TaskEnd {
             Self::Failed(_) => "failed",
             Self::Panicked(_) => "panicked",
             Self::TimedOut => "timed_out",
-            Self::Skipped => "skipped",
+            Self::Skipped(_) => "skipped",
             Self::Rejected => "rejected",
             Self::Aborted => "aborted",
             #[cfg(feature = "jobs")]
@@ -93,12 +104,22 @@ impl fmt::Display for TaskEnd {
             Self::Failed(error) => write!(f, "failed: {}", with_causes(&**error)),
             Self::Panicked(message) => write!(f, "panicked: {message}"),
             Self::TimedOut => f.write_str("timed out"),
-            Self::Skipped => f.write_str("skipped"),
+            Self::Skipped(reason) => write!(f, "skipped: {reason}"),
             Self::Rejected => f.write_str("rejected"),
             Self::Aborted => f.write_str("aborted"),
             #[cfg(feature = "jobs")]
             Self::Spilled => f.write_str("handed to the store"),
         }
+    }
+}
+
+impl fmt::Display for SkipReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Condition => "its condition did not hold",
+            Self::NoResponse => "there was no response",
+            Self::EarlierFailure => "a task before it failed",
+        })
     }
 }
 

@@ -1,36 +1,44 @@
-//! [`Task`]: a future or a closure, with what it should be called and when it should run.
+//! What a task is: [`Task`], its work and its output, who it is, how it ends, what it may ask while it runs.
+//!
+//! This room knows nothing of queues, runners and runtimes. It uses `outcome` and `util`.
 
 pub(crate) mod add_error;
+pub(crate) mod added_in;
 pub(crate) mod context;
 pub(crate) mod end;
 pub(crate) mod id;
+pub(crate) mod into_task;
+pub(crate) mod kind;
+pub(crate) mod label;
+pub(crate) mod node;
 pub(crate) mod output;
 pub(crate) mod request_line;
 pub(crate) mod work;
 
-#[cfg(feature = "jobs")]
-use std::sync::Arc;
 use std::{
     borrow::Cow,
     fmt,
     panic::Location,
-    pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
-use pin_project_lite::pin_project;
 use sync_wrapper::SyncWrapper;
 use tokio::time::Instant;
 
 #[cfg(feature = "jobs")]
-use crate::StoredJob;
-use crate::{
-    ResponseOutcome, Runner, TaskContext, TaskId, TaskOutput, TaskResult,
-    observe::info::TaskKind,
-    observe::span::AddedIn,
-    task::work::{Async, AsyncWithContext, Blocking, BlockingWithContext, Form, Work},
+use self::label::Attachment;
+use self::{
+    added_in::AddedIn,
+    context::TaskContext,
+    id::TaskId,
+    kind::TaskKind,
+    label::Label,
+    node::{Extras, Header, Link, Needs, Node, RunIf},
+    output::{TaskOutput, TaskResult},
+    work::{Async, AsyncWithContext, Blocking, BlockingWithContext, Form},
 };
+use crate::outcome::ResponseOutcome;
 
 /// Something to do after the response: a future, or sync code for the blocking pool.
 ///
@@ -55,77 +63,6 @@ use crate::{
 #[must_use = "a task does nothing unless it is added"]
 pub struct Task {
     node: Link,
-}
-
-/// A task in its one allocation. Nodes link to one another, so that a queue of them needs no memory of its own.
-pub(crate) type Link = Pin<Box<Node<dyn Work>>>;
-
-pin_project! {
-    pub(crate) struct Node<W: ?Sized> {
-        // The task behind this one, while both wait in a `TaskList`.
-        next: Option<Link>,
-        header: Header,
-        #[pin]
-        work: W,
-    }
-}
-
-struct Header {
-    id: TaskId,
-    location: &'static Location<'static>,
-    /// `None` until the task is added, and where nobody asks.
-    added: Option<Instant>,
-    /// What few tasks have, in a box of its own, so that the many do not pay for it.
-    extras: Option<Box<Extras>>,
-}
-
-#[derive(Default)]
-struct Extras {
-    name: Option<Cow<'static, str>>,
-    timeout: Option<Duration>,
-    run_if: Option<SyncWrapper<RunIf>>,
-    added_in: Option<AddedIn>,
-    /// A job's stored form, where a shutdown may want it.
-    #[cfg(feature = "jobs")]
-    kept: Option<Arc<StoredJob>>,
-}
-
-/// A task's own condition.
-pub(crate) type RunIf = Box<dyn FnOnce(&ResponseOutcome) -> bool + Send>;
-
-/// Who a task is; it outlives the task's work.
-#[derive(Clone, Debug)]
-pub(crate) struct Label {
-    pub(crate) id: TaskId,
-    name: Name,
-    pub(crate) location: &'static Location<'static>,
-    pub(crate) added: Instant,
-    pub(crate) blocking: bool,
-    /// A job's stored form, where a shutdown may want it.
-    #[cfg(feature = "jobs")]
-    pub(crate) kept: Option<Arc<StoredJob>>,
-}
-
-/// A task's name, cut to size only when somebody reads it.
-#[derive(Clone, Debug)]
-enum Name {
-    Given(Cow<'static, str>),
-    /// The type name of the future or closure. That of an async fn's future is the function's with `::{{closure}}` behind it.
-    Type(&'static str),
-}
-
-impl Label {
-    pub(crate) fn name(&self) -> Cow<'static, str> {
-        self.name.to_cow()
-    }
-
-    pub(crate) fn kind(&self) -> TaskKind {
-        if self.blocking {
-            TaskKind::Blocking
-        } else {
-            TaskKind::Async
-        }
-    }
 }
 
 impl Task {
@@ -278,10 +215,10 @@ impl Task {
         }
     }
 
-    /// Keeps a job's stored form with the task, for a shutdown to find.
+    /// Keeps something with the task, for a shutdown to find.
     #[cfg(feature = "jobs")]
-    pub(crate) fn keep(&mut self, stored: Arc<StoredJob>) {
-        self.extras().kept = Some(stored);
+    pub(crate) fn attach(&mut self, attachment: Attachment) {
+        self.extras().attachment = Some(attachment);
     }
 
     /// Gives back the job of a task that was refused.
@@ -298,34 +235,20 @@ impl Task {
         self.node.as_mut().project().header
     }
 
-    fn header(&self) -> &Header {
-        &self.node.header
-    }
-
     /// Notes where and when the task was added.
     #[inline]
-    pub(crate) fn set_added(
-        &mut self,
-        location: &'static Location<'static>,
-        now: Option<Instant>,
-        runner: Option<&Runner>,
-    ) {
+    pub(crate) fn set_added(&mut self, location: &'static Location<'static>) {
         let header = self.header_mut();
         header.location = location;
-        header.added = now;
-        if let Some(added_in) = AddedIn::current(runner) {
+        header.added = Some(Instant::now());
+        if let Some(added_in) = AddedIn::current() {
             self.extras().added_in = Some(added_in);
         }
     }
 
-    /// Notes that the task was added now, if it is not noted.
-    pub(crate) fn add_by_now(&mut self) {
-        self.header_mut().added.get_or_insert_with(Instant::now);
-    }
-
     #[inline]
     pub(crate) fn id(&self) -> TaskId {
-        self.header().id
+        self.node.header.id
     }
 
     #[inline]
@@ -334,25 +257,18 @@ impl Task {
     }
 
     #[inline]
-    pub(crate) fn is_blocking(&self) -> bool {
-        self.node.work.is_blocking()
+    pub(crate) fn kind(&self) -> TaskKind {
+        self.node.kind()
     }
 
-    /// True for a task without a timeout or a condition of its own, added in no span.
     #[inline]
-    pub(crate) fn is_plain(&self) -> bool {
-        let extras = self.header().extras.as_ref();
-        extras.is_none_or(|extras| {
-            extras.timeout.is_none() && extras.run_if.is_none() && extras.added_in.is_none()
-        })
+    pub(crate) fn needs(&self) -> Needs {
+        self.node.needs()
     }
 
     #[inline]
     pub(crate) fn timeout_after(&self) -> Option<Duration> {
-        self.header()
-            .extras
-            .as_ref()
-            .and_then(|extras| extras.timeout)
+        self.node.timeout()
     }
 
     #[inline]
@@ -361,6 +277,7 @@ impl Task {
         extras.and_then(|extras| extras.added_in.take())
     }
 
+    #[inline]
     pub(crate) fn take_run_if(&mut self) -> Option<RunIf> {
         let extras = self.header_mut().extras.as_mut();
         let run_if = extras.and_then(|extras| extras.run_if.take());
@@ -368,34 +285,12 @@ impl Task {
     }
 
     pub(crate) fn name(&self) -> Cow<'static, str> {
-        self.node.name()
+        self.node.name().to_cow()
     }
 
-    /// `arrived` stands in where the moment of adding was not noted.
     #[inline]
-    pub(crate) fn label(&self, arrived: Instant) -> Label {
-        self.node.label(arrived)
-    }
-
-    /// True for a task that has nothing but its work: no name, and nothing that is set.
-    #[inline]
-    pub(crate) fn is_bare(&self) -> bool {
-        self.header().extras.is_none()
-    }
-
-    /// [`label`](Self::label), of a task that is bare; `blocking` is what it is.
-    #[inline]
-    pub(crate) fn bare_label(&self, arrived: Instant, blocking: bool) -> Label {
-        let header = self.header();
-        Label {
-            id: header.id,
-            name: Name::Type(self.node.work.type_name()),
-            location: header.location,
-            added: header.added.unwrap_or(arrived),
-            blocking,
-            #[cfg(feature = "jobs")]
-            kept: None,
-        }
+    pub(crate) fn label(&self) -> Label {
+        self.node.label()
     }
 
     #[inline]
@@ -418,77 +313,11 @@ impl Task {
     }
 }
 
-/// The task behind this one in a list.
-#[inline]
-pub(crate) fn next_mut(link: &mut Link) -> &mut Option<Link> {
-    link.as_mut().project().next
-}
-
-pub(crate) fn is_blocking(link: &Link) -> bool {
-    link.work.is_blocking()
-}
-
-pub(crate) fn next(link: &Link) -> Option<&Link> {
-    link.next.as_ref()
-}
-
-impl Name {
-    fn to_cow(&self) -> Cow<'static, str> {
-        match self {
-            Self::Given(name) => name.clone(),
-            Self::Type(name) => Cow::Borrowed(without_closures(name)),
-        }
-    }
-}
-
-impl Node<dyn Work> {
-    pub(crate) fn id(&self) -> TaskId {
-        self.header.id
-    }
-
-    pub(crate) fn name(&self) -> Cow<'static, str> {
-        self.own_name().to_cow()
-    }
-
-    fn own_name(&self) -> Name {
-        let extras = self.header.extras.as_ref();
-        match extras.and_then(|extras| extras.name.clone()) {
-            Some(name) => Name::Given(name),
-            None => Name::Type(self.work.type_name()),
-        }
-    }
-
-    #[inline]
-    pub(crate) fn label(&self, arrived: Instant) -> Label {
-        Label {
-            id: self.header.id,
-            name: self.own_name(),
-            location: self.header.location,
-            added: self.header.added.unwrap_or(arrived),
-            blocking: self.work.is_blocking(),
-            #[cfg(feature = "jobs")]
-            kept: self
-                .header
-                .extras
-                .as_ref()
-                .and_then(|extras| extras.kept.clone()),
-        }
-    }
-}
-
-fn without_closures(type_name: &'static str) -> &'static str {
-    let mut name = type_name;
-    while let Some(shorter) = name.strip_suffix("::{{closure}}") {
-        name = shorter;
-    }
-    name
-}
-
 impl fmt::Debug for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Task")
             .field("name", &self.name())
-            .field("blocking", &self.is_blocking())
+            .field("blocking", &(self.kind() == TaskKind::Blocking))
             .field("timeout", &self.timeout_after())
             .finish_non_exhaustive()
     }

@@ -1,18 +1,18 @@
-//! [`RequestLine`]: which request a queue is of.
+//! [`RequestLine`]: which request a task is of.
 
 use std::str;
 
 use http::{Method, Request};
 
 /// A request's method and path.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct RequestLine {
     pub(crate) method: Method,
     path: Path,
 }
 
 /// A copy of a path. hyper's own is a part of its read buffer, and would keep all of that for as long as a task waits.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 enum Path {
     /// Of a request in authority form (CONNECT).
     #[default]
@@ -29,24 +29,12 @@ const SHORT_LENGTH: u8 = 46;
 const SHORT: usize = SHORT_LENGTH as usize;
 
 impl RequestLine {
-    /// Becomes that of `request`.
-    #[inline]
-    pub(crate) fn set<B>(&mut self, request: &Request<B>) {
+    pub(crate) fn of<B>(request: &Request<B>) -> Self {
         let uri = request.uri();
-        self.method.clone_from(request.method());
-        if uri.path_and_query().is_some() {
-            self.path.set(uri.path());
-        } else {
-            self.path = Path::None;
-        }
-    }
-
-    /// Gives back what a long line has needed.
-    #[inline]
-    pub(crate) fn forget(&mut self) {
-        self.method = Method::GET; // one that is not standard may be long
-        if let Path::Long(_) = self.path {
-            self.path = Path::None;
+        let path = uri.path_and_query().map(|_| Path::of(uri.path()));
+        Self {
+            method: request.method().clone(),
+            path: path.unwrap_or_default(),
         }
     }
 
@@ -61,23 +49,13 @@ impl RequestLine {
 }
 
 impl Path {
-    /// A short path is written where it stays: moving one that has just been written stalls the processor.
-    #[inline]
-    fn set(&mut self, path: &str) {
-        let Ok(path_length @ 0..=SHORT_LENGTH) = u8::try_from(path.len()) else {
-            *self = Self::Long(path.into());
-            return;
+    fn of(path: &str) -> Self {
+        let Ok(length @ 0..=SHORT_LENGTH) = u8::try_from(path.len()) else {
+            return Self::Long(path.into());
         };
-        if !matches!(self, Self::Short { .. }) {
-            *self = Self::Short {
-                length: 0,
-                bytes: [0; SHORT],
-            };
-        }
-        if let Self::Short { length, bytes } = self {
-            *length = path_length;
-            bytes[..path.len()].copy_from_slice(path.as_bytes());
-        }
+        let mut bytes = [0; SHORT];
+        bytes[..path.len()].copy_from_slice(path.as_bytes());
+        Self::Short { length, bytes }
     }
 }
 
@@ -86,33 +64,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_of_any_length_comes_back_whole_and_without_the_query() {
-        let mut line = RequestLine::default();
-        for length in (1..200).chain((1..200).rev()) {
+    fn a_path_of_any_length_comes_back_without_the_query() {
+        for length in 1..200 {
             let path = format!("/{}", "p".repeat(length - 1));
             let request = Request::get(format!("{path}?secret=1")).body(()).unwrap();
-            line.set(&request);
-            assert_eq!(line.path(), Some(&*path));
+            assert_eq!(RequestLine::of(&request).path(), Some(&*path));
         }
     }
 
     #[test]
     fn a_request_in_authority_form_has_no_path() {
-        let mut line = RequestLine::default();
-        line.set(&Request::get("/before").body(()).unwrap());
-        line.set(&Request::connect("example.org:443").body(()).unwrap());
+        let request = Request::connect("example.org:443").body(()).unwrap();
+        let line = RequestLine::of(&request);
         assert_eq!((line.method.as_str(), line.path()), ("CONNECT", None));
-    }
-
-    #[test]
-    fn what_is_long_is_given_back() {
-        let mut line = RequestLine::default();
-        let method = Method::from_bytes(&[b'M'; 100]).unwrap();
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("/{}", "p".repeat(100)));
-        line.set(&request.body(()).unwrap());
-        line.forget();
-        assert_eq!((line.method, line.path), (Method::GET, Path::None));
     }
 }

@@ -9,7 +9,10 @@ use std::{
 use pin_project_lite::pin_project;
 use sync_wrapper::SyncWrapper;
 
-use crate::{TaskContext, TaskOutput, TaskResult};
+use super::{
+    context::TaskContext,
+    output::{TaskOutput, TaskResult},
+};
 
 /// What a task does, and where it must be polled.
 pub(crate) trait Form: Send {

@@ -152,7 +152,7 @@ async fn observer_is_told_everything_known_of_each_end_once() {
             "d rejected 0 0 None false",
             "a completed 1 2 Some(200) false",
             "b failed: no disk 3 0 Some(200) true",
-            "c skipped 3 0 Some(200) false",
+            "c skipped: its condition did not hold 3 0 Some(200) false",
             "e aborted 0 1 None false",
         ]
     );

@@ -375,26 +375,3 @@ async fn task_holding_its_worker_keeps_no_other_requests_tasks_waiting() {
 async fn ending_responses_then_holding_the_worker_keeps_no_tasks_waiting() {
     a_rush_ends_while_a_worker_is_held(false).await;
 }
-
-#[tokio::test]
-async fn requests_share_a_runtime_task_however_many_others_sleep() {
-    let (runner, ids) = (Runner::new(), Arc::<Mutex<Vec<_>>>::default());
-    let mut ended = 0;
-    // Tasks that wait for a batch, which those that sleep then have for themselves.
-    for batches in [100, 0, 1, 1] {
-        if batches == 0 {
-            end_responses(&runner, 200, || Task::new(std::future::pending::<()>()));
-            continue;
-        }
-        end_responses(&runner, batches, || {
-            let ids = Arc::clone(&ids);
-            Task::new(async move { ids.lock().unwrap().push(tokio::task::id()) })
-        });
-        ended += batches as u64;
-        while runner.stats().completed < ended {
-            tokio::task::yield_now().await;
-        }
-    }
-    let ids = ids.lock().unwrap();
-    assert_eq!(ids[100], ids[101]);
-}

@@ -26,6 +26,7 @@ mod connection;
 mod ends;
 mod extract;
 mod failure;
+mod faults;
 mod isolation;
 #[cfg(feature = "jobs")]
 mod job_support;

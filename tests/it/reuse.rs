@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Barrier, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::Relaxed},
         mpsc,
     },
     thread,
@@ -132,23 +132,6 @@ async fn a_queue_that_is_still_held_is_nobody_elses() {
 }
 
 #[tokio::test]
-async fn requests_one_after_another_need_one_task_of_the_runtime() {
-    let runner = Runner::new();
-    let alive = || Handle::current().metrics().num_alive_tasks();
-    for _ in 0..20 {
-        request(&runner, "/").await;
-    }
-    assert_eq!(alive(), 1);
-    drop(runner);
-    soon(async {
-        while alive() > 0 {
-            yield_now().await; // it ends with its runner
-        }
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn batches_side_by_side_have_a_task_of_the_runtime_each() {
     let (runner, log) = (Runner::new(), Log::default());
     request(&runner, "/").await; // leaves a task of the runtime that waits
@@ -170,36 +153,6 @@ async fn batches_side_by_side_have_a_task_of_the_runtime_each() {
     assert_eq!(Handle::current().metrics().num_alive_tasks(), 3);
     let report = runner.shutdown(Duration::ZERO).await;
     assert_eq!(report.unfinished().len(), 3);
-}
-
-#[tokio::test]
-async fn what_waits_for_a_runtime_that_goes_away_ends_aborted_once() {
-    let ends = Arc::new(Mutex::new(Vec::new()));
-    let told = Arc::clone(&ends);
-    let runner = Runner::builder()
-        .on_task_end(move |report| {
-            let aborted = matches!(report.end(), TaskEnd::Aborted);
-            told.lock().unwrap().push(aborted);
-        })
-        .build();
-    let of_runner = runner.clone();
-    thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async { request(&of_runner, "/").await });
-        runtime.block_on(async {
-            // A task of the runtime waits, and is given this; but nobody polls it any more.
-            of_runner.add_task(async {});
-        });
-    })
-    .join()
-    .unwrap();
-    soon(runner.idle()).await;
-    runner.add_task(async {}); // by now the runtime is gone
-    soon(runner.idle()).await;
-    assert_eq!(*ends.lock().unwrap(), [false, true, true]);
 }
 
 #[tokio::test]
@@ -283,33 +236,6 @@ async fn async_tasks_of_different_requests_run_side_by_side_however_many_come_at
         soon(runner.idle()).await;
     }
     assert_eq!(runner.stats().completed, 600);
-}
-
-#[tokio::test]
-async fn a_rush_of_short_tasks_lets_others_run_in_between() {
-    const RUSH: u64 = 80_000;
-    let runner = Runner::new();
-    let mut responses = Vec::new();
-    for _ in 0..RUSH {
-        let response = respond(&runner, get("/"), |tasks| {
-            tasks.add_task(async {});
-            full("hello")
-        });
-        responses.push(response.await);
-    }
-    let (turns, counted) = (Arc::new(AtomicUsize::new(0)), runner.clone());
-    let of_other = Arc::clone(&turns);
-    let other = tokio::spawn(async move {
-        while counted.stats().completed < RUSH {
-            of_other.fetch_add(1, Relaxed);
-            yield_now().await;
-        }
-    });
-    drop(responses);
-    soon(other).await.unwrap();
-    // At most 4 times 128 of them are one turn of a lane, or as many as end within 50 µs, and there are 64 lanes.
-    let turns = turns.load(Relaxed);
-    assert!(turns > 1, "they had them all in one turn");
 }
 
 #[test]

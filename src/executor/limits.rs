@@ -1,0 +1,69 @@
+//! [`Limits`]: how many tasks run at once, over all requests, by Tokio's semaphores: first come, first served.
+//!
+//! A blocking task takes a permit of `max_blocking` and then one of `max_running`. Holding the one while it waits for the other
+//! keeps nobody out: whoever else wants a blocking permit wants a running one as well, and stands behind it.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::PollSemaphore;
+
+use crate::{shared::settings::Settings, task::kind::TaskKind};
+
+pub(crate) struct Limits {
+    running: Option<Arc<Semaphore>>,
+    blocking: Option<Arc<Semaphore>>,
+}
+
+/// A place for one running task, until it is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Permit {
+    _blocking: Option<OwnedSemaphorePermit>,
+    _running: Option<OwnedSemaphorePermit>,
+}
+
+/// A task that waits for its permit. Dropped, it gives up its place among those who wait.
+pub(crate) struct Acquire {
+    blocking: Option<PollSemaphore>,
+    running: Option<PollSemaphore>,
+    permit: Permit,
+}
+
+impl Limits {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        let semaphore = |limit: usize| Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)));
+        Self {
+            running: settings.max_running.map(semaphore),
+            blocking: settings.max_blocking.map(semaphore),
+        }
+    }
+
+    pub(crate) fn acquire(&self, kind: TaskKind) -> Acquire {
+        let blocking = self
+            .blocking
+            .as_ref()
+            .filter(|_| kind == TaskKind::Blocking);
+        Acquire {
+            blocking: blocking.cloned().map(PollSemaphore::new),
+            running: self.running.clone().map(PollSemaphore::new),
+            permit: Permit::default(),
+        }
+    }
+}
+
+impl Acquire {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Permit> {
+        if let Some(blocking) = &mut self.blocking {
+            self.permit._blocking = ready!(blocking.poll_acquire(cx)); // never closed
+            self.blocking = None;
+        }
+        if let Some(running) = &mut self.running {
+            self.permit._running = ready!(running.poll_acquire(cx));
+            self.running = None;
+        }
+        Poll::Ready(std::mem::take(&mut self.permit))
+    }
+}

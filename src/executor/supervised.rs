@@ -1,0 +1,73 @@
+//! A blocking task on a thread that somebody waits for: with a timeout, no longer than that.
+
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::Arc,
+    task::{Poll, ready},
+    time::Duration,
+};
+
+use tokio::{sync::oneshot, task::spawn_blocking};
+
+use super::{
+    limits::Permit,
+    running_task::{RunningTask, no_timer},
+};
+use crate::{
+    queue::Queue,
+    task::{end::TaskEnd, id::TaskId},
+    util::{
+        contain::{contain, woken_contained},
+        timer::Timer,
+    },
+};
+
+/// The task keeps its permit until it really returns. Where its timeout strikes first, the queue names it as overdue until then.
+pub(super) async fn supervise(
+    queue: Arc<Queue>,
+    id: TaskId,
+    permit: Option<Permit>,
+    limit: Option<Duration>,
+) -> TaskEnd {
+    let (started, has_started) = oneshot::channel();
+    let thread = move || {
+        let _ = started.send(());
+        run(&queue, id, permit)
+    };
+    let Ok(returned) = contain(|| spawn_blocking(thread)) else {
+        return TaskEnd::Aborted;
+    };
+    if woken_contained(has_started).await.is_err() {
+        return TaskEnd::Aborted; // the pool is shutting down
+    }
+    let mut timer = match limit.map(Timer::new).transpose() {
+        Ok(timer) => timer,
+        Err(why) => return no_timer(&why),
+    };
+    let mut returned = pin!(returned);
+    poll_fn(|cx| {
+        if let Poll::Ready(end) = returned.as_mut().poll(cx) {
+            return Poll::Ready(end.unwrap_or(TaskEnd::Aborted));
+        }
+        let Some(timer) = &mut timer else {
+            return Poll::Pending;
+        };
+        Poll::Ready(match ready!(timer.poll(cx)) {
+            Ok(()) => TaskEnd::TimedOut,
+            Err(why) => no_timer(&why),
+        })
+    })
+    .await
+}
+
+fn run(queue: &Arc<Queue>, id: TaskId, permit: Option<Permit>) -> TaskEnd {
+    let Some(task) = queue.begin_on_thread(id) else {
+        return TaskEnd::Aborted; // somebody has ended it while it waited for a thread
+    };
+    let mut running = RunningTask::new(queue, task, permit);
+    let end = running.run(queue);
+    let end = running.finish(end);
+    queue.returned(id);
+    end
+}

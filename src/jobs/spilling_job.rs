@@ -1,0 +1,92 @@
+//! [`SpillingJob`]: a job that a shutdown has claimed, on its way to its one end.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{store::text_of, stored::StoredJob};
+use crate::{
+    BoxError, Runner, TaskEnd, TaskInfo, queue::claim::Claim, shared::left::Left, util::sync::lock,
+};
+
+/// It is named, as spilled or unfinished, before its end is told: whoever waits for that finds the name. Dropped, it ends as `end`
+/// says.
+pub(super) struct SpillingJob {
+    runner: Runner,
+    /// `None` once its end is told.
+    claim: Option<Claim>,
+    /// `None` once it is pushed.
+    pub(super) stored: Option<StoredJob>,
+    pub(super) info: TaskInfo,
+    /// `Aborted`, unless the store takes it, or it would not have run.
+    end: TaskEnd,
+    /// Why the store did not take it.
+    error: Option<String>,
+}
+
+impl SpillingJob {
+    pub(super) fn is_job(claim: &Claim) -> bool {
+        stored_of(claim).is_some()
+    }
+
+    /// Stops the job.
+    pub(super) fn new(runner: &Runner, mut claim: Claim, now: Instant) -> Self {
+        let attempts = u32::from(claim.begun.is_some());
+        let stored = stored_of(&claim).map(|stored| stored.clone().with_attempts(attempts));
+        claim.stop();
+        Self {
+            runner: runner.clone(),
+            info: claim.info(now),
+            stored,
+            claim: Some(claim),
+            end: TaskEnd::Aborted,
+            error: None,
+        }
+    }
+
+    /// False for a job that would not run here, if its turn came now: it is not for a worker either.
+    pub(super) fn may_run(&mut self) -> bool {
+        let waits = self.claim.as_ref().filter(|claim| claim.begun.is_none());
+        if let Some(Err(end)) = waits.map(|claim| claim.queue().may_run(|| None)) {
+            self.end = end;
+        }
+        matches!(self.end, TaskEnd::Aborted)
+    }
+
+    pub(super) fn answered(mut self, pushed: Result<(), BoxError>) {
+        match pushed {
+            Ok(()) => self.end = TaskEnd::Spilled,
+            Err(error) => self.error = Some(text_of(error)),
+        }
+    }
+
+    fn name(&mut self, left: &mut Left) {
+        match self.end {
+            TaskEnd::Spilled => left.spilled.push(self.info.clone()),
+            TaskEnd::Aborted => {
+                left.aborted.push(self.info.clone());
+                let error = self.error.take();
+                left.spill_error
+                    .get_or_insert_with(|| error.unwrap_or_else(|| NO_ANSWER.into()));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn stored_of(claim: &Claim) -> Option<&StoredJob> {
+    claim.label.attachment.as_ref()?.downcast_ref()
+}
+
+const NO_ANSWER: &str =
+    "it had not answered when the shutdown's time was over; see `spill_timeout`";
+
+impl Drop for SpillingJob {
+    fn drop(&mut self) {
+        let owner = Arc::clone(self.runner.owner());
+        self.name(&mut lock(&owner.shared.left));
+        if let Some(claim) = self.claim.take() {
+            claim.tell(&self.end);
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! One task is ended from outside.
+
+use std::sync::Arc;
+
+use super::{Queue, claim::Claim};
+use crate::{
+    task::{end::TaskEnd, id::TaskId, kind::TaskKind},
+    util::sync::lock,
+};
+
+impl Queue {
+    /// Ends a task aborted, if it is here: `Some(false)` for one that has ended and is being told of, and for a blocking task
+    /// that runs, which cannot be stopped.
+    pub(super) fn cancel(self: &Arc<Self>, id: TaskId) -> Option<bool> {
+        let mut state = lock(&self.state);
+        let claim = match state.entries.get_mut(id) {
+            Some(entry) if entry.label.kind == TaskKind::Blocking && entry.begun.is_some() => None,
+            Some(entry) => Claim::of_entry(self, entry),
+            None => {
+                let task = state.tasks.remove(id)?;
+                Some(Claim::of_waiting(self, &mut state, task))
+            }
+        };
+        drop(state);
+        let is_ours = claim.is_some();
+        if let Some(claim) = claim {
+            claim.tell(&TaskEnd::Aborted);
+        }
+        Some(is_ours)
+    }
+}

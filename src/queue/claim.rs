@@ -1,0 +1,147 @@
+//! [`Claim`]: a task whose end is somebody's to tell who does not run it: a canceller, a shutdown.
+
+use std::{mem, sync::Arc, task::Waker};
+
+use tokio::time::Instant;
+
+use super::{Entry, EntryState, Phase, Queue, State};
+use crate::{
+    observe::{info::TaskInfo, span::TaskSpan},
+    task::{Task, end::TaskEnd, id::TaskId, label::Label},
+    util::{
+        contain::{contain, contain_drop},
+        sync::lock,
+    },
+};
+
+/// It counts as a batch until its end is told, so that [`Runner::idle`](crate::Runner::idle) waits for that. Dropped, it ends
+/// aborted.
+pub(crate) struct Claim {
+    queue: Arc<Queue>,
+    pub(crate) label: Label,
+    pub(crate) begun: Option<Instant>,
+    /// A task that waits.
+    task: Option<Task>,
+    /// Wakes whoever polls it.
+    waker: Option<Waker>,
+    span: TaskSpan,
+    is_told: bool,
+}
+
+impl Claim {
+    /// Of a task that is in no list any more.
+    pub(super) fn of_waiting(queue: &Arc<Queue>, state: &mut State, task: Task) -> Self {
+        state.entries.insert(Entry::ended(task.label()));
+        Self::new(queue, task.label(), Some(task))
+    }
+
+    fn new(queue: &Arc<Queue>, label: Label, task: Option<Task>) -> Self {
+        queue.count_batch();
+        Self {
+            queue: Arc::clone(queue),
+            label,
+            begun: None,
+            task,
+            waker: None,
+            span: TaskSpan::default(),
+            is_told: false,
+        }
+    }
+
+    pub(super) fn of_entry(queue: &Arc<Queue>, entry: &mut Entry) -> Option<Self> {
+        if !entry.is_current() {
+            return None;
+        }
+        let task = match mem::replace(&mut entry.state, EntryState::Ended) {
+            EntryState::Waiting(task) => Some(task),
+            _ => None,
+        };
+        let mut claim = Self::new(queue, entry.label.clone(), task);
+        claim.begun = entry.begun;
+        claim.waker = entry.waker.take();
+        claim.span = mem::take(&mut entry.span);
+        Some(claim)
+    }
+
+    pub(crate) fn info(&self, now: Instant) -> TaskInfo {
+        TaskInfo::new(&self.label, self.begun, self.queue.request.as_ref(), now)
+    }
+
+    #[cfg(feature = "jobs")]
+    pub(crate) fn queue(&self) -> &Arc<Queue> {
+        &self.queue
+    }
+
+    /// Drops a task that waits, and wakes whoever polls one that runs, to have it dropped.
+    pub(crate) fn stop(&mut self) {
+        let _ = contain_drop(self.task.take());
+        if let Some(waker) = self.waker.take() {
+            let _ = contain(|| waker.wake()); // code of the runtime's, or of whoever polls `BackgroundTasks::run`
+        }
+    }
+
+    /// Stops the task and tells how it ended.
+    pub(crate) fn tell(mut self, end: &TaskEnd) {
+        self.tell_end(end);
+    }
+
+    fn tell_end(&mut self, end: &TaskEnd) {
+        if mem::replace(&mut self.is_told, true) {
+            return;
+        }
+        self.stop();
+        let (queue, span) = (&self.queue, mem::take(&mut self.span));
+        queue.report(&self.label, self.begun, end, &span);
+        drop(span); // closed by the time that whoever waits for the end hears of it
+        queue.settle_claimed(self.label.id, end);
+        if let Some(owner) = &queue.owner {
+            owner.shared.batch_ended();
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.tell_end(&TaskEnd::Aborted);
+    }
+}
+
+impl Queue {
+    /// Claims everything that has not ended.
+    pub(super) fn claim_all(self: &Arc<Self>) -> Vec<Claim> {
+        let state = &mut *lock(&self.state);
+        let entries = state.entries.iter_mut();
+        let mut claims: Vec<_> = entries
+            .filter_map(|entry| Claim::of_entry(self, entry))
+            .collect();
+        while let Some(task) = state.tasks.pop() {
+            claims.push(Claim::of_waiting(self, state, task));
+        }
+        claims
+    }
+
+    /// Ends a task whose turn has come aborted, unless somebody has ended it.
+    pub(super) fn abort_turn(self: &Arc<Self>, id: TaskId) {
+        let mut state = lock(&self.state);
+        let entry = state.entries.get_mut(id);
+        let claim = entry.and_then(|entry| Claim::of_entry(self, entry));
+        drop(state);
+        drop(claim); // which tells it
+    }
+
+    /// Ends what waits aborted, each by itself: a destructor may add more. Afterwards the queue is idle.
+    pub(super) fn abort_waiting(self: &Arc<Self>) {
+        loop {
+            let mut state = lock(&self.state);
+            let Some(task) = state.tasks.pop() else {
+                state.phase = Phase::Idle;
+                let handle = self.leave_if_empty(&mut state);
+                drop(state);
+                return drop(handle);
+            };
+            let claim = Claim::of_waiting(self, &mut state, task);
+            drop(state);
+            drop(claim);
+        }
+    }
+}

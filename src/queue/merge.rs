@@ -1,0 +1,69 @@
+//! A stand-alone queue becomes a part of another.
+
+use std::{mem, sync::Arc};
+
+use super::{Phase, Queue, State};
+use crate::{
+    observe::metrics::{self, MetricName},
+    util::sync::{MutexGuard, lock},
+};
+
+impl Queue {
+    /// Moves the tasks of `from` behind this queue's own, and whatever is added to `from` later too.
+    ///
+    /// Does nothing if `from` is this queue, or is part of it or of another already.
+    pub(crate) fn merge(self: &Arc<Self>, from: &Arc<Self>) {
+        let (into, from) = (self.root(), from.root());
+        if Arc::ptr_eq(&into, &from) || from.owner.is_some() {
+            return;
+        }
+        let (mut state, mut from_state) = lock_both(&into, &from);
+        if matches!(from_state.phase, Phase::Merged(_)) {
+            return;
+        }
+        if matches!(state.phase, Phase::Merged(_)) {
+            drop((state, from_state));
+            return into.merge(&from);
+        }
+        from_state.phase = Phase::Merged(Arc::clone(&into));
+        let mut moving = mem::take(&mut from_state.tasks);
+        drop(from_state);
+        let (mut names, mut refused) = (Vec::new(), Vec::new());
+        while let Some(mut task) = moving.pop() {
+            match into.count_in(&mut state) {
+                Ok(id) => {
+                    task.set_id(id);
+                    names.push(MetricName::of_task(&task));
+                    state.tasks.push(task);
+                }
+                Err(_) => refused.push(task),
+            }
+        }
+        let has_tasks = !state.tasks.is_empty();
+        let ready = has_tasks.then(|| into.start_if_idle(&mut state)).flatten();
+        drop(state);
+        if into.owner.is_some() {
+            names.into_iter().for_each(metrics::added);
+        }
+        if let Some(ready) = ready {
+            into.schedule(ready, true);
+        }
+        for task in refused {
+            into.reject(task);
+        }
+    }
+}
+
+/// Both at once, so that a task added to `from` meanwhile cannot overtake those that move; in the order in which stand-alone
+/// queues were made, so that two merges of the same pair cannot wait for each other. A queue with an owner is never `from`.
+fn lock_both<'a>(
+    into: &'a Queue,
+    from: &'a Queue,
+) -> (MutexGuard<'a, State>, MutexGuard<'a, State>) {
+    if into.serial < from.serial {
+        let into = lock(&into.state);
+        return (into, lock(&from.state));
+    }
+    let from = lock(&from.state);
+    (lock(&into.state), from)
+}

@@ -1,0 +1,65 @@
+//! [`Label`]: who a task is. It outlives the task's work.
+
+#[cfg(feature = "jobs")]
+use std::{any::Any, sync::Arc};
+use std::{borrow::Cow, panic::Location};
+
+use tokio::time::Instant;
+
+use super::{id::TaskId, kind::TaskKind};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Label {
+    pub(crate) id: TaskId,
+    pub(crate) name: Name,
+    pub(crate) location: &'static Location<'static>,
+    pub(crate) added: Instant,
+    pub(crate) kind: TaskKind,
+    /// What a room above wants to find again at a shutdown: a job's stored form.
+    #[cfg(feature = "jobs")]
+    pub(crate) attachment: Option<Attachment>,
+}
+
+#[cfg(feature = "jobs")]
+pub(crate) type Attachment = Arc<dyn Any + Send + Sync>;
+
+/// A task's name, cut to size only when somebody reads it.
+#[derive(Clone, Debug)]
+pub(crate) enum Name {
+    Given(Cow<'static, str>),
+    /// The type name of the future or closure. That of an async fn's future is the function's with `::{{closure}}` behind it.
+    Type(&'static str),
+}
+
+impl Label {
+    pub(crate) fn name(&self) -> Cow<'static, str> {
+        self.name.to_cow()
+    }
+}
+
+impl Name {
+    pub(crate) fn to_cow(&self) -> Cow<'static, str> {
+        match self {
+            Self::Given(name) => name.clone(),
+            Self::Type(name) => Cow::Borrowed(without_closures(name)),
+        }
+    }
+
+    /// `None` for a name that was made at run time: it could be anything, a user's input even.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn of_the_program(&self) -> Option<&'static str> {
+        match self {
+            Self::Given(Cow::Borrowed(name)) => Some(name),
+            Self::Given(Cow::Owned(_)) => None,
+            Self::Type(name) => Some(without_closures(name)),
+        }
+    }
+}
+
+fn without_closures(type_name: &'static str) -> &'static str {
+    let mut name = type_name;
+    while let Some(shorter) = name.strip_suffix("::{{closure}}") {
+        name = shorter;
+    }
+    name
+}

@@ -1,0 +1,7 @@
+//! [`counted`]: a number and what is counted.
+
+/// "1 task", "2 tasks".
+pub(crate) fn counted(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
+}

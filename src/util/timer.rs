@@ -1,0 +1,91 @@
+//! [`Timer`]: Tokio's, for any runtime there is; and [`elapse`], where there need be none.
+
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::mpsc::{RecvTimeoutError, channel},
+    task::{Context, Poll},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    runtime::Handle,
+    sync::oneshot,
+    task::coop,
+    time::{Sleep, sleep},
+};
+
+use super::contain::{contain, woken_contained};
+
+/// Tokio's timer panics where the runtime has none, and once the runtime is gone. Nothing tells it before, so that is contained.
+pub(crate) struct Timer(Pin<Box<Sleep>>);
+
+/// Why there is no timer.
+#[derive(Debug)]
+pub(crate) enum NoTimer {
+    /// This is not within a runtime.
+    NoRuntime,
+    /// What Tokio says.
+    Panicked(String),
+}
+
+impl Timer {
+    pub(crate) fn new(time: Duration) -> Result<Self, NoTimer> {
+        if Handle::try_current().is_err() {
+            return Err(NoTimer::NoRuntime);
+        }
+        let sleep = contain(|| Box::pin(sleep(time)));
+        sleep.map(Self).map_err(NoTimer::Panicked)
+    }
+
+    /// Looks at the clock though the poll that this is a part of has used up its budget.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), NoTimer>> {
+        match contain(|| pin!(coop::unconstrained(self.0.as_mut())).poll(cx)) {
+            Ok(polled) => polled.map(Ok),
+            Err(panic) => Poll::Ready(Err(NoTimer::Panicked(panic))),
+        }
+    }
+}
+
+/// Waits, on the runtime's timer where there is one, or else on a thread.
+pub(crate) async fn elapse(time: Duration) {
+    let begun = Instant::now();
+    let why = match Timer::new(time) {
+        Ok(mut timer) => match woken_contained(poll_fn(|cx| timer.poll(cx))).await {
+            Ok(()) => return,
+            Err(why) => why,
+        },
+        Err(why) => why,
+    };
+    if let NoTimer::Panicked(why) = why {
+        warn(&why);
+    }
+    elapse_on_a_thread(time.saturating_sub(begun.elapsed())).await;
+}
+
+async fn elapse_on_a_thread(time: Duration) {
+    let (is_over, over) = oneshot::channel::<()>();
+    // Dropped with this future, which ends the thread.
+    let (_waiting, waits) = channel::<()>();
+    let spawned = thread::Builder::new().spawn(move || {
+        if waits.recv_timeout(time) == Err(RecvTimeoutError::Timeout) {
+            let _ = is_over.send(());
+        }
+    });
+    if spawned.is_ok() {
+        let _ = over.await;
+    }
+}
+
+fn warn(why: &str) {
+    #[cfg(feature = "tracing")]
+    let _ = contain(|| {
+        tracing::warn!(
+            target: "tower_background_tasks",
+            "the runtime has no timer, so a thread keeps the time: call `enable_time` on its builder ({why})"
+        );
+    });
+    #[cfg(not(feature = "tracing"))]
+    let _ = why;
+}

@@ -1,0 +1,350 @@
+//! loom's models of what races: each checks all interleavings (with up to three preemptions) of the real queue, registry, limits
+//! and counters.
+//!
+//! A module of the library (`src/lib.rs` has its path), as it looks into its insides:
+//! `RUSTFLAGS="--cfg background_tasks_loom" cargo test --release --lib loom_tests`. Batches run on the thread that schedules them.
+//! Tokio's semaphores and `Notify` are taken as they are: no thread changes within them.
+
+use std::{
+    panic::Location,
+    pin::pin,
+    sync::{
+        Arc, Mutex as StdMutex,
+        atomic::{AtomicUsize as StdAtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Waker},
+};
+
+use loom::{
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+    thread,
+};
+
+use crate::{
+    Order, ResponseEnd, Runner, RunnerBuilder, Task,
+    executor::Executor,
+    queue::{
+        Queue,
+        owner::{Owner, Schedule},
+        ready::Ready,
+    },
+    task::id::TaskId,
+};
+
+/// Runs what is ready here and now.
+struct Inline(Executor);
+
+impl Schedule for Inline {
+    fn schedule(&self, ready: Ready) {
+        let mut batch = pin!(self.0.on_worker(ready));
+        let mut cx = Context::from_waker(Waker::noop());
+        while batch.as_mut().poll(&mut cx).is_pending() {
+            thread::yield_now(); // it waits for a permit, or gives way
+        }
+    }
+}
+
+fn runner(builder: RunnerBuilder) -> Runner {
+    let executor = Executor::new(&builder.settings);
+    let owner = Owner::new(builder.settings, Box::new(Inline(executor)));
+    Runner::from(Arc::new(owner))
+}
+
+fn of_response(runner: &Runner) -> Arc<Queue> {
+    Queue::of_response(Arc::clone(runner.owner()))
+}
+
+fn of_no_request(runner: &Runner) -> Arc<Queue> {
+    Queue::of_no_request(Arc::clone(runner.owner()))
+}
+
+fn end(queue: Arc<Queue>) {
+    queue.end(ResponseEnd::Completed, Some(http::StatusCode::OK), 0);
+}
+
+/// Checks `model` in all interleavings, and prints how many there were.
+fn check(name: &str, model: impl Fn() + Send + Sync + 'static) {
+    let executions = Arc::new(StdAtomicUsize::new(0));
+    let count = Arc::clone(&executions);
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(move || {
+        // Where an execution cannot be played again, there is no end to them.
+        assert!(count.fetch_add(1, Relaxed) < 1_000_000, "too many");
+        model();
+    });
+    println!("loom: {name}: {} executions", executions.load(Relaxed));
+}
+
+/// What the tasks of a model did.
+#[derive(Clone)]
+struct Witness {
+    inside: Arc<AtomicUsize>,
+    ran: Arc<StdMutex<Vec<usize>>>,
+}
+
+impl Witness {
+    fn new() -> Self {
+        Self {
+            inside: Arc::new(AtomicUsize::new(0)),
+            ran: Arc::default(),
+        }
+    }
+
+    /// A task that checks that it runs alone, and notes that it ran.
+    fn task(&self, number: usize) -> Task {
+        let witness = self.clone();
+        Task::new(async move {
+            assert_eq!(witness.inside.fetch_add(1, SeqCst), 0, "two at once");
+            witness.ran.lock().unwrap().push(number);
+            witness.inside.fetch_sub(1, SeqCst);
+        })
+    }
+
+    fn ran(&self) -> Vec<usize> {
+        self.ran.lock().unwrap().clone()
+    }
+}
+
+fn add(queue: &Arc<Queue>, task: Task) {
+    queue.add_or_reject(task, Location::caller());
+}
+
+fn aborted(runner: &Runner) -> usize {
+    runner.owner().shared.left.lock().unwrap().aborted.len()
+}
+
+fn assert_balanced(runner: &Runner) {
+    let stats = runner.stats();
+    let ended = stats.completed + stats.rejected + stats.aborted;
+    assert_eq!(stats.added, ended);
+    assert_eq!((stats.pending, stats.running), (0, 0));
+    assert!(runner.tasks().is_empty());
+}
+
+#[test]
+fn adding_against_the_end_of_the_response() {
+    check("add against end", || {
+        let (runner, witness) = (runner(Runner::builder()), Witness::new());
+        let queue = of_response(&runner);
+        add(&queue, witness.task(0));
+        let (ended, adding) = (Arc::clone(&queue), witness.clone());
+        let ender = thread::spawn(move || end(ended));
+        add(&queue, adding.task(1));
+        ender.join().unwrap();
+        assert_eq!(witness.ran(), [0, 1]);
+        assert_balanced(&runner);
+    });
+}
+
+#[test]
+fn adding_against_the_last_tasks_end() {
+    check("add against the last task's end", || {
+        let (runner, witness) = (runner(Runner::builder()), Witness::new());
+        let queue = of_no_request(&runner);
+        let (other, task) = (Arc::clone(&queue), witness.task(1));
+        let adder = thread::spawn(move || add(&other, task));
+        add(&queue, witness.task(0));
+        adder.join().unwrap();
+        let mut ran = witness.ran();
+        ran.sort_unstable();
+        assert_eq!(ran, [0, 1]);
+        assert_balanced(&runner);
+    });
+}
+
+#[test]
+fn adding_against_shutdown() {
+    check("add against shutdown", || {
+        let (runner, witness) = (runner(Runner::builder()), Witness::new());
+        let queue = of_response(&runner);
+        let (other, first, second) = (Arc::clone(&queue), witness.task(0), witness.task(1));
+        let adder = thread::spawn(move || {
+            add(&other, first);
+            add(&other, second);
+        });
+        runner.owner().queues.close();
+        let _ = runner.owner().abort_all(|_| false);
+        let rows = aborted(&runner);
+        adder.join().unwrap();
+        // What came in before is aborted and named; what came later, refused.
+        let stats = runner.stats();
+        assert_eq!((stats.added, stats.aborted), (2, rows as u64));
+        assert!(witness.ran().is_empty());
+        assert_balanced(&runner);
+        end(queue);
+        assert_balanced(&runner);
+    });
+}
+
+#[test]
+fn cancelling_against_running() {
+    check("cancel against run", || {
+        let (runner, witness) = (runner(Runner::builder()), Witness::new());
+        let queue = of_response(&runner);
+        let id = queue.add(witness.task(0), Location::caller()).unwrap();
+        add(&queue, witness.task(1));
+        let other = runner.clone();
+        let canceller = thread::spawn(move || other.cancel(id));
+        end(queue);
+        let cancelled = canceller.join().unwrap();
+        assert_eq!(witness.ran().last(), Some(&1));
+        assert_eq!(runner.stats().aborted, u64::from(cancelled));
+        assert_balanced(&runner);
+    });
+}
+
+#[test]
+fn two_shutdowns_tell_the_same() {
+    check("two shutdowns", || {
+        let runner = runner(Runner::builder());
+        let queue = of_response(&runner);
+        add(&queue, Task::new(async {}));
+        let other = runner.clone();
+        let shutdown = thread::spawn(move || {
+            other.owner().queues.close();
+            let _ = other.owner().abort_all(|_| false);
+            aborted(&other)
+        });
+        // The other call waits until all has ended, and finds nothing left to abort.
+        loom::future::block_on(runner.owner().shared.drained());
+        runner.owner().queues.close();
+        let _ = runner.owner().abort_all(|_| false);
+        assert_eq!(aborted(&runner), 1);
+        assert_eq!(shutdown.join().unwrap(), 1);
+        assert_balanced(&runner);
+    });
+}
+
+#[test]
+fn two_ends_at_once() {
+    check("two ends at once", || {
+        let (runner, witness) = (runner(Runner::builder()), Witness::new());
+        let queue = of_response(&runner);
+        add(&queue, witness.task(0));
+        let (other, _kept) = (Arc::clone(&queue), Arc::clone(&queue));
+        let ender = thread::spawn(move || end(other));
+        end(queue);
+        ender.join().unwrap();
+        assert_eq!(witness.ran(), [0]);
+        assert_balanced(&runner);
+    });
+}
+
+#[test]
+fn merging_against_adding() {
+    check("merge against add", || {
+        let (runner, witness) = (runner(Runner::builder()), Witness::new());
+        let queue = of_response(&runner);
+        let alone = Queue::stand_alone();
+        add(&alone, witness.task(0));
+        let (other, task) = (Arc::clone(&alone), witness.task(1));
+        let adder = thread::spawn(move || add(&other, task));
+        queue.merge(&alone);
+        end(queue);
+        adder.join().unwrap();
+        assert_eq!(witness.ran(), [0, 1]);
+        assert_balanced(&runner);
+    });
+}
+
+#[test]
+fn two_merges_of_the_same_pair() {
+    check("two merges of the same pair", || {
+        let one = Queue::stand_alone();
+        let other = Queue::stand_alone();
+        add(&one, Task::new(async {}));
+        add(&other, Task::new(async {}));
+        let (left, right) = (Arc::clone(&one), Arc::clone(&other));
+        let merger = thread::spawn(move || left.merge(&right));
+        other.merge(&one);
+        merger.join().unwrap();
+        assert_eq!((one.len(), other.len()), (2, 2));
+    });
+}
+
+#[test]
+fn no_more_than_the_limit_run_and_nobody_is_left_waiting() {
+    check("admission", || {
+        let (runner, witness) = (runner(Runner::builder().max_running(1)), Witness::new());
+        let (other, task) = (of_no_request(&runner), witness.task(1));
+        let adder = thread::spawn(move || add(&other, task));
+        add(&of_no_request(&runner), witness.task(0));
+        adder.join().unwrap();
+        let mut ran = witness.ran();
+        ran.sort_unstable();
+        assert_eq!(ran, [0, 1]);
+        assert_balanced(&runner);
+    });
+}
+
+#[test]
+fn no_more_than_the_limit_wait() {
+    check("max_pending", || {
+        let (runner, witness) = (runner(Runner::builder().max_pending(1)), Witness::new());
+        let queue = of_response(&runner);
+        // Of another request, so that the two may run side by side.
+        let (other, task) = (of_response(&runner), Witness::new().task(1));
+        let adder = thread::spawn(move || {
+            add(&other, task);
+            end(other);
+        });
+        add(&queue, witness.task(0));
+        end(queue);
+        adder.join().unwrap();
+        let stats = runner.stats();
+        assert!(stats.completed >= 1 && stats.completed + stats.rejected == 2);
+        assert_balanced(&runner);
+    });
+}
+
+#[test]
+fn whoever_waits_for_idle_is_woken() {
+    check("idle", || {
+        let (runner, witness) = (runner(Runner::builder()), Witness::new());
+        let queue = of_response(&runner);
+        add(&queue, witness.task(0));
+        let ender = thread::spawn(move || end(queue));
+        loom::future::block_on(runner.owner().shared.drained());
+        loom::future::block_on(runner.idle());
+        assert_eq!(witness.ran(), [0]);
+        ender.join().unwrap();
+        assert_balanced(&runner);
+    });
+}
+
+#[test]
+fn adding_side_by_side_against_the_end() {
+    check("concurrent: add against end", || {
+        let (runner, witness) = (
+            runner(Runner::builder().order(Order::Concurrent)),
+            Witness::new(),
+        );
+        let queue = of_response(&runner);
+        add(&queue, witness.task(0));
+        let ended = Arc::clone(&queue);
+        let ender = thread::spawn(move || end(ended));
+        // Of another witness, so that the two may run side by side.
+        let beside = Witness::new();
+        add(&queue, beside.task(1));
+        ender.join().unwrap();
+        assert_eq!((witness.ran(), beside.ran()), (vec![0], vec![1]));
+        assert_balanced(&runner);
+    });
+}
+
+#[test]
+fn a_canceller_and_a_shutdown_tell_an_end_once() {
+    check("cancel against shutdown", || {
+        let runner = runner(Runner::builder());
+        let queue = of_response(&runner);
+        let id: TaskId = queue.add(Task::new(async {}), Location::caller()).unwrap();
+        let other = runner.clone();
+        let canceller = thread::spawn(move || other.cancel(id));
+        let _ = runner.owner().abort_all(|_| false);
+        let cancelled = canceller.join().unwrap();
+        assert_eq!(aborted(&runner), usize::from(!cancelled));
+        assert_eq!(runner.stats().aborted, 1);
+        assert_balanced(&runner);
+    });
+}
