@@ -1,0 +1,140 @@
+//! The sides that no other bench has: one task with what promises can be kept by hand, and the
+//! requests that are logged.
+
+use std::{
+    any::type_name,
+    convert::Infallible,
+    fmt::Debug,
+    future::{Ready, ready},
+    io,
+    panic::{AssertUnwindSafe, Location},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use axum::{Router, body::Body, extract::State, routing::get};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{Method, Request, Response, Uri};
+use tokio_util::task::TaskTracker;
+use tower::{Layer, Service, service_fn};
+use tower_background_tasks::{BackgroundTasks, Runner};
+use tracing::{Instrument, Level, Span, debug, error, info_span, subscriber::set_global_default};
+
+use crate::common::sides::{BoxSide, side};
+
+/// What one would write without this crate: a task that shutdown can wait for, contained, in a
+/// span, and counted.
+///
+/// It keeps fewer promises all the same: the task may start before its response has ended, does not
+/// know how it ended, and has no place in an order.
+#[derive(Default)]
+struct ByHand {
+    tracker: TaskTracker,
+    added: AtomicUsize,
+    ended: AtomicUsize,
+}
+
+impl ByHand {
+    fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
+        let id = self.added.fetch_add(1, Ordering::Relaxed);
+        let span = info_span!(
+            parent: None,
+            "background_task",
+            task.id = id,
+            task.name = type_name::<Ready<()>>(),
+            task.kind = "async",
+            task.location = %Location::caller(),
+        );
+        let this = Arc::clone(self);
+        let task = async move {
+            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+                error!("background task panicked");
+            }
+            this.ended.fetch_add(1, Ordering::Relaxed);
+        };
+        self.tracker.spawn(task.instrument(span));
+    }
+}
+
+pub(crate) fn by_hand() -> BoxSide {
+    let handler = async |State(tasks): State<Arc<ByHand>>| {
+        tasks.spawn(ready(()));
+        "hello"
+    };
+    let router = Router::new().route("/", get(handler));
+    side(router.with_state(Arc::<ByHand>::default()))
+}
+
+/// Beside a task of ours at INFO: `tokio::spawn` in a span with as many fields as ours has, and an
+/// event at the task's end.
+fn spawning_in_span() -> Router {
+    let handler = async |method: Method, uri: Uri| {
+        let span = info_span!(
+            parent: None,
+            "background_task",
+            task.id = 0,
+            task.name = type_name::<Ready<()>>(),
+            task.kind = "async",
+            task.location = %Location::caller(),
+            request.method = method.as_str(),
+            request.path = uri.path(),
+        );
+        span.follows_from(Span::current());
+        tokio::spawn(logged(ready(())).instrument(span));
+        "hello"
+    };
+    Router::new().route("/", get(handler))
+}
+
+/// The task, and an event at its end.
+async fn logged(task: impl Future<Output = ()>) {
+    let begun = Instant::now();
+    task.await;
+    debug!(ran = ?begun.elapsed(), "background task completed");
+}
+
+pub(crate) fn spawned_in_span() -> BoxSide {
+    side(spawning_in_span())
+}
+
+pub(crate) fn spawned_in_span_of_request() -> BoxSide {
+    in_span(spawning_in_span())
+}
+
+pub(crate) fn ours_in_span_of_request() -> BoxSide {
+    let handler = async |tasks: BackgroundTasks| {
+        tasks.add_task(ready(()));
+        "hello"
+    };
+    let router = Router::new().route("/", get(handler));
+    in_span(Runner::new().layer().layer(router))
+}
+
+/// Each request in a span of its own, from which its task's span follows.
+fn in_span<S, B>(mut service: S) -> BoxSide
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + 'static,
+    B: http_body::Body<Data = Bytes, Error: Debug>,
+{
+    let call = move |request: Request<Body>| {
+        let (method, path) = (request.method(), request.uri().path());
+        let span = info_span!("request", %method, path);
+        service.call(request).instrument(span)
+    };
+    side(service_fn(call))
+}
+
+/// A side whose process logs at `level`, to a sink. Each side has a process of its own.
+pub(crate) fn logging(level: Level, side: impl FnOnce() -> BoxSide) -> BoxSide {
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_ansi(false)
+        .with_writer(io::sink)
+        .finish();
+    set_global_default(subscriber).unwrap();
+    side()
+}
