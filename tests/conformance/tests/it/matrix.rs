@@ -3,7 +3,7 @@
 use std::{
     panic::{self, AssertUnwindSafe},
     sync::{
-        Arc,
+        Arc, Once,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -244,13 +244,16 @@ impl Case<'_> {
 
 /// Panics that are part of a row do not fill the terminal.
 pub(crate) fn silence_panics_on_purpose() {
-    let report = panic::take_hook();
-    panic::set_hook(Box::new(move |panic| {
-        let text = panic.payload().downcast_ref::<&str>();
-        if !text.is_some_and(|text| text.starts_with("on purpose")) {
-            report(panic);
-        }
-    }));
+    static ONCE: Once = Once::new(); // while one test takes the hook, another's panics would be told
+    ONCE.call_once(|| {
+        let report = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            let text = panic.payload().downcast_ref::<&str>();
+            if !text.is_some_and(|text| text.starts_with("on purpose")) {
+                report(panic);
+            }
+        }));
+    });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

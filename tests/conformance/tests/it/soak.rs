@@ -1,16 +1,20 @@
-//! At full load for a while: memory stays flat after warm-up, and no task grows old.
+//! At full load for a while: memory stays flat after warm-up, and no task grows old. Once with limits, and once with nothing set.
 //!
-//! `SOAK_SECONDS=600 cargo test --release --package conformance soak -- --nocapture` runs it for longer than the 5 seconds of every
+//! `SOAK_SECONDS=600 cargo test --release --package conformance soak -- --nocapture` runs each for longer than the 5 seconds of every
 //! day.
 
-use std::time::{Duration, Instant};
+use std::{
+    env,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
 use tokio::net::TcpListener;
 use tower_background_tasks::{Runner, TaskInfo};
 
 use crate::{
-    chaos::number_from_env,
+    chaos::{Settings, number_from_env},
     clients::soon,
     load::{client, router},
     matrix::silence_panics_on_purpose,
@@ -33,15 +37,48 @@ fn resident() -> u64 {
         .unwrap_or(0)
 }
 
+fn runner(settings: Settings) -> Runner {
+    match settings {
+        Settings::Limited => Runner::builder()
+            .max_running(64)
+            .max_blocking(8)
+            .max_pending(2_000)
+            .build(),
+        Settings::Plain => Runner::new(),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_stays_flat_and_no_task_grows_old() {
     silence_panics_on_purpose();
+    match env::var("SOAK_SETTINGS").as_deref() {
+        Ok("limited") => soak(Settings::Limited).await,
+        Ok(_) => soak(Settings::Plain).await,
+        Err(_) => ["limited", "plain"]
+            .into_iter()
+            .for_each(in_its_own_process),
+    }
+}
+
+/// In this one, memory that other tests have given back would take in what leaks.
+fn in_its_own_process(settings: &str) {
+    let soak = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "--nocapture"])
+        .arg("soak::memory_stays_flat_and_no_task_grows_old")
+        .env("SOAK_SETTINGS", settings)
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&soak.stdout);
+    let failed = String::from_utf8_lossy(&soak.stderr);
+    assert!(soak.status.success(), "{settings}: {told}{failed}");
+    told.lines()
+        .filter(|line| line.contains("oldest task") || line.contains("Stats"))
+        .for_each(|line| println!("{line}"));
+}
+
+async fn soak(settings: Settings) {
     let time = Duration::from_secs(number_from_env("SOAK_SECONDS", 5));
-    let runner = Runner::builder()
-        .max_running(64)
-        .max_blocking(8)
-        .max_pending(2_000)
-        .build();
+    let runner = runner(settings);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let app = router().layer(runner.layer());
@@ -80,7 +117,7 @@ async fn memory_stays_flat_and_no_task_grows_old() {
     let (start, middle, end) = (largest(1), largest(2), largest(4));
     let stats = runner.stats();
     println!(
-        "soak: {time:?}, {} tasks, resident {start} KiB after warm-up, {middle} in the middle, {end} at the end, oldest task {oldest:?}\n  {stats:?}",
+        "soak: {settings:?}, {time:?}, {} tasks, resident {start} KiB after warm-up, {middle} in the middle, {end} at the end, oldest task {oldest:?}\n  {stats:?}",
         stats.added,
     );
     assert!(
