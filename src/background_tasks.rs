@@ -220,7 +220,7 @@ impl ByHand<'_> {
     }
 
     fn finish(&mut self, end: TaskEnd) -> TaskEnd {
-        let Some(execution) = self.0.take() else {
+        let Some(mut execution) = self.0.take() else {
             return end;
         };
         let ended = execution.conclude(self.1, end);

@@ -12,8 +12,6 @@ use std::{
     time::Instant,
 };
 
-use tokio::task::coop;
-
 use super::{
     blocking,
     budget::{self, Budget},
@@ -28,12 +26,11 @@ use crate::{
         turn::Turn,
     },
     task::{end::TaskEnd, kind::TaskKind, node::Needs},
-    util::{contain::contain_drop, sync::now},
+    util::contain::contain_drop,
 };
 
 pub(super) struct Batch {
     stage: Stage,
-    budget: Budget,
     limits: Option<Arc<Limits>>,
     /// Dropped last: it ends what is left.
     ready: Ready,
@@ -51,16 +48,15 @@ enum Stage {
 struct Waiting {
     turn: Turn,
     /// `None` once it has a permit, and where it needs none.
-    acquire: Option<Acquire>,
-    permit: Option<Permit>,
+    acquire: Option<Box<Acquire>>,
+    permit: Option<Box<Permit>>,
 }
 
 impl Batch {
-    pub(super) fn new(mut ready: Ready, limits: Option<Arc<Limits>>) -> Self {
-        let turn = ready.take_turn();
+    pub(super) fn new(ready: Ready, limits: Option<Arc<Limits>>) -> Self {
+        let turn = ready.turn();
         let mut batch = Self {
             stage: Stage::Next,
-            budget: Budget::default(),
             limits,
             ready,
         };
@@ -87,7 +83,8 @@ impl Batch {
         match &self.stage {
             Stage::Next if self.limits.is_some() || self.ready.is_concurrent() => false,
             Stage::Next => {
-                (self.ready.first_needs()).is_some_and(|needs| self.is_for_thread(needs))
+                let needs = self.ready.first_needs();
+                needs.is_some_and(|needs| self.is_for_thread(needs))
             }
             Stage::Waiting(waiting) => {
                 waiting.acquire.is_none() && self.is_for_thread(waiting.turn.needs)
@@ -102,17 +99,17 @@ impl Batch {
 
     /// Runs on a worker. Ready when the batch has ended, or its next task wants a blocking thread.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.budget.renew();
+        if mem::take(&mut self.ready.yields) {
+            return yield_once(cx);
+        }
+        let (mut budget, mut ended) = (Budget::default(), None);
         loop {
-            if mem::take(&mut self.ready.yields) {
-                // What is spawned from a body's poll or drop runs before the connection's task, which over HTTP/2 has yet to
-                // write the response. Waking itself sends this to the back of the worker's queue, behind the connection.
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            ready!(coop::poll_proceed(cx)).made_progress();
             match &mut self.stage {
-                Stage::Next => self.next(None, true, now()),
+                Stage::Next if budget.is_used_up() => {
+                    self.settle(ended.take());
+                    return Budget::give_way(cx);
+                }
+                Stage::Next => ended = ready!(self.poll_next(ended.take(), cx)),
                 Stage::Waiting(waiting) => {
                     ready!(waiting.poll_permit(self.ready.queue(), cx));
                     if self.wants_thread() {
@@ -122,80 +119,83 @@ impl Batch {
                 }
                 Stage::Running(execution) => {
                     let end = ready!(execution.poll(self.ready.queue(), cx));
-                    ready!(self.complete_on_worker(end, cx));
+                    ended = Some(execution.conclude(self.ready.queue(), end));
+                    self.stage = Stage::Next;
                 }
                 Stage::Ended => return Poll::Ready(()),
+            }
+            if mem::take(&mut self.ready.yields) {
+                return yield_once(cx);
+            }
+        }
+    }
+
+    /// Counts the task that has ended, and has the next one begin or wait. Most tasks end at their first poll: such a one comes back.
+    fn poll_next(&mut self, ended: Option<Ended>, cx: &mut Context<'_>) -> Poll<Option<Ended>> {
+        let next = self.ready.next(ended.as_ref(), true);
+        let is_first = ended.is_none();
+        discard(ended);
+        let Next::Begun(task) = next else {
+            self.turn(next, is_first);
+            return Poll::Ready(None);
+        };
+        let queue = self.ready.queue();
+        let mut execution = Execution::here(RunningTask::new(queue, task, None));
+        match execution.poll(queue, cx) {
+            Poll::Ready(end) => Poll::Ready(Some(execution.conclude(queue, end))),
+            Poll::Pending => {
+                self.stage = Stage::Running(execution);
+                Poll::Pending
             }
         }
     }
 
     /// Runs blocking tasks in a row.
     pub(super) fn run_on_thread(mut self) {
-        let hopped = Instant::now();
+        let (hopped, mut ended) = (Instant::now(), None);
         loop {
-            match self.stage {
-                Stage::Next => self.next(None, false, now()),
-                Stage::Waiting(_) if self.wants_thread() => {
-                    self.begin();
-                    self.run_blocking();
-                }
-                Stage::Ended => return,
-                // An async task, or one that waits for a permit.
-                Stage::Waiting(_) | Stage::Running(_) => return self.launch(),
+            if let Stage::Next = self.stage {
+                let next = self.ready.next(ended.as_ref(), false);
+                self.turn(next, ended.is_none());
+                discard(ended.take());
             }
-            if hopped.elapsed() > budget::ON_THREAD && !matches!(self.stage, Stage::Ended) {
-                return self.launch();
+            if !self.wants_thread() {
+                break;
+            }
+            self.begin();
+            if let Stage::Running(execution) = &mut self.stage {
+                let end = execution.run(self.ready.queue());
+                ended = Some(execution.conclude(self.ready.queue(), end));
+                self.stage = Stage::Next;
+            }
+            if hopped.elapsed() > budget::ON_THREAD {
+                self.settle(ended.take());
+                break;
             }
         }
-    }
-
-    fn run_blocking(&mut self) {
-        if let Stage::Running(execution) = &mut self.stage {
-            let end = execution.run(self.ready.queue());
-            let ended = self.conclude(end);
-            self.next(ended.as_ref(), false, now());
-            let _ = contain_drop(ended); // the error in it is user code, too
+        if !matches!(self.stage, Stage::Ended) {
+            self.launch();
         }
     }
 
-    /// Pending where others are to run before the next task.
-    fn complete_on_worker(&mut self, end: TaskEnd, cx: &mut Context<'_>) -> Poll<()> {
-        let (ended, now) = (self.conclude(end), now());
-        let gives_way = self.budget.is_used_up(now);
-        match &ended {
-            Some(ended) if gives_way => self.ready.queue().settle(ended),
-            _ => self.next(ended.as_ref(), true, now),
-        }
-        let _ = contain_drop(ended);
-        if gives_way {
-            return self.budget.give_way(cx);
-        }
-        Poll::Ready(())
-    }
-
-    /// The task has ended, and is dropped: nothing of it is alive when the next one begins.
-    fn conclude(&mut self, end: TaskEnd) -> Option<Ended> {
-        match mem::replace(&mut self.stage, Stage::Next) {
-            Stage::Running(execution) => Some(execution.conclude(self.ready.queue(), end)),
-            _ => None,
+    fn settle(&self, ended: Option<Ended>) {
+        if let Some(ended) = ended {
+            self.ready.queue().settle(&ended);
+            discard(Some(ended));
         }
     }
 
-    /// The turn of the next task comes.
-    fn next(&mut self, ended: Option<&Ended>, on_worker: bool, now: tokio::time::Instant) {
-        self.stage = match self.ready.next(ended, on_worker, now) {
-            Next::End => Stage::Ended,
-            Next::Begun(task) => {
-                let task = RunningTask::new(self.ready.queue(), task, None);
-                Stage::Running(Execution::here(task))
-            }
+    /// A task's turn has come that does not begin here and now, or none is left.
+    fn turn(&mut self, next: Next, is_first: bool) {
+        self.stage = match next {
+            Next::Begun(_) | Next::End => Stage::Ended,
             Next::Waiting(turn) if self.ready.is_concurrent() => {
-                self.ready.run_beside(turn);
+                self.ready.run_beside(&turn);
                 Stage::Next
             }
             Next::Waiting(turn) => {
                 // Those of other requests that are ready come before this request's next.
-                self.ready.yields = ended.is_some() && self.limits.is_some();
+                self.ready.yields = !is_first && self.limits.is_some();
                 self.waiting(turn)
             }
         };
@@ -246,11 +246,33 @@ impl Waiting {
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        if let Some(ended) = self.conclude(TaskEnd::Aborted) {
-            self.ready.queue().settle(&ended);
-            let _ = contain_drop(ended);
+        if let Stage::Running(execution) = &mut self.stage {
+            let queue = self.ready.queue();
+            let ended = execution.conclude(queue, TaskEnd::Aborted);
+            queue.settle(&ended);
+            discard(Some(ended));
         }
     }
+}
+
+/// The error in it is user code, too.
+#[inline]
+fn discard(ended: Option<Ended>) {
+    match ended {
+        None
+        | Some(Ended {
+            end: TaskEnd::Completed,
+            ..
+        }) => {}
+        Some(ended) => drop(contain_drop(ended)),
+    }
+}
+
+/// What is spawned from a body's poll or drop runs before the connection's task, which over HTTP/2 has yet to write the response. This
+/// sends it to the back of the worker's queue, behind the connection.
+fn yield_once(cx: &mut Context<'_>) -> Poll<()> {
+    cx.waker().wake_by_ref();
+    Poll::Pending
 }
 
 /// A batch as a task of the runtime. `None` once it has moved.

@@ -7,35 +7,31 @@ use std::{
     time::Duration,
 };
 
-use tokio::{task::yield_now, time::Instant};
+use tokio::task::yield_now;
 
 /// How long one hop to the blocking pool serves tasks before the next one goes through the pool's own queue again: behind others
 /// that wait for a thread, and not at all when the runtime is shutting down. By the system's clock, as Tokio's may be paused.
 pub(super) const ON_THREAD: Duration = Duration::from_millis(10);
 
-/// How long a batch holds its worker. It is long beside what giving way costs: a look at the system, and a wake-up.
-const ON_WORKER: Duration = Duration::from_micros(50);
+/// How many tasks a batch runs in one poll. Tokio looks for input and output after every 61 polls, whatever each took.
+const TASKS: u32 = 32;
 
-/// The time that a batch has for one poll. Tokio's own budget holds beside it, also where the clock is paused.
+/// What a batch has for one poll. Tokio's own budget is for what its tasks wait for.
 #[derive(Debug, Default)]
 pub(super) struct Budget {
-    /// When the first task of this poll began, or ended.
-    since: Option<Instant>,
+    tasks: u32,
 }
 
 impl Budget {
-    pub(super) fn is_used_up(&mut self, now: Instant) -> bool {
-        let since = *self.since.get_or_insert(now);
-        now.duration_since(since) >= ON_WORKER
+    /// The next task's turn is to come: whether others are to run before.
+    #[inline]
+    pub(super) fn is_used_up(&mut self) -> bool {
+        self.tasks += 1;
+        self.tasks > TASKS
     }
 
     /// Pending: this is woken when Tokio has looked for input and output.
-    pub(super) fn give_way(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.since = None;
+    pub(super) fn give_way(cx: &mut Context<'_>) -> Poll<()> {
         pin!(yield_now()).poll(cx)
-    }
-
-    pub(super) fn renew(&mut self) {
-        self.since = None;
     }
 }

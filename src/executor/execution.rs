@@ -28,6 +28,7 @@ enum Run {
 }
 
 impl Execution {
+    #[inline]
     pub(crate) fn here(task: RunningTask) -> Self {
         Self {
             id: task.id(),
@@ -39,7 +40,7 @@ impl Execution {
     pub(crate) fn supervised(
         queue: &Arc<Queue>,
         id: TaskId,
-        permit: Option<Permit>,
+        permit: Option<Box<Permit>>,
         limit: Option<Duration>,
     ) -> Self {
         let end = supervise(Arc::clone(queue), id, permit, limit);
@@ -61,6 +62,7 @@ impl Execution {
         Some(Self::here(RunningTask::new(queue, task, None)))
     }
 
+    #[inline]
     pub(crate) fn poll(&mut self, queue: &Arc<Queue>, cx: &mut Context<'_>) -> Poll<TaskEnd> {
         if self.is_parked && !queue.is_current(self.id) {
             return Poll::Ready(TaskEnd::Aborted); // woken to be dropped: it must do nothing more
@@ -87,15 +89,17 @@ impl Execution {
     }
 
     /// Drops the task and tells its end, unless somebody has. What comes back is for the queue to settle.
-    pub(crate) fn conclude(self, queue: &Queue, end: TaskEnd) -> Ended {
-        let end = match self.run {
-            Run::Here(task) => task.finish(end),
-            Run::Supervised(thread) => {
-                drop(thread);
-                end
-            }
+    #[inline]
+    pub(crate) fn conclude(&mut self, queue: &Queue, end: TaskEnd) -> Ended {
+        let (end, has_span) = match &mut self.run {
+            Run::Here(task) => (task.finish(end), task.has_span()),
+            // The queue may have a span of the thread's.
+            Run::Supervised(_) => (queue.finish_waiting(self.id, end), true),
         };
-        let told = queue.tell(self.id, &end);
+        let told = queue.tell(self.id, &end, has_span);
+        if let Run::Here(task) = &mut self.run {
+            task.leave_span();
+        }
         Ended {
             id: self.id,
             end,

@@ -29,7 +29,7 @@ pub(crate) struct Permit {
 pub(crate) struct Acquire {
     blocking: Option<PollSemaphore>,
     running: Option<PollSemaphore>,
-    permit: Permit,
+    permit: Box<Permit>,
 }
 
 impl Limits {
@@ -41,21 +41,21 @@ impl Limits {
         }
     }
 
-    pub(crate) fn acquire(&self, kind: TaskKind) -> Acquire {
+    pub(crate) fn acquire(&self, kind: TaskKind) -> Box<Acquire> {
         let blocking = self
             .blocking
             .as_ref()
             .filter(|_| kind == TaskKind::Blocking);
-        Acquire {
+        Box::new(Acquire {
             blocking: blocking.cloned().map(PollSemaphore::new),
             running: self.running.clone().map(PollSemaphore::new),
-            permit: Permit::default(),
-        }
+            permit: Box::default(),
+        })
     }
 }
 
 impl Acquire {
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Permit> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Box<Permit>> {
         if let Some(blocking) = &mut self.blocking {
             self.permit._blocking = ready!(blocking.poll_acquire(cx)); // never closed
             self.blocking = None;

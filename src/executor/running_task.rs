@@ -5,6 +5,7 @@
 use std::{
     sync::Arc,
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use super::limits::Permit;
@@ -24,21 +25,40 @@ use crate::{
 };
 
 pub(crate) struct RunningTask {
-    /// `Some` until it has ended.
+    /// `Some` until it is dropped.
     task: Option<Task>,
     id: TaskId,
     span: TaskSpan,
+    /// What few tasks have, in a box of its own.
+    extras: Option<Box<Extras>>,
+}
+
+#[derive(Default)]
+struct Extras {
     /// Of an async task with a timeout.
     deadline: Option<Timer>,
     /// The end of a task that does not run.
     not_run: Option<TaskEnd>,
-    /// Given back when the task was dropped.
-    _permit: Option<Permit>,
+    /// Given back behind the end of the task.
+    _permit: Option<Box<Permit>>,
 }
 
 impl RunningTask {
     /// Opens the task's span, and asks whether it is to run.
-    pub(crate) fn new(queue: &Arc<Queue>, mut task: Task, permit: Option<Permit>) -> Self {
+    #[inline]
+    pub(crate) fn new(queue: &Arc<Queue>, task: Task, permit: Option<Box<Permit>>) -> Self {
+        if permit.is_none() && !TaskSpan::is_wanted() && queue.runs_for_sure(&task) {
+            return Self {
+                id: task.id(),
+                task: Some(task),
+                span: TaskSpan::default(),
+                extras: None,
+            };
+        }
+        Self::asking(queue, task, permit)
+    }
+
+    fn asking(queue: &Arc<Queue>, mut task: Task, permit: Option<Box<Permit>>) -> Self {
         let span = open_span(queue, &mut task);
         queue.keep_span(task.id(), &span);
         let allowed = span.in_scope(|| queue.may_run(|| task.take_run_if()));
@@ -47,13 +67,16 @@ impl RunningTask {
             Ok(deadline) => (deadline, None),
             Err(end) => (None, Some(end)),
         };
+        let extras = Extras {
+            deadline,
+            not_run,
+            _permit: permit,
+        };
         Self {
             id: task.id(),
             task: Some(task),
             span,
-            deadline,
-            not_run,
-            _permit: permit,
+            extras: Some(Box::new(extras)),
         }
     }
 
@@ -61,18 +84,21 @@ impl RunningTask {
         self.id
     }
 
+    #[inline]
     pub(crate) fn poll(&mut self, queue: &Arc<Queue>, cx: &mut Context<'_>) -> Poll<TaskEnd> {
-        if let Some(end) = self.not_run.take() {
+        if let Some(end) = self.take_not_run() {
             return Poll::Ready(end);
         }
-        let threshold = queue.settings().and_then(|settings| settings.slow_poll);
-        let slow = SlowPoll::watch(threshold, || queue.label_of(self.id));
-        let polled = self.poll_task(queue, cx);
-        slow.check(&self.span);
+        let slow_poll = queue.settings().and_then(|settings| settings.slow_poll);
+        let polled = match slow_poll {
+            None => self.poll_task(queue, cx),
+            Some(threshold) => self.poll_timed(threshold, queue, cx),
+        };
         if polled.is_ready() {
             return polled;
         }
-        let Some(deadline) = &mut self.deadline else {
+        let extras = self.extras.as_mut();
+        let Some(deadline) = extras.and_then(|extras| extras.deadline.as_mut()) else {
             return Poll::Pending;
         };
         Poll::Ready(match ready!(deadline.poll(cx)) {
@@ -81,9 +107,14 @@ impl RunningTask {
         })
     }
 
+    #[inline]
+    fn take_not_run(&mut self) -> Option<TaskEnd> {
+        self.extras.as_mut()?.not_run.take()
+    }
+
     /// Runs a blocking task to its end.
     pub(crate) fn run(&mut self, queue: &Arc<Queue>) -> TaskEnd {
-        if let Some(end) = self.not_run.take() {
+        if let Some(end) = self.take_not_run() {
             return end;
         }
         match self.poll_task(queue, &mut Context::from_waker(Waker::noop())) {
@@ -92,21 +123,49 @@ impl RunningTask {
         }
     }
 
+    #[cold]
+    fn poll_timed(
+        &mut self,
+        threshold: Duration,
+        queue: &Arc<Queue>,
+        cx: &mut Context<'_>,
+    ) -> Poll<TaskEnd> {
+        let slow = SlowPoll::watch(threshold, queue.label_of(self.id));
+        let polled = self.poll_task(queue, cx);
+        slow.check(&self.span);
+        polled
+    }
+
+    /// A task that completes is dropped as well, before anybody hears of it.
+    #[inline]
     fn poll_task(&mut self, queue: &Arc<Queue>, cx: &mut Context<'_>) -> Poll<TaskEnd> {
-        let (id, Some(task)) = (self.id, &mut self.task) else {
-            return Poll::Ready(TaskEnd::Aborted);
-        };
+        let (id, slot, span) = (self.id, &mut self.task, &self.span);
         let context = || queue.context_of(id);
-        match contain(|| self.span.in_scope(|| task.poll(cx, &context))) {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(Ok(()))) => Poll::Ready(TaskEnd::Completed),
-            Ok(Poll::Ready(Err(error))) => Poll::Ready(TaskEnd::Failed(error)),
+        let polled = contain(|| {
+            span.in_scope(|| {
+                let task = slot.as_mut()?;
+                let polled = task.poll(cx, &context);
+                if let Poll::Ready(Ok(())) = polled {
+                    *slot = None;
+                }
+                Some(polled)
+            })
+        });
+        match polled {
+            Ok(Some(Poll::Pending)) => Poll::Pending,
+            Ok(Some(Poll::Ready(Ok(())))) => Poll::Ready(TaskEnd::Completed),
+            Ok(Some(Poll::Ready(Err(error)))) => Poll::Ready(TaskEnd::Failed(error)),
+            Ok(None) => Poll::Ready(TaskEnd::Aborted), // it has ended
             Err(message) => Poll::Ready(TaskEnd::Panicked(message)),
         }
     }
 
-    /// Drops the task in its span, and then gives its permit back. A destructor that panics has the last word.
-    pub(crate) fn finish(mut self, end: TaskEnd) -> TaskEnd {
+    /// Drops the task in its span. A destructor that panics has the last word.
+    #[inline]
+    pub(crate) fn finish(&mut self, end: TaskEnd) -> TaskEnd {
+        if self.task.is_none() {
+            return end;
+        }
         match contain(|| self.span.in_scope(|| self.task = None)) {
             Ok(()) => end,
             Err(message) => {
@@ -114,6 +173,18 @@ impl RunningTask {
                 TaskEnd::Panicked(message)
             }
         }
+    }
+
+    /// Has a span, whose handle the queue has too.
+    #[inline]
+    pub(super) fn has_span(&self) -> bool {
+        !self.span.is_none()
+    }
+
+    /// Closes the task's span, but for the queue's handle of it.
+    #[inline]
+    pub(super) fn leave_span(&mut self) {
+        self.span = TaskSpan::default();
     }
 }
 

@@ -27,7 +27,7 @@ use crate::{
 pub(super) async fn supervise(
     queue: Arc<Queue>,
     id: TaskId,
-    permit: Option<Permit>,
+    permit: Option<Box<Permit>>,
     limit: Option<Duration>,
 ) -> TaskEnd {
     let (started, has_started) = oneshot::channel();
@@ -61,7 +61,7 @@ pub(super) async fn supervise(
     .await
 }
 
-fn run(queue: &Arc<Queue>, id: TaskId, permit: Option<Permit>) -> TaskEnd {
+fn run(queue: &Arc<Queue>, id: TaskId, permit: Option<Box<Permit>>) -> TaskEnd {
     let Some(task) = queue.begin_on_thread(id) else {
         return TaskEnd::Aborted; // somebody has ended it while it waited for a thread
     };

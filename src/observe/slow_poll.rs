@@ -10,7 +10,7 @@ use crate::task::label::Label;
 #[cfg(feature = "tracing")]
 use crate::util::contain::contain;
 
-/// One poll that is being timed, if the runner is to warn of slow ones.
+/// One poll that is being timed.
 pub(crate) struct SlowPoll {
     #[cfg(feature = "tracing")]
     timed: Option<(Duration, Instant, Label)>,
@@ -18,16 +18,11 @@ pub(crate) struct SlowPoll {
 
 impl SlowPoll {
     /// The label is taken before the poll: a task that is cancelled meanwhile is the very one to be named.
-    #[inline]
-    pub(crate) fn watch(
-        threshold: Option<Duration>,
-        label: impl FnOnce() -> Option<Label>,
-    ) -> Self {
+    pub(crate) fn watch(threshold: Duration, label: Option<Label>) -> Self {
         #[cfg(feature = "tracing")]
         {
-            Self {
-                timed: threshold.and_then(|threshold| Some((threshold, Instant::now(), label()?))),
-            }
+            let timed = label.map(|label| (threshold, Instant::now(), label));
+            Self { timed }
         }
         #[cfg(not(feature = "tracing"))]
         {
@@ -37,7 +32,6 @@ impl SlowPoll {
     }
 
     /// The poll has returned: warns if it took too long.
-    #[inline]
     pub(crate) fn check(self, span: &TaskSpan) {
         #[cfg(feature = "tracing")]
         if let Some((threshold, begun, label)) = self.timed {

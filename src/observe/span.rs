@@ -33,7 +33,18 @@ pub enum SpanRelation {
 pub(crate) struct TaskSpan {
     /// `None` where nobody subscribes to it. Shared, so that a subscriber hears of one handle.
     #[cfg(feature = "tracing")]
-    span: Option<Arc<Span>>,
+    span: Option<Arc<Contained>>,
+}
+
+/// A subscriber is code of the user's: when it closes a span, too.
+#[cfg(feature = "tracing")]
+struct Contained(Option<Span>);
+
+#[cfg(feature = "tracing")]
+impl Drop for Contained {
+    fn drop(&mut self) {
+        let _ = contain_drop(self.0.take());
+    }
 }
 
 /// What the span of a task is made of.
@@ -49,11 +60,20 @@ pub(crate) struct SpanOf<'a> {
 }
 
 impl TaskSpan {
+    /// Whether any subscriber may want spans of tasks. It is one load to know that none does.
+    #[inline]
+    pub(crate) fn is_wanted() -> bool {
+        #[cfg(feature = "tracing")]
+        return LevelFilter::current() >= LevelFilter::INFO;
+        #[cfg(not(feature = "tracing"))]
+        false
+    }
+
     /// Opens the span of a task that begins. A subscriber that panics has none.
     #[inline]
     pub(crate) fn open(of: &SpanOf<'_>, label: impl FnOnce() -> Option<Label>) -> Self {
         #[cfg(feature = "tracing")]
-        if LevelFilter::current() >= LevelFilter::INFO {
+        if Self::is_wanted() {
             let label = label();
             let span = label.and_then(|label| contain(|| open_span(of, &label)).ok().flatten());
             return Self { span };
@@ -75,7 +95,7 @@ impl TaskSpan {
     #[inline]
     pub(crate) fn in_scope<R>(&self, f: impl FnOnce() -> R) -> R {
         #[cfg(feature = "tracing")]
-        if let Some(span) = &self.span {
+        if let Some(Contained(Some(span))) = self.span.as_deref() {
             let _entered = Entered(contain(|| span.enter()).ok());
             return f();
         }
@@ -84,7 +104,7 @@ impl TaskSpan {
 }
 
 #[cfg(feature = "tracing")]
-fn open_span(of: &SpanOf<'_>, label: &Label) -> Option<Arc<Span>> {
+fn open_span(of: &SpanOf<'_>, label: &Label) -> Option<Arc<Contained>> {
     let (request, added_in) = (of.request, of.added_in.and_then(AddedIn::span));
     let open = |parent: Option<tracing::span::Id>| {
         tracing::info_span!(
@@ -115,7 +135,7 @@ fn open_span(of: &SpanOf<'_>, label: &Label) -> Option<Arc<Span>> {
             .unwrap_or_else(|| open(None)),
         _ => open(None),
     };
-    (!span.is_disabled()).then(|| Arc::new(span))
+    (!span.is_disabled()).then(|| Arc::new(Contained(Some(span))))
 }
 
 /// Leaves a span, contained.
@@ -126,15 +146,5 @@ struct Entered<'a>(Option<tracing::span::Entered<'a>>);
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
         let _ = contain_drop(self.0.take());
-    }
-}
-
-impl Drop for TaskSpan {
-    #[inline]
-    fn drop(&mut self) {
-        #[cfg(feature = "tracing")]
-        if let Some(span) = self.span.take() {
-            let _ = contain_drop(span);
-        }
     }
 }

@@ -20,6 +20,7 @@ use crate::{
 
 impl Queue {
     /// Adds a task, which a refusal gives back.
+    #[inline]
     pub(crate) fn add(
         self: &Arc<Self>,
         mut task: Task,
@@ -29,6 +30,7 @@ impl Queue {
         self.push(task)
     }
 
+    #[inline]
     fn push(self: &Arc<Self>, mut task: Task) -> Result<TaskId, AddTaskError> {
         let mut state = lock(&self.state);
         if let Phase::Merged(_) = &state.phase {
@@ -58,6 +60,7 @@ impl Queue {
     }
 
     /// Adds a task. One that is refused ends rejected.
+    #[inline]
     pub(crate) fn add_or_reject(
         self: &Arc<Self>,
         task: Task,

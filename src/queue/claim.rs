@@ -90,9 +90,9 @@ impl Claim {
             return;
         }
         self.stop();
-        let (queue, span) = (&self.queue, mem::take(&mut self.span));
-        queue.report(&self.label, self.begun, end, &span);
-        drop(span); // closed by the time that whoever waits for the end hears of it
+        let queue = &self.queue;
+        queue.report(&self.label, self.begun, end, &self.span);
+        self.span = TaskSpan::default(); // closed by the time that whoever waits for the end hears of it
         queue.settle_claimed(self.label.id, end);
         if let Some(owner) = &queue.owner {
             owner.shared.batch_ended();

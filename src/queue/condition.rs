@@ -2,7 +2,10 @@
 
 use super::Queue;
 use crate::{
+    outcome::ResponseOutcome,
+    shared::settings::Settings,
     task::{
+        Task,
         end::{SkipReason, TaskEnd},
         node::RunIf,
     },
@@ -10,12 +13,21 @@ use crate::{
 };
 
 impl Queue {
+    /// Nothing is set that could keep the task from running, or cut it short: most are so.
+    #[inline]
+    pub(crate) fn runs_for_sure(&self, task: &Task) -> bool {
+        let is_responded = self.outcome.get().is_none_or(ResponseOutcome::is_responded);
+        let asks = self.settings().is_some_and(Settings::asks);
+        is_responded && !asks && task.is_bare()
+    }
+
     /// By the task's own condition, or the runner's, or by default when there was a response. Not to be called with the lock
     /// held.
     ///
     /// # Errors
     ///
     /// The end of a task that does not run.
+    #[inline]
     pub(crate) fn may_run(&self, own: impl FnOnce() -> Option<RunIf>) -> Result<(), TaskEnd> {
         if self.stops_on_failure() && lock(&self.state).stopped {
             return Err(TaskEnd::Skipped(SkipReason::EarlierFailure));

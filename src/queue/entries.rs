@@ -38,7 +38,7 @@ impl Entry {
         Self::new(task.label(), State::Waiting(task), None)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn running(label: Label, now: Instant) -> Self {
         Self::new(label, State::Running, Some(now))
     }
@@ -48,7 +48,7 @@ impl Entry {
         Self::new(label, State::Ended, None)
     }
 
-    #[inline]
+    #[inline(always)]
     fn new(label: Label, state: State, begun: Option<Instant>) -> Self {
         Self {
             label,
@@ -77,45 +77,74 @@ impl Entry {
 
 /// By the tasks' numbers. One place suffices while tasks run one after another, and needs no memory of its own.
 #[derive(Default)]
+#[expect(
+    clippy::box_collection,
+    reason = "most queues never have one, and are the smaller for it"
+)]
 pub(super) struct Entries {
     first: Option<Entry>,
-    others: BTreeMap<TaskId, Entry>,
+    /// Not empty.
+    others: Option<Box<BTreeMap<TaskId, Entry>>>,
 }
 
 impl Entries {
-    #[inline]
+    /// Always inlined, so that an entry is made in the place where it stays.
+    #[inline(always)]
     pub(super) fn insert(&mut self, entry: Entry) {
         if self.first.is_none() {
             self.first = Some(entry);
         } else {
-            self.others.insert(entry.label.id, entry);
+            self.insert_other(entry);
         }
+    }
+
+    #[cold]
+    fn insert_other(&mut self, entry: Entry) {
+        let others = self.others.get_or_insert_default();
+        others.insert(entry.label.id, entry);
     }
 
     #[inline]
     pub(super) fn get_mut(&mut self, id: TaskId) -> Option<&mut Entry> {
         match &mut self.first {
             Some(first) if first.label.id == id => Some(first),
-            _ => self.others.get_mut(&id),
+            _ => self.others.as_mut()?.get_mut(&id),
         }
     }
 
-    #[inline]
     pub(super) fn remove(&mut self, id: TaskId) -> Option<Entry> {
         let first = self.first.take_if(|first| first.label.id == id);
-        first.or_else(|| self.others.remove(&id))
+        first.or_else(|| self.remove_other(id))
+    }
+
+    /// [`remove`](Self::remove), in its place: for an entry that holds nothing but its label.
+    #[inline]
+    pub(super) fn forget(&mut self, id: TaskId) {
+        match &self.first {
+            Some(first) if first.label.id == id => self.first = None,
+            _ => drop(self.remove_other(id)),
+        }
+    }
+
+    fn remove_other(&mut self, id: TaskId) -> Option<Entry> {
+        let entry = self.others.as_mut()?.remove(&id);
+        self.others.take_if(|others| others.is_empty());
+        entry
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.first.iter().chain(self.others.values())
+        let others = self.others.iter().flat_map(|others| others.values());
+        self.first.iter().chain(others)
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
-        self.first.iter_mut().chain(self.others.values_mut())
+        let others = self.others.iter_mut();
+        let others = others.flat_map(|others| others.values_mut());
+        self.first.iter_mut().chain(others)
     }
 
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.first.is_none() && self.others.is_empty()
+        self.first.is_none() && self.others.is_none()
     }
 }

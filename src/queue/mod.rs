@@ -46,7 +46,7 @@ use self::{
 };
 use crate::{
     ResponseEnd, ResponseOutcome,
-    observe::info::TaskInfo,
+    observe::{info::TaskInfo, report},
     shared::{
         registry::Place,
         settings::{OnFailure, Order, Settings},
@@ -78,6 +78,10 @@ pub(crate) struct Queue {
     /// How the response ended. Not set until it has, and never in a queue of no request.
     outcome: OnceLock<ResponseOutcome>,
     /// What a room above wants to know of the request.
+    #[cfg_attr(
+        not(feature = "jobs"),
+        expect(dead_code, reason = "there is no room above that asks")
+    )]
     extensions: Extensions,
     /// Tells stand-alone queues apart; 0 for all others.
     serial: u64,
@@ -123,6 +127,7 @@ impl Queue {
         self.owner.as_ref()
     }
 
+    #[inline]
     pub(crate) fn settings(&self) -> Option<&Settings> {
         self.owner.as_ref().map(|owner| &owner.shared.settings)
     }
@@ -236,11 +241,13 @@ impl Queue {
         queue
     }
 
+    #[inline]
     pub(crate) fn is_concurrent(&self) -> bool {
         let order = self.settings().map(|settings| settings.order);
         order == Some(Order::Concurrent)
     }
 
+    #[inline]
     fn stops_on_failure(&self) -> bool {
         let on_failure = self.settings().map(|settings| settings.on_failure);
         on_failure == Some(OnFailure::Stop)
@@ -275,9 +282,9 @@ impl ContextSource for Queue {
 /// Only a stand-alone queue can still hold tasks here: no response took it, and no runner ever knew of them.
 impl Drop for Queue {
     fn drop(&mut self) {
-        let names = lock(&self.state).tasks.names();
-        if !names.is_empty() {
-            let _ = contain(|| crate::observe::report::never_attached(&names));
+        let tasks = &lock(&self.state).tasks;
+        if !tasks.is_empty() {
+            let _ = contain(|| report::never_attached(&tasks.names()));
         }
     }
 }

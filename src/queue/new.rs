@@ -11,6 +11,16 @@ use tokio::time::Instant;
 use super::{Entries, Owner, Phase, Queue, RequestLine, State, TaskList};
 use crate::util::sync::{Mutex, OnceLock};
 
+/// What queues differ in from the start.
+struct Origin {
+    owner: Option<Arc<Owner>>,
+    request: Option<RequestLine>,
+    multiplexed: bool,
+    extensions: Extensions,
+    serial: u64,
+    phase: Phase,
+}
+
 impl Queue {
     /// A queue that waits to be attached to a response.
     pub(crate) fn stand_alone() -> Arc<Self> {
@@ -20,51 +30,74 @@ impl Queue {
     /// The same, with something for a room above.
     pub(crate) fn stand_alone_with(extensions: Extensions) -> Arc<Self> {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
-        let mut queue = Self::new(None, Phase::Open);
-        queue.extensions = extensions;
-        queue.serial = SERIAL.fetch_add(1, Relaxed);
-        Arc::new(queue)
+        Self::new(Origin {
+            owner: None,
+            request: None,
+            multiplexed: true,
+            extensions,
+            serial: SERIAL.fetch_add(1, Relaxed),
+            phase: Phase::Open,
+        })
     }
 
     /// A queue that waits for the response to `request` to end.
     pub(crate) fn of_request<B>(owner: &Arc<Owner>, request: &Request<B>) -> Arc<Self> {
-        let mut queue = Self::new(Some(Arc::clone(owner)), Phase::Open);
-        queue.request = Some(RequestLine::of(request));
-        queue.multiplexed = request.version() >= Version::HTTP_2;
+        let mut extensions = Extensions::new();
         if let Some(on_request) = &owner.shared.settings.on_request {
-            on_request(request.headers(), &mut queue.extensions);
+            on_request(request.headers(), &mut extensions);
         }
-        Arc::new(queue)
+        Self::new(Origin {
+            request: Some(RequestLine::of(request)),
+            multiplexed: request.version() >= Version::HTTP_2,
+            extensions,
+            ..Origin::of(Arc::clone(owner), Phase::Open)
+        })
     }
 
     /// A queue that waits for a response to end, of a request that is not known.
     pub(crate) fn of_response(owner: Arc<Owner>) -> Arc<Self> {
-        Arc::new(Self::new(Some(owner), Phase::Open))
+        Self::new(Origin::of(owner, Phase::Open))
     }
 
     /// A queue with no response to wait for.
     pub(crate) fn of_no_request(owner: Arc<Owner>) -> Arc<Self> {
-        Arc::new(Self::new(Some(owner), Phase::Idle))
+        Self::new(Origin::of(owner, Phase::Idle))
     }
 
-    fn new(owner: Option<Arc<Owner>>, phase: Phase) -> Self {
-        Self {
-            runtime: owner.as_ref().and_then(|owner| owner.current_runtime()),
-            owner,
-            request: None,
+    #[inline]
+    fn new(origin: Origin) -> Arc<Self> {
+        let owner = origin.owner.as_ref();
+        Arc::new(Self {
+            runtime: owner.and_then(|owner| owner.current_runtime()),
+            owner: origin.owner,
+            request: origin.request,
             arrived: Instant::now(),
-            multiplexed: true,
+            multiplexed: origin.multiplexed,
             outcome: OnceLock::new(),
-            extensions: Extensions::new(),
-            serial: 0,
+            extensions: origin.extensions,
+            serial: origin.serial,
             state: Mutex::new(State {
-                phase,
+                phase: origin.phase,
                 tasks: TaskList::default(),
                 entries: Entries::default(),
                 place: None,
                 stopped: false,
                 taken: 0,
             }),
+        })
+    }
+}
+
+impl Origin {
+    #[inline]
+    fn of(owner: Arc<Owner>, phase: Phase) -> Self {
+        Self {
+            owner: Some(owner),
+            request: None,
+            multiplexed: true,
+            extensions: Extensions::new(),
+            serial: 0,
+            phase,
         }
     }
 }

@@ -21,7 +21,9 @@ pub(super) struct Settled(Option<Waker>);
 
 impl Drop for Settled {
     fn drop(&mut self) {
-        let _ = contain_drop(self.0.take());
+        if let Some(waker) = self.0.take() {
+            let _ = contain_drop(waker);
+        }
     }
 }
 
@@ -104,6 +106,7 @@ impl Queue {
     }
 
     /// Keeps the span of a task that begins, for whoever ends it.
+    #[inline]
     pub(crate) fn keep_span(&self, id: TaskId, span: &TaskSpan) {
         if span.is_none() {
             return;
@@ -114,16 +117,31 @@ impl Queue {
         }
     }
 
+    /// Drops a task that has ended before it began: its thread never came, or came too late.
+    pub(crate) fn finish_waiting(&self, id: TaskId, end: TaskEnd) -> TaskEnd {
+        let mut state = lock(&self.state);
+        let entry = state.entries.get_mut(id);
+        let waiting = entry.filter(|entry| matches!(entry.state, EntryState::Waiting(_)));
+        let task = waiting.map(|entry| mem::replace(&mut entry.state, EntryState::Running));
+        drop(state);
+        match contain_drop(task) {
+            Ok(()) => end,
+            Err(panic) => TaskEnd::Panicked(panic),
+        }
+    }
+
     /// Claims a task that has ended and tells its end, if anybody is to be told; false where nobody is, or somebody else has
     /// claimed it. The caller drops its own handle of the task's span afterwards, and settles.
-    pub(crate) fn tell(&self, id: TaskId, end: &TaskEnd) -> bool {
+    #[inline]
+    pub(crate) fn tell(&self, id: TaskId, end: &TaskEnd, has_span: bool) -> bool {
         let Some(owner) = &self.owner else {
             return false;
         };
-        let is_seen = owner.shared.is_seen(end);
+        if !has_span && !owner.shared.is_seen(end) {
+            return false;
+        }
         let mut state = lock(&self.state);
-        let is_to_be_told = |entry: &&mut Entry| is_seen || !entry.span.is_none();
-        let Some(entry) = Self::current(&mut state, id).filter(is_to_be_told) else {
+        let Some(entry) = Self::current(&mut state, id) else {
             return false;
         };
         entry.state = EntryState::Ended;
@@ -196,7 +214,7 @@ impl Queue {
         if entry.on_thread && matches!(end, TaskEnd::TimedOut) {
             entry.state = EntryState::Overdue;
         } else {
-            drop(state.entries.remove(id)); // its span and its waker have been taken
+            state.entries.forget(id); // its span and its waker have been taken
         }
         state.stopped |= end.is_failure() && self.stops_on_failure();
         if let Some(owner) = &self.owner {

@@ -15,12 +15,14 @@ use crate::{
 /// Counts as a batch. Dropped before the queue is idle, what is left ends aborted.
 pub(crate) struct Ready {
     queue: Arc<Queue>,
-    /// It is for one task of a queue whose tasks run side by side, and not for all that come.
-    is_for_one: bool,
     /// The task whose turn came last, if it is this batch's to run.
     current: Option<TaskId>,
-    /// That task, where its turn had come before.
-    turn: Option<Turn>,
+    /// What the next task needs, as far as it is known.
+    needs: Option<Needs>,
+    /// It is for one task of a queue whose tasks run side by side, and not for all that come.
+    is_for_one: bool,
+    /// Async tasks need no permit, and run one after another.
+    begins_async: bool,
     /// The batch is to go to the back of the worker's queue before its first task.
     pub(crate) yields: bool,
     has_ended: bool,
@@ -40,7 +42,10 @@ impl Queue {
     /// The queue is running from now on. The caller hands what comes back to whoever runs it, behind the lock.
     pub(super) fn make_ready(self: &Arc<Self>, state: &mut State) -> Ready {
         state.phase = Phase::Running;
-        Ready::new(Arc::clone(self), None)
+        let mut ready = Ready::new(Arc::clone(self));
+        ready.needs = state.tasks.first_needs();
+        ready.begins_async = self.begins_async();
+        ready
     }
 
     /// Under the lock: whoever finds the phase changed finds the batch counted.
@@ -52,27 +57,32 @@ impl Queue {
 }
 
 impl Ready {
-    fn new(queue: Arc<Queue>, only: Option<Turn>) -> Self {
+    fn new(queue: Arc<Queue>) -> Self {
         queue.count_batch();
         Self {
             queue,
-            is_for_one: only.is_some(),
-            current: only.as_ref().map(|turn| turn.id),
-            turn: only,
+            current: None,
+            needs: None,
+            is_for_one: false,
+            begins_async: false,
             yields: true,
             has_ended: false,
         }
     }
 
-    /// Has a task whose turn has come run beside the others of its queue.
-    pub(crate) fn run_beside(&self, turn: Turn) {
-        let one = Self::new(Arc::clone(&self.queue), Some(turn));
+    /// Has the task whose turn has come run beside the others of its queue.
+    pub(crate) fn run_beside(&mut self, turn: &Turn) {
+        let mut one = Self::new(Arc::clone(&self.queue));
+        one.is_for_one = true;
+        one.current = self.current.take();
+        one.needs = Some(turn.needs);
         self.queue.schedule(one, false);
     }
 
     /// The turn that has come already.
-    pub(crate) fn take_turn(&mut self) -> Option<Turn> {
-        self.turn.take()
+    pub(crate) fn turn(&self) -> Option<Turn> {
+        let (id, needs) = (self.current?, self.needs?);
+        Some(Turn { id, needs })
     }
 
     pub(super) fn yielding(mut self, yields: bool) -> Self {
@@ -85,18 +95,21 @@ impl Ready {
     }
 
     /// Each task that it takes out is to be run beside the others.
+    #[inline]
     pub(crate) fn is_concurrent(&self) -> bool {
         !self.is_for_one && self.queue.is_concurrent()
     }
 
     /// What the first of the tasks needs, before its turn has come.
     pub(crate) fn first_needs(&self) -> Option<Needs> {
-        lock(&self.queue.state).tasks.first_needs()
+        self.needs
+            .or_else(|| lock(&self.queue.state).tasks.first_needs())
     }
 
     /// Counts a task that has ended, and has the next one's turn come, in one critical section. An async task that needs no
-    /// permit begins in it, `now`, where the caller is a worker.
-    pub(crate) fn next(&mut self, ended: Option<&Ended>, on_worker: bool, now: Instant) -> Next {
+    /// permit begins in it, where the caller is a worker.
+    #[inline]
+    pub(crate) fn next(&mut self, ended: Option<&Ended>, on_worker: bool) -> Next {
         let queue = &self.queue;
         let mut state = lock(&queue.state);
         let settled =
@@ -118,9 +131,11 @@ impl Ready {
             return Next::End;
         };
         let name = MetricName::of_task(&task);
-        self.current = (!queue.is_concurrent()).then(|| task.id());
-        let next = if on_worker && queue.begins_at_once(&task) {
-            state.entries.insert(Entry::running(task.label(), now));
+        (self.current, self.needs) = (Some(task.id()), None);
+        let next = if on_worker && self.begins_async && task.kind() == TaskKind::Async {
+            state
+                .entries
+                .insert(Entry::running(task.label(), Instant::now()));
             queue.count_begun();
             Next::Begun(task)
         } else {
@@ -146,11 +161,12 @@ impl Ready {
 }
 
 impl Queue {
-    fn begins_at_once(&self, task: &Task) -> bool {
+    fn begins_async(&self) -> bool {
         let is_limited = self.settings().is_some_and(Settings::is_limited);
-        task.kind() == TaskKind::Async && !is_limited && !self.is_concurrent()
+        !is_limited && !self.is_concurrent()
     }
 
+    #[inline]
     pub(super) fn notify(&self) {
         if let Some(owner) = &self.owner {
             owner.shared.notify();

@@ -56,6 +56,13 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    /// A task may be kept from running, or cut short.
+    #[inline]
+    pub(crate) fn asks(&self) -> bool {
+        self.run_if.is_some() || self.task_timeout.is_some() || self.on_failure == OnFailure::Stop
+    }
+
+    #[inline]
     pub(crate) fn is_limited(&self) -> bool {
         self.max_running.is_some() || self.max_blocking.is_some()
     }

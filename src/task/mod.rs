@@ -261,6 +261,12 @@ impl Task {
         self.node.kind()
     }
 
+    /// It has no name, and nothing that is set.
+    #[inline]
+    pub(crate) fn is_bare(&self) -> bool {
+        self.node.header.extras.is_none()
+    }
+
     #[inline]
     pub(crate) fn needs(&self) -> Needs {
         self.node.needs()
@@ -288,7 +294,7 @@ impl Task {
         self.node.name().to_cow()
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn label(&self) -> Label {
         self.node.label()
     }

@@ -70,6 +70,7 @@ impl Node<dyn Work> {
         }
     }
 
+    #[inline]
     pub(crate) fn kind(&self) -> TaskKind {
         if self.work.is_blocking() {
             TaskKind::Blocking
@@ -78,20 +79,23 @@ impl Node<dyn Work> {
         }
     }
 
+    #[inline]
     pub(crate) fn timeout(&self) -> Option<Duration> {
         self.header.extras.as_ref()?.timeout
     }
 
     #[inline]
     pub(crate) fn name(&self) -> Name {
-        let extras = self.header.extras.as_ref();
-        match extras.and_then(|extras| extras.name.clone()) {
-            Some(name) => Name::Given(name),
+        match &self.header.extras {
             None => Name::Type(self.work.type_name()),
+            Some(extras) => match &extras.name {
+                None => Name::Type(self.work.type_name()),
+                Some(name) => Name::Given(name.clone()),
+            },
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn label(&self) -> Label {
         Label {
             id: self.header.id,

@@ -1,7 +1,4 @@
-//! The door to locks, atomics (but for those that only give out numbers), and a clock that decides what comes next, so that loom's can
-//! take their place.
-
-use tokio::time::Instant;
+//! The door to locks and atomics (but for those that only give out numbers), so that loom's can take their place.
 
 pub(crate) use std::sync::OnceLock;
 
@@ -16,21 +13,6 @@ pub(crate) use loom::sync::{
     Mutex, MutexGuard,
     atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
-
-/// The time, by which it is decided whether others get their turn.
-#[cfg(not(all(test, background_tasks_loom)))]
-#[inline]
-pub(crate) fn now() -> Instant {
-    Instant::now()
-}
-
-/// In a model it stands still: loom plays an execution again, and never ends where it went another way the first time because it was
-/// slow.
-#[cfg(all(test, background_tasks_loom))]
-pub(crate) fn now() -> Instant {
-    static STANDS_STILL: OnceLock<Instant> = OnceLock::new();
-    *STANDS_STILL.get_or_init(Instant::now)
-}
 
 /// Stands between counting what one did and looking whether somebody waits for it, and the other way round.
 ///
