@@ -94,9 +94,7 @@ impl Claim {
         queue.report(&self.label, self.begun, end, &self.span);
         self.span = TaskSpan::default(); // closed by the time that whoever waits for the end hears of it
         queue.settle_claimed(self.label.id, end);
-        if let Some(owner) = &queue.owner {
-            owner.shared.batch_ended();
-        }
+        queue.batch_ended();
     }
 }
 

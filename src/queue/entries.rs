@@ -1,12 +1,13 @@
 //! [`Entries`]: the tasks of a queue that have left its list, until their ends have been told and counted.
 
-use std::{collections::BTreeMap, task::Waker};
+use std::{collections::BTreeMap, mem, task::Waker};
 
 use tokio::time::Instant;
 
 use crate::{
     observe::{info::TaskInfo, span::TaskSpan},
     task::{Task, id::TaskId, label::Label, request_line::RequestLine},
+    util::contain::contain_drop,
 };
 
 pub(crate) struct Entry {
@@ -60,6 +61,14 @@ impl Entry {
         }
     }
 
+    #[inline]
+    pub(super) fn settle(&mut self) -> Settled {
+        Settled {
+            waker: self.waker.take(),
+            _span: mem::take(&mut self.span),
+        }
+    }
+
     /// Nobody has told its end.
     #[inline]
     pub(super) fn is_current(&self) -> bool {
@@ -71,6 +80,22 @@ impl Entry {
         match self.state {
             State::Overdue => info.overdue(),
             _ => info,
+        }
+    }
+}
+
+/// What an entry held that has ended: wakers and spans are code of others.
+#[must_use = "to be dropped behind the lock"]
+#[derive(Default)]
+pub(super) struct Settled {
+    waker: Option<Waker>,
+    _span: TaskSpan,
+}
+
+impl Drop for Settled {
+    fn drop(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            let _ = contain_drop(waker);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{mem, task::Waker, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Ended, Entry, EntryState, Phase, Queue, State, turn::Turn};
+use super::{Ended, Entry, EntryState, Phase, Queue, State, entries::Settled, turn::Turn};
 use crate::{
     observe::{
         metrics::{self, MetricName},
@@ -14,18 +14,6 @@ use crate::{
     task::{Task, end::TaskEnd, id::TaskId, label::Label, node::Needs},
     util::{contain::contain_drop, sync::lock},
 };
-
-/// What becomes of an entry that was taken out: dropped behind the lock, as wakers and spans are code of others.
-#[must_use = "to be dropped behind the lock"]
-pub(super) struct Settled(Option<Waker>);
-
-impl Drop for Settled {
-    fn drop(&mut self) {
-        if let Some(waker) = self.0.take() {
-            let _ = contain_drop(waker);
-        }
-    }
-}
 
 impl Queue {
     /// The task's own timeout, or the runner's.
@@ -208,19 +196,19 @@ impl Queue {
             EntryState::Waiting(_) | EntryState::Running => !told,
         };
         let Some(entry) = state.entries.get_mut(id).filter(is_ours) else {
-            return Settled(None);
+            return Settled::default();
         };
-        let (waker, has_begun) = (entry.waker.take(), entry.begun.is_some());
+        let (settled, has_begun) = (entry.settle(), entry.begun.is_some());
         if entry.on_thread && matches!(end, TaskEnd::TimedOut) {
             entry.state = EntryState::Overdue;
         } else {
-            state.entries.forget(id); // its span and its waker have been taken
+            state.entries.forget(id);
         }
         state.stopped |= end.is_failure() && self.stops_on_failure();
         if let Some(owner) = &self.owner {
             owner.shared.count_ended(end, has_begun);
         }
-        Settled(waker)
+        settled
     }
 
     /// The turn of the next task of a queue whose response has not ended, for whoever runs it by hand. Afterwards only a batch
@@ -236,8 +224,6 @@ impl Queue {
             state.taken += 1;
             task.set_id(TaskId::new(state.taken));
         }
-        let turn = Turn::of(&task);
-        state.entries.insert(Entry::waiting(task));
-        Some(turn)
+        Some(state.wait(task))
     }
 }

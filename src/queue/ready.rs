@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Ended, Entry, Phase, Queue, State, turn::Turn};
+use super::{Ended, Entry, Phase, Queue, State, entries::Settled, turn::Turn};
 use crate::{
     observe::metrics::{self, MetricName},
     shared::settings::Settings,
     task::{Task, id::TaskId, kind::TaskKind, node::Needs},
-    util::sync::lock,
+    util::sync::{MutexGuard, lock},
 };
 
 /// Counts as a batch. Dropped before the queue is idle, what is left ends aborted.
@@ -121,42 +121,41 @@ impl Ready {
         };
         let Some(task) = task else {
             self.has_ended = true;
-            if !self.is_for_one {
-                state.phase = Phase::Idle;
-            }
-            let handle = queue.leave_if_empty(&mut state);
-            drop(state);
-            drop((settled, handle));
-            self.end();
+            queue.end_batch(state, settled, self.is_for_one);
             return Next::End;
         };
         let name = MetricName::of_task(&task);
         (self.current, self.needs) = (Some(task.id()), None);
-        let next = if on_worker && self.begins_async && task.kind() == TaskKind::Async {
-            state
-                .entries
-                .insert(Entry::running(task.label(), Instant::now()));
+        let begins = on_worker && self.begins_async && task.kind() == TaskKind::Async;
+        let next = if begins {
+            state.begin_at_once(&task);
             queue.count_begun();
             Next::Begun(task)
         } else {
-            let turn = Turn::of(&task);
-            state.entries.insert(Entry::waiting(task));
-            Next::Waiting(turn)
+            Next::Waiting(state.wait(task))
         };
         drop(state);
         drop(settled);
-        if let Next::Begun(_) = next {
+        if begins {
             metrics::begun(name);
         }
         queue.notify();
         next
     }
+}
 
-    /// The batch has ended.
-    fn end(&self) {
-        if let Some(owner) = &self.queue.owner {
-            owner.shared.batch_ended();
-        }
+impl State {
+    #[inline]
+    fn begin_at_once(&mut self, task: &Task) {
+        let entry = Entry::running(task.label(), Instant::now());
+        self.entries.insert(entry);
+    }
+
+    /// A task's turn has come, and it waits for what it needs.
+    pub(super) fn wait(&mut self, task: Task) -> Turn {
+        let turn = Turn::of(&task);
+        self.entries.insert(Entry::waiting(task));
+        turn
     }
 }
 
@@ -164,6 +163,28 @@ impl Queue {
     fn begins_async(&self) -> bool {
         let is_limited = self.settings().is_some_and(Settings::is_limited);
         !is_limited && !self.is_concurrent()
+    }
+
+    /// No task is left.
+    fn end_batch(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        settled: Option<Settled>,
+        is_for_one: bool,
+    ) {
+        if !is_for_one {
+            state.phase = Phase::Idle;
+        }
+        let handle = self.leave_if_empty(&mut state);
+        drop(state);
+        drop((settled, handle));
+        self.batch_ended();
+    }
+
+    pub(super) fn batch_ended(&self) {
+        if let Some(owner) = &self.owner {
+            owner.shared.batch_ended();
+        }
     }
 
     #[inline]
@@ -185,6 +206,6 @@ impl Drop for Ready {
         if !self.is_for_one {
             self.queue.abort_waiting();
         }
-        self.end();
+        self.queue.batch_ended();
     }
 }
