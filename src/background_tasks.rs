@@ -195,8 +195,8 @@ impl BackgroundTasks {
     pub async fn run(&self) -> Vec<TaskEnd> {
         let queue = self.queue.root();
         let mut ends = Vec::new();
-        while let Some(turn) = queue.take_by_hand() {
-            let mut by_hand = ByHand(Execution::by_hand(&queue, &turn), &queue);
+        while let Some(dequeued) = queue.take_by_hand() {
+            let mut by_hand = ByHand(Execution::by_hand(&queue, &dequeued), &queue);
             ends.push(poll_fn(|cx| by_hand.poll(cx)).await);
         }
         ends

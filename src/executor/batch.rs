@@ -22,8 +22,8 @@ use super::{
 use crate::{
     queue::{
         Ended, Queue,
+        dequeued::Dequeued,
         ready::{Next, Ready},
-        turn::Turn,
     },
     task::{end::TaskEnd, kind::TaskKind, node::Needs},
     util::contain::contain_drop,
@@ -46,7 +46,7 @@ enum Stage {
 }
 
 struct Waiting {
-    turn: Turn,
+    dequeued: Dequeued,
     /// `None` once it has a permit, and where it needs none.
     acquire: Option<Box<Acquire>>,
     permit: Option<Box<Permit>>,
@@ -54,14 +54,14 @@ struct Waiting {
 
 impl Batch {
     pub(super) fn new(ready: Ready, limits: Option<Arc<Limits>>) -> Self {
-        let turn = ready.turn();
+        let dequeued = ready.dequeued();
         let mut batch = Self {
             stage: Stage::Next,
             limits,
             ready,
         };
-        if let Some(turn) = turn {
-            batch.stage = batch.waiting(turn);
+        if let Some(dequeued) = dequeued {
+            batch.stage = batch.waiting(dequeued);
         }
         batch
     }
@@ -87,7 +87,7 @@ impl Batch {
                 needs.is_some_and(|needs| self.is_for_thread(needs))
             }
             Stage::Waiting(waiting) => {
-                waiting.acquire.is_none() && self.is_for_thread(waiting.turn.needs)
+                waiting.acquire.is_none() && self.is_for_thread(waiting.dequeued.needs)
             }
             Stage::Running(_) | Stage::Ended => false,
         }
@@ -136,7 +136,7 @@ impl Batch {
         let is_first = ended.is_none();
         discard(ended);
         let Next::Begun(task) = next else {
-            self.turn(next, is_first);
+            self.enter(next, is_first);
             return Poll::Ready(None);
         };
         let queue = self.ready.queue();
@@ -156,7 +156,7 @@ impl Batch {
         loop {
             if let Stage::Next = self.stage {
                 let next = self.ready.next(ended.as_ref(), false);
-                self.turn(next, ended.is_none());
+                self.enter(next, ended.is_none());
                 discard(ended.take());
             }
             if !self.wants_thread() {
@@ -186,27 +186,27 @@ impl Batch {
     }
 
     /// A task's turn has come that does not begin here and now, or none is left.
-    fn turn(&mut self, next: Next, is_first: bool) {
+    fn enter(&mut self, next: Next, is_first: bool) {
         self.stage = match next {
             Next::Begun(_) | Next::End => Stage::Ended,
-            Next::Waiting(turn) if self.ready.is_concurrent() => {
-                self.ready.run_beside(&turn);
+            Next::Waiting(dequeued) if self.ready.is_concurrent() => {
+                self.ready.run_beside(&dequeued);
                 Stage::Next
             }
-            Next::Waiting(turn) => {
+            Next::Waiting(dequeued) => {
                 // Those of other requests that are ready come before this request's next.
                 self.ready.yields = !is_first && self.limits.is_some();
-                self.waiting(turn)
+                self.waiting(dequeued)
             }
         };
     }
 
-    fn waiting(&self, turn: Turn) -> Stage {
+    fn waiting(&self, dequeued: Dequeued) -> Stage {
         let limits = self.limits.as_ref();
         Stage::Waiting(Waiting {
-            acquire: limits.map(|limits| limits.acquire(turn.needs.kind)),
+            acquire: limits.map(|limits| limits.acquire(dequeued.needs.kind)),
             permit: None,
-            turn,
+            dequeued,
         })
     }
 
@@ -215,12 +215,17 @@ impl Batch {
         let Stage::Waiting(waiting) = mem::replace(&mut self.stage, Stage::Next) else {
             return;
         };
-        let (queue, Waiting { turn, permit, .. }) = (self.ready.queue(), waiting);
-        let limit = queue.timeout_of(turn.needs);
-        if turn.needs.kind == TaskKind::Blocking && limit.is_some() {
-            let execution = Execution::supervised(queue, turn.id, permit, limit);
+        let (
+            queue,
+            Waiting {
+                dequeued, permit, ..
+            },
+        ) = (self.ready.queue(), waiting);
+        let limit = queue.timeout_of(dequeued.needs);
+        if dequeued.needs.kind == TaskKind::Blocking && limit.is_some() {
+            let execution = Execution::supervised(queue, dequeued.id, permit, limit);
             self.stage = Stage::Running(execution);
-        } else if let Some(task) = queue.begin(turn.id) {
+        } else if let Some(task) = queue.begin(dequeued.id) {
             let task = RunningTask::new(queue, task, permit);
             self.stage = Stage::Running(Execution::here(task));
         }
@@ -236,7 +241,7 @@ impl Waiting {
         };
         match acquire.poll(cx) {
             Poll::Ready(permit) => self.permit = Some(permit),
-            Poll::Pending if queue.park(self.turn.id, cx.waker()) => return Poll::Pending,
+            Poll::Pending if queue.park(self.dequeued.id, cx.waker()) => return Poll::Pending,
             Poll::Pending => {}
         }
         self.acquire = None;

@@ -9,7 +9,7 @@ use std::{
 
 use super::{limits::Permit, running_task::RunningTask, supervised::supervise};
 use crate::{
-    queue::{Ended, Queue, turn::Turn},
+    queue::{Ended, Queue, dequeued::Dequeued},
     task::{end::TaskEnd, id::TaskId, kind::TaskKind},
 };
 
@@ -52,13 +52,13 @@ impl Execution {
     }
 
     /// For whoever runs a queue by hand. `None` where somebody has ended the task.
-    pub(crate) fn by_hand(queue: &Arc<Queue>, turn: &Turn) -> Option<Self> {
+    pub(crate) fn by_hand(queue: &Arc<Queue>, dequeued: &Dequeued) -> Option<Self> {
         let has_runtime = tokio::runtime::Handle::try_current().is_ok();
-        if turn.needs.kind == TaskKind::Blocking && has_runtime {
-            let limit = queue.timeout_of(turn.needs);
-            return Some(Self::supervised(queue, turn.id, None, limit));
+        if dequeued.needs.kind == TaskKind::Blocking && has_runtime {
+            let limit = queue.timeout_of(dequeued.needs);
+            return Some(Self::supervised(queue, dequeued.id, None, limit));
         }
-        let task = queue.begin(turn.id)?;
+        let task = queue.begin(dequeued.id)?;
         Some(Self::here(RunningTask::new(queue, task, None)))
     }
 

@@ -47,7 +47,7 @@ impl RunningTask {
     /// Opens the task's span, and asks whether it is to run.
     #[inline]
     pub(crate) fn new(queue: &Arc<Queue>, task: Task, permit: Option<Box<Permit>>) -> Self {
-        if permit.is_none() && !TaskSpan::is_wanted() && queue.runs_for_sure(&task) {
+        if permit.is_none() && !TaskSpan::is_wanted() && queue.runs_unconditionally(&task) {
             return Self {
                 id: task.id(),
                 task: Some(task),

@@ -50,12 +50,12 @@ impl ShutdownReport {
     /// The jobs that were handed to the [`spill_store`](crate::RunnerBuilder::spill_store), those added first in front: they ended
     /// [`Spilled`](crate::TaskEnd::Spilled), and a worker runs them.
     pub fn spilled(&self) -> &[TaskInfo] {
-        &self.left.spilled
+        &self.unfinished.spilled
     }
 
     /// Why the store did not take jobs that are [`unfinished`](Self::unfinished), as of the first of them.
     pub fn spill_error(&self) -> Option<&str> {
-        self.left.spill_error.as_deref()
+        self.unfinished.spill_error.as_deref()
     }
 }
 

@@ -6,7 +6,8 @@ use tokio::time::Instant;
 
 use super::{store::text_of, stored::StoredJob};
 use crate::{
-    BoxError, Runner, TaskEnd, TaskInfo, queue::claim::Claim, shared::left::Left, util::sync::lock,
+    BoxError, Runner, TaskEnd, TaskInfo, queue::claim::Claim, shared::unfinished::Unfinished,
+    util::sync::lock,
 };
 
 /// It is named, as spilled or unfinished, before its end is told: whoever waits for that finds the name. Dropped, it ends as `end`
@@ -60,7 +61,7 @@ impl SpillingJob {
         }
     }
 
-    fn name(&mut self, left: &mut Left) {
+    fn name(&mut self, left: &mut Unfinished) {
         match self.end {
             TaskEnd::Spilled => left.spilled.push(self.info.clone()),
             TaskEnd::Aborted => {
@@ -84,7 +85,7 @@ const NO_ANSWER: &str =
 impl Drop for SpillingJob {
     fn drop(&mut self) {
         let owner = Arc::clone(self.runner.owner());
-        self.name(&mut lock(&owner.shared.left));
+        self.name(&mut lock(&owner.shared.unfinished));
         if let Some(claim) = self.claim.take() {
             claim.tell(&self.end);
         }

@@ -26,7 +26,7 @@ impl Owner {
     /// Ends what is left aborted, and names it; but for what `spare` holds for, which is the caller's to end.
     pub(crate) fn abort_all(&self, spare: impl Fn(&Claim) -> bool) -> Vec<Claim> {
         // Claimed and named with the lock held, and told afterwards: another call of this finds either the tasks or their names.
-        let mut left = lock(&self.shared.left);
+        let mut left = lock(&self.shared.unfinished);
         let (queues, now) = (self.queues.entries(), Instant::now());
         let claims = queues.iter().flat_map(Queue::claim_all);
         let (spared, aborted): (Vec<_>, Vec<_>) = claims.partition(spare);

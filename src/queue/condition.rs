@@ -15,10 +15,10 @@ use crate::{
 impl Queue {
     /// Nothing is set that could keep the task from running, or cut it short: most are so.
     #[inline]
-    pub(crate) fn runs_for_sure(&self, task: &Task) -> bool {
+    pub(crate) fn runs_unconditionally(&self, task: &Task) -> bool {
         let is_responded = self.outcome.get().is_none_or(ResponseOutcome::is_responded);
         let asks = self.settings().is_some_and(Settings::asks);
-        is_responded && !asks && task.is_bare()
+        is_responded && !asks && task.has_no_extras()
     }
 
     /// By the task's own condition, or the runner's, or by default when there was a response. Not to be called with the lock

@@ -24,6 +24,7 @@ mod add;
 mod cancel;
 pub(crate) mod claim;
 mod condition;
+pub(crate) mod dequeued;
 mod entries;
 mod merge;
 mod new;
@@ -31,7 +32,6 @@ pub(crate) mod owner;
 mod progress;
 pub(crate) mod ready;
 mod task_list;
-pub(crate) mod turn;
 
 use std::{borrow::Cow, fmt, sync::Arc};
 

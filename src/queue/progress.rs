@@ -4,7 +4,7 @@ use std::{mem, task::Waker, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Ended, Entry, EntryState, Phase, Queue, State, entries::Settled, turn::Turn};
+use super::{Ended, Entry, EntryState, Phase, Queue, State, dequeued::Dequeued, entries::Settled};
 use crate::{
     observe::{
         metrics::{self, MetricName},
@@ -213,7 +213,7 @@ impl Queue {
 
     /// The turn of the next task of a queue whose response has not ended, for whoever runs it by hand. Afterwards only a batch
     /// may take tasks out.
-    pub(crate) fn take_by_hand(&self) -> Option<Turn> {
+    pub(crate) fn take_by_hand(&self) -> Option<Dequeued> {
         let state = &mut *lock(&self.state);
         if !matches!(state.phase, Phase::Open) {
             return None;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Ended, Entry, Phase, Queue, State, entries::Settled, turn::Turn};
+use super::{Ended, Entry, Phase, Queue, State, dequeued::Dequeued, entries::Settled};
 use crate::{
     observe::metrics::{self, MetricName},
     shared::settings::Settings,
@@ -33,7 +33,7 @@ pub(crate) enum Next {
     /// This task, which has begun.
     Begun(Task),
     /// This one, when it has what it needs.
-    Waiting(Turn),
+    Waiting(Dequeued),
     /// Nothing: the batch has ended.
     End,
 }
@@ -71,18 +71,18 @@ impl Ready {
     }
 
     /// Has the task whose turn has come run beside the others of its queue.
-    pub(crate) fn run_beside(&mut self, turn: &Turn) {
+    pub(crate) fn run_beside(&mut self, dequeued: &Dequeued) {
         let mut one = Self::new(Arc::clone(&self.queue));
         one.is_for_one = true;
         one.current = self.current.take();
-        one.needs = Some(turn.needs);
+        one.needs = Some(dequeued.needs);
         self.queue.schedule(one, false);
     }
 
     /// The turn that has come already.
-    pub(crate) fn turn(&self) -> Option<Turn> {
+    pub(crate) fn dequeued(&self) -> Option<Dequeued> {
         let (id, needs) = (self.current?, self.needs?);
-        Some(Turn { id, needs })
+        Some(Dequeued { id, needs })
     }
 
     pub(super) fn yielding(mut self, yields: bool) -> Self {
@@ -152,10 +152,10 @@ impl State {
     }
 
     /// A task's turn has come, and it waits for what it needs.
-    pub(super) fn wait(&mut self, task: Task) -> Turn {
-        let turn = Turn::of(&task);
+    pub(super) fn wait(&mut self, task: Task) -> Dequeued {
+        let dequeued = Dequeued::of(&task);
         self.entries.insert(Entry::waiting(task));
-        turn
+        dequeued
     }
 }
 

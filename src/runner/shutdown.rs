@@ -11,7 +11,7 @@ use std::{
 use super::Runner;
 use crate::{
     observe::info::{TaskInfo, TaskState},
-    shared::left::Left,
+    shared::unfinished::Unfinished,
     util::{counted::counted, sync::lock, timer::elapse},
 };
 
@@ -21,7 +21,7 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 #[must_use = "it names the tasks that were not finished"]
 pub struct ShutdownReport {
-    pub(crate) left: Left,
+    pub(crate) unfinished: Unfinished,
     overdue: Vec<TaskInfo>,
 }
 
@@ -32,12 +32,12 @@ pub(crate) struct OnShutdown(pub(crate) fn(Runner) -> Pin<Box<dyn Future<Output 
 impl ShutdownReport {
     /// True when every task had ended in time, or is in the store that jobs spill to.
     pub fn is_clean(&self) -> bool {
-        self.left.aborted.is_empty()
+        self.unfinished.aborted.is_empty()
     }
 
     /// The tasks that were aborted, those added first in front.
     pub fn unfinished(&self) -> &[TaskInfo] {
-        &self.left.aborted
+        &self.unfinished.aborted
     }
 
     /// The blocking tasks that had timed out, and whose threads went on when the report was made. They have been reported, and hold up
@@ -50,7 +50,7 @@ impl ShutdownReport {
 impl fmt::Display for ShutdownReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         #[cfg(feature = "jobs")]
-        self.left.fmt_spilled(f)?;
+        self.unfinished.fmt_spilled(f)?;
         for task in &self.overdue {
             writeln!(f, "{task}")?;
         }
@@ -142,9 +142,9 @@ impl Runner {
     fn report(&self) -> ShutdownReport {
         let mut overdue = self.tasks();
         overdue.retain(|task| task.state() == TaskState::Overdue);
-        let left = lock(&self.shared().left).clone();
+        let unfinished = lock(&self.shared().unfinished).clone();
         ShutdownReport {
-            left: left.in_order(),
+            unfinished: unfinished.in_order(),
             overdue,
         }
     }

@@ -2,18 +2,18 @@
 //!
 //! It uses `observe`, `task` and below, and knows nothing of queues and of how tasks are run.
 
-pub(crate) mod left;
 pub(crate) mod registry;
 pub(crate) mod settings;
 pub(crate) mod stats;
+pub(crate) mod unfinished;
 mod waiters;
 
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    left::Left,
     settings::Settings,
     stats::{Counters, CountersHere, Stats},
+    unfinished::Unfinished,
     waiters::Waiters,
 };
 use crate::{
@@ -37,7 +37,7 @@ pub(crate) struct Shared {
     /// Cancelled when a shutdown begins.
     pub(crate) closing: CancellationToken,
     /// What shutdowns have left. It may be locked by whoever locks queues then, not the other way round.
-    pub(crate) left: Mutex<Left>,
+    pub(crate) unfinished: Mutex<Unfinished>,
 }
 
 impl Shared {
@@ -49,7 +49,7 @@ impl Shared {
             pending: AtomicUsize::new(0),
             waiters: Waiters::default(),
             closing: CancellationToken::new(),
-            left: Mutex::default(),
+            unfinished: Mutex::default(),
         }
     }
 

@@ -263,7 +263,7 @@ impl Task {
 
     /// It has no name, and nothing that is set.
     #[inline]
-    pub(crate) fn is_bare(&self) -> bool {
+    pub(crate) fn has_no_extras(&self) -> bool {
         self.node.header.extras.is_none()
     }
 

@@ -111,7 +111,14 @@ fn add(queue: &Arc<Queue>, task: Task) {
 }
 
 fn aborted(runner: &Runner) -> usize {
-    runner.owner().shared.left.lock().unwrap().aborted.len()
+    runner
+        .owner()
+        .shared
+        .unfinished
+        .lock()
+        .unwrap()
+        .aborted
+        .len()
 }
 
 fn assert_balanced(runner: &Runner) {

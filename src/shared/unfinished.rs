@@ -1,4 +1,4 @@
-//! [`Left`]: what shutdowns have left.
+//! [`Unfinished`]: what shutdowns have left.
 
 #[cfg(feature = "jobs")]
 use std::fmt;
@@ -8,7 +8,7 @@ use crate::observe::info::{TaskInfo, in_order};
 use crate::util::counted::counted;
 
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Left {
+pub(crate) struct Unfinished {
     pub(crate) aborted: Vec<TaskInfo>,
     /// What was handed to a store.
     #[cfg(feature = "jobs")]
@@ -18,7 +18,7 @@ pub(crate) struct Left {
     pub(crate) spill_error: Option<String>,
 }
 
-impl Left {
+impl Unfinished {
     pub(crate) fn in_order(self) -> Self {
         Self {
             aborted: in_order(self.aborted),
