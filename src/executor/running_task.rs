@@ -194,10 +194,7 @@ fn open_span(queue: &Queue, task: &mut Task) -> TaskSpan {
         added_in: added_in.as_ref(),
         request: queue.request(),
         #[cfg(feature = "tracing")]
-        relation: queue
-            .settings()
-            .map(|settings| settings.span_relation)
-            .unwrap_or_default(),
+        relation: queue.span_relation(),
     };
     TaskSpan::open(&of, || queue.label_of(task.id()))
 }

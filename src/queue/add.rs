@@ -3,6 +3,8 @@
 use std::{panic::Location, sync::Arc};
 
 use super::{Phase, Queue, State, ready::Ready};
+#[cfg(feature = "tracing")]
+use crate::observe::span::SpanRelation;
 use crate::{
     observe::{
         metrics::{self, MetricName},
@@ -12,6 +14,7 @@ use crate::{
     task::{
         Task,
         add_error::{AddTaskError, Refusal},
+        added_in::AddedIn,
         end::TaskEnd,
         id::TaskId,
     },
@@ -26,8 +29,17 @@ impl Queue {
         mut task: Task,
         location: &'static Location<'static>,
     ) -> Result<TaskId, AddTaskError> {
-        task.set_added(location);
+        task.set_added(location, self.added_in());
         self.push(task)
+    }
+
+    /// `None` also where no task's span relates to it: it would stay open for nothing.
+    fn added_in(&self) -> Option<AddedIn> {
+        #[cfg(feature = "tracing")]
+        if self.span_relation() == SpanRelation::None {
+            return None;
+        }
+        AddedIn::current()
     }
 
     #[inline]

@@ -44,6 +44,8 @@ use self::{
     owner::Owner,
     task_list::TaskList,
 };
+#[cfg(feature = "tracing")]
+use crate::observe::span::SpanRelation;
 use crate::{
     ResponseEnd, ResponseOutcome,
     observe::{info::TaskInfo, report},
@@ -247,7 +249,14 @@ impl Queue {
         order == Some(Order::Concurrent)
     }
 
-    #[inline]
+    #[cfg(feature = "tracing")]
+    pub(crate) fn span_relation(&self) -> SpanRelation {
+        let settings = self.settings();
+        settings
+            .map(|settings| settings.span_relation)
+            .unwrap_or_default()
+    }
+
     fn stops_on_failure(&self) -> bool {
         let on_failure = self.settings().map(|settings| settings.on_failure);
         on_failure == Some(OnFailure::Stop)

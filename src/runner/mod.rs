@@ -125,7 +125,7 @@ impl Runner {
 
     /// Waits until every task whose response has ended is done: in a test, that everything a request promised has happened.
     ///
-    /// Tasks that wait for their response to end do not count, nor do those that are [run by hand](BackgroundTasks::run). What is added
+    /// Tasks that wait for their response to end do not count, nor do those that are [run by hand](crate::BackgroundTasks::run). What is added
     /// while this waits does: it returns at the first moment when nothing is on the runner, which under a steady load may never come. A
     /// task that waits for this waits for itself, for ever.
     ///
@@ -152,7 +152,7 @@ impl Runner {
         self.shared().stats()
     }
 
-    /// Ends a task [`Aborted`](TaskEnd::Aborted), whether it waits or runs; its siblings go on. An async task that runs is dropped
+    /// Ends a task [`Aborted`](crate::TaskEnd::Aborted), whether it waits or runs; its siblings go on. An async task that runs is dropped
     /// at its next await point.
     ///
     /// False when no such task is left, or it is a blocking one that runs, which cannot be stopped. A task that waits is dropped

@@ -235,14 +235,18 @@ impl Task {
         self.node.as_mut().project().header
     }
 
-    /// Notes where and when the task was added.
+    /// Notes where, when and in which span the task was added.
     #[inline]
-    pub(crate) fn set_added(&mut self, location: &'static Location<'static>) {
+    pub(crate) fn set_added(
+        &mut self,
+        location: &'static Location<'static>,
+        added_in: Option<AddedIn>,
+    ) {
         let header = self.header_mut();
         header.location = location;
         header.added = Some(Instant::now());
-        if let Some(added_in) = AddedIn::current() {
-            self.extras().added_in = Some(added_in);
+        if added_in.is_some() {
+            self.extras().added_in = added_in;
         }
     }
 
