@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use http::Extensions;
 use tower_background_tasks::{BackgroundTasks, MissingLayer, Runner, Task, TaskEnd};
 
-use crate::support::{Log, full, get, respond, soon};
+use crate::support::{Log, full, get, open_response, respond, soon};
 
 async fn send_mail() {}
 
@@ -204,4 +204,16 @@ async fn run_finds_nothing_once_the_runner_has_the_tasks() {
     soon(runner.idle()).await;
     assert_eq!(log.lines(), ["1", "2"]);
     assert!(tasks.run().await.is_empty());
+}
+
+#[tokio::test]
+async fn run_before_the_responses_end_shows_no_response() {
+    let runner = Runner::new();
+    let (response, tasks) = open_response(&runner);
+    tasks.add_task(Task::with_context(|cx| async move {
+        assert!(cx.response().is_none());
+    }));
+    let ends = tasks.run().await;
+    assert!(matches!(ends[..], [TaskEnd::Completed]), "{ends:?}");
+    drop(response);
 }

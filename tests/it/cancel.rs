@@ -1,4 +1,4 @@
-//! Ending one task, and finding the queue without passing it on.
+//! Ending one task: while it runs, and while it waits.
 
 use std::{
     future::pending,
@@ -7,22 +7,20 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body, routing::get};
 use futures_util::FutureExt;
-use http::Request;
-use tokio::task::yield_now;
-use tower::{Layer, ServiceExt, service_fn};
-use tower_background_tasks::{BackgroundTasks, OnFailure, Order, Runner, Task, TaskId, TaskState};
+use tokio::{
+    runtime::Builder,
+    task::{spawn_blocking, yield_now},
+};
+use tower_background_tasks::{
+    BackgroundTasks, OnFailure, Order, Runner, RunnerBuilder, Task, TaskId, TaskInfo, TaskState,
+};
 
-use crate::support::{Log, block_on, full, read_all, soon, until};
+use crate::support::{Log, block_on, full, hold, open_response, soon, turns, until};
 
 /// The numbers of a queue's tasks, in order.
 fn ids(runner: &Runner) -> Vec<TaskId> {
-    runner
-        .tasks()
-        .iter()
-        .map(tower_background_tasks::TaskInfo::id)
-        .collect()
+    runner.tasks().iter().map(TaskInfo::id).collect()
 }
 
 #[tokio::test]
@@ -149,82 +147,6 @@ async fn number_from_the_log_cancels_its_task_and_no_other() {
     }
 }
 
-async fn ten_functions_deep(log: &Log, line: &str) -> bool {
-    yield_now().await;
-    let Some(tasks) = BackgroundTasks::current() else {
-        return false;
-    };
-    tasks.add_task(log.task(line));
-    true
-}
-
-#[tokio::test]
-async fn current_queue_is_the_requests_own_and_none_elsewhere() {
-    let (runner, log) = (Runner::new(), Log::default());
-    let handler_log = log.clone();
-    let app = Router::new()
-        .route(
-            "/",
-            get(async move |own: BackgroundTasks| {
-                assert!(ten_functions_deep(&handler_log, "deep").await);
-                let spawned = tokio::spawn(async { BackgroundTasks::current().is_some() });
-                assert!(!spawned.await.unwrap());
-                own.add_task(async { assert!(BackgroundTasks::current().is_none()) });
-                own.add_blocking_task(|| assert!(BackgroundTasks::current().is_none()));
-                "hello"
-            }),
-        )
-        .layer(runner.layer());
-    assert!(BackgroundTasks::current().is_none());
-    let request = Request::get("/").body(Body::empty()).unwrap();
-    let response = app.oneshot(request).await.unwrap();
-    assert!(BackgroundTasks::current().is_none());
-    read_all(response).await;
-    soon(runner.idle()).await;
-    assert_eq!(log.lines(), ["deep"]);
-    assert_eq!(runner.stats().completed, 3);
-}
-
-#[tokio::test]
-async fn requests_on_one_thread_each_find_their_own_queue() {
-    let (one, other, log) = (Runner::new(), Runner::new(), Log::default());
-    let service = |runner: &Runner, line: &'static str| {
-        let log = log.clone();
-        runner.layer().layer(service_fn(move |_: Request<()>| {
-            let log = log.clone();
-            async move {
-                for _ in 0..3 {
-                    assert!(ten_functions_deep(&log, line).await);
-                }
-                Ok::<_, std::convert::Infallible>(full("hello"))
-            }
-        }))
-    };
-    let (a, b) = tokio::join!(
-        service(&one, "one").oneshot(Request::new(())),
-        service(&other, "other").oneshot(Request::new(())),
-    );
-    drop((a, b));
-    soon(one.idle()).await;
-    soon(other.idle()).await;
-    assert_eq!((one.stats().completed, other.stats().completed), (3, 3));
-}
-
-#[test]
-fn a_panic_in_a_handler_leaves_no_current_queue_behind() {
-    let runner = Runner::new();
-    let service = runner.layer().layer(service_fn(|_: Request<()>| async {
-        assert!(BackgroundTasks::current().is_some());
-        panic!("on purpose: a handler")
-            as Result<http::Response<http_body_util::Empty<&[u8]>>, std::convert::Infallible>
-    }));
-    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        futures_util::FutureExt::now_or_never(service.oneshot(Request::new(())))
-    }));
-    assert!(panicked.is_err());
-    assert!(BackgroundTasks::current().is_none());
-}
-
 #[tokio::test]
 async fn a_cancelled_or_aborted_task_does_nothing_more() {
     for by_shutdown in [false, true] {
@@ -298,4 +220,80 @@ async fn a_task_that_fails_when_it_is_cancelled_stops_nobody() {
     soon(runner.idle()).await;
     let stats = runner.stats();
     assert_eq!((stats.aborted, stats.completed, stats.skipped), (1, 1, 0));
+}
+
+/// Behind what holds the only place: a task that is cancelled, and a sibling that runs later.
+async fn what_waits_is_dropped_by_cancel(runner: &Runner, task: impl FnOnce(Arc<()>) -> Task) {
+    let (captured, log) = (Arc::new(()), Log::default());
+    let (response, tasks) = open_response(runner);
+    let id = tasks.try_add_task(task(Arc::clone(&captured))).unwrap();
+    tasks.add_task(log.task("sibling"));
+    drop((response, tasks));
+    turns(20).await;
+    let waits = |task: &TaskInfo| task.id() == id && task.state() == TaskState::Waiting;
+    assert!(runner.tasks().iter().any(waits));
+    assert!(runner.cancel(id));
+    assert!(!runner.cancel(id), "it has ended");
+    turns(10).await;
+    assert_eq!(Arc::strong_count(&captured), 1, "what it captured");
+    assert_eq!(runner.stats().aborted, 1);
+}
+
+fn async_task(captured: Arc<()>) -> Task {
+    Task::new(async move { drop(captured) })
+}
+
+fn blocking_task(captured: Arc<()>) -> Task {
+    Task::blocking(move || drop(captured))
+}
+
+/// All that is left ends once the place is free, each task once.
+async fn all_ends(runner: &Runner, release: mpsc::Sender<()>) {
+    drop(release);
+    soon(runner.idle()).await;
+    let stats = runner.stats();
+    assert_eq!(stats.added, stats.completed + stats.aborted);
+}
+
+async fn behind_a_full(builder: RunnerBuilder, task: impl FnOnce(Arc<()>) -> Task) {
+    let (runner, (release, holds)) = (builder.build(), hold());
+    runner.add_task(holds);
+    until(|| runner.stats().running == 1).await;
+    what_waits_is_dropped_by_cancel(&runner, task).await;
+    assert_eq!(runner.stats().running, 1, "the place is still taken");
+    all_ends(&runner, release).await;
+}
+
+#[tokio::test]
+async fn a_cancelled_task_that_waits_for_max_running_is_dropped() {
+    behind_a_full(Runner::builder().max_running(1), async_task).await;
+    behind_a_full(Runner::builder().max_running(1), blocking_task).await;
+}
+
+#[tokio::test]
+async fn a_cancelled_task_that_waits_for_max_blocking_is_dropped() {
+    behind_a_full(Runner::builder().max_blocking(1), blocking_task).await;
+}
+
+/// Behind a pool whose one thread somebody else holds.
+fn behind_a_busy_pool(task: impl FnOnce(Arc<()>) -> Task) {
+    let mut builder = Builder::new_current_thread();
+    let runtime = builder.max_blocking_threads(1).enable_all().build();
+    runtime.unwrap().block_on(async {
+        let (runner, (release, held)) = (Runner::new(), mpsc::channel::<()>());
+        let holds = spawn_blocking(move || held.recv());
+        what_waits_is_dropped_by_cancel(&runner, task).await;
+        assert!(!holds.is_finished(), "the thread is still taken");
+        all_ends(&runner, release).await;
+    });
+}
+
+#[test]
+fn a_cancelled_task_that_waits_for_a_thread_is_dropped() {
+    behind_a_busy_pool(blocking_task);
+}
+
+#[test]
+fn a_cancelled_task_with_a_timeout_that_waits_is_dropped() {
+    behind_a_busy_pool(|captured| blocking_task(captured).timeout(Duration::from_secs(60)));
 }

@@ -189,8 +189,7 @@ fn assert_prompt(client: impl AsyncFnOnce(SocketAddr, Runner) -> Vec<Duration>) 
     assert_eq!(runner.stats().completed, REQUESTS as u64);
 }
 
-/// Six hundred tasks, so many a response, on the one worker of a runtime: how many at most ended between two answers to somebody who
-/// asks all the time.
+/// How many of 600 tasks at most ended, on a runtime's one worker, between two answers to a client that asks all the time.
 fn tasks_between_two_answers(runner: &Runner, tasks_a_response: usize) -> u64 {
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)

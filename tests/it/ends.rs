@@ -284,7 +284,7 @@ async fn request_dropped_in_the_handler_is_told_and_skips_tasks() {
     assert_eq!(runner.stats().skipped, 1);
 }
 
-/// The panic unwinds through whoever holds the future; or it is caught at the poll and the future dropped later, as tower-http's `CatchPanicLayer` does outside of this layer.
+/// The panic unwinds through the holder of the future; or it is caught at the poll and the future dropped later, as tower-http's `CatchPanicLayer` does outside of this layer.
 async fn outcome_of_a_panicking_handler(unwinds_to_the_drop: bool) -> ResponseOutcome {
     let (runner, mut outcomes) = (Runner::new(), Outcomes::new());
     let service = runner.layer().layer(service_fn(|request: Request<()>| {

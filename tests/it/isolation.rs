@@ -9,7 +9,7 @@ use std::{
 
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
-use tower_background_tasks::{BackgroundTasks, Runner, Stats, Task, TaskEnd};
+use tower_background_tasks::{BackgroundTasks, Runner, Stats, Task};
 
 use crate::support::{Log, PanicsWhenDropped, full, get, respond, soon};
 
@@ -176,142 +176,7 @@ fn debug_of_a_queue_holds_no_lock_while_it_writes() {
     std::fmt::Write::write_fmt(&mut Writer(tasks.clone()), format_args!("{tasks:?}")).unwrap();
 }
 
-/// A waker that panics, and asks about `tasks` when it is dropped.
-struct BadWaker(BackgroundTasks);
-
-impl std::task::Wake for BadWaker {
-    fn wake(self: std::sync::Arc<Self>) {
-        panic!("on purpose: a waker");
-    }
-}
-
-impl Drop for BadWaker {
-    fn drop(&mut self) {
-        let _ = self.0.len();
-    }
-}
-
-#[tokio::test]
-async fn a_bad_waker_is_contained_and_dropped_outside_of_locks() {
-    let runner = Runner::new();
-    let tasks = BackgroundTasks::new();
-    let _response = runner.attach(full("hello"), tasks.clone());
-    for _ in 0..3 {
-        tasks.add_task(std::future::pending::<()>());
-    }
-    let mut by_hand = Box::pin(tasks.run());
-    for _ in 0..3 {
-        let waker = std::sync::Arc::new(BadWaker(tasks.clone())).into();
-        assert!(
-            by_hand
-                .as_mut()
-                .poll(&mut Context::from_waker(&waker))
-                .is_pending()
-        );
-    }
-    let report = runner.shutdown(std::time::Duration::from_millis(1)).await;
-    assert_eq!(report.unfinished().len(), 3);
-    let stats = runner.stats();
-    assert_eq!((stats.added, stats.aborted), (3, 3));
-}
-
-#[tokio::test(start_paused = true)]
-async fn bad_waker_keeps_nobody_from_hearing_of_a_shutdown() {
-    let runner = Runner::new();
-    let (tell, contexts) = mpsc::channel();
-    runner.add_task(Task::with_context(async move |cx| tell.send(cx).unwrap()));
-    soon(runner.idle()).await;
-    let cx = contexts.recv().unwrap();
-
-    let bad = std::sync::Arc::new(BadWaker(BackgroundTasks::new())).into();
-    let mut is_told = Box::pin(cx.shutting_down());
-    let mut is_idle = Box::pin(runner.idle());
-    runner.add_task(Task::with_context(
-        async |cx| cx.shutting_down().await, // behind the bad one
-    ));
-    for _ in 0..3 {
-        let mut cx = Context::from_waker(&bad);
-        assert!(is_told.as_mut().poll(&mut cx).is_pending());
-        assert!(is_idle.as_mut().poll(&mut cx).is_pending());
-        tokio::task::yield_now().await;
-    }
-    let other = tokio::spawn({
-        let runner = runner.clone();
-        async move { runner.idle().await }
-    });
-    tokio::task::yield_now().await;
-
-    let report = runner.shutdown(Duration::from_secs(1)).await;
-    assert!(report.is_clean(), "{report}");
-    soon(other).await.unwrap();
-    assert!(is_told.now_or_never().is_some());
-    assert!(is_idle.now_or_never().is_some());
-}
-
-#[tokio::test(start_paused = true)]
-async fn bad_waker_does_not_stop_the_timer_of_the_grace() {
-    let runner = Runner::new();
-    runner.add_task(std::future::pending::<()>());
-    let mut shutdown = Box::pin(runner.shutdown(Duration::from_millis(1)));
-    let bad = std::sync::Arc::new(BadWaker(BackgroundTasks::new())).into();
-    assert!(
-        shutdown
-            .as_mut()
-            .poll(&mut Context::from_waker(&bad))
-            .is_pending()
-    );
-    tokio::time::sleep(Duration::from_millis(5)).await; // the runtime's timer wakes both
-    let report = shutdown.now_or_never().unwrap();
-    assert_eq!(report.unfinished().len(), 1);
-}
-
-#[tokio::test]
-async fn bad_waker_keeps_no_blocking_task_from_running_by_hand() {
-    let (tasks, log) = (BackgroundTasks::new(), Log::default());
-    tasks.add_blocking_task({
-        let log = log.clone();
-        move || log.write("ran")
-    });
-    let mut by_hand = Box::pin(tasks.run());
-    let bad = std::sync::Arc::new(BadWaker(tasks.clone())).into();
-    let mut cx = Context::from_waker(&bad);
-    let polled = std::future::poll_fn(|other| {
-        other.waker().wake_by_ref(); // the bad one will not
-        by_hand.as_mut().poll(&mut cx)
-    });
-    let ends = soon(polled).await;
-    assert!(matches!(ends[..], [TaskEnd::Completed]), "{ends:?}");
-    assert_eq!(log.lines(), ["ran"]);
-}
-
-struct WakerThatPanicsWhenDropped;
-
-impl std::task::Wake for WakerThatPanicsWhenDropped {
-    fn wake(self: std::sync::Arc<Self>) {}
-}
-
-impl Drop for WakerThatPanicsWhenDropped {
-    fn drop(&mut self) {
-        panic!("on purpose: a waker's destructor");
-    }
-}
-
-#[test]
-fn dropping_a_run_contains_a_waker_that_panics_when_dropped() {
-    let tasks = BackgroundTasks::new();
-    tasks.add_task(std::future::pending::<()>());
-    let mut by_hand = Box::pin(tasks.run());
-    for _ in 0..2 {
-        let waker = std::task::Waker::from(std::sync::Arc::new(WakerThatPanicsWhenDropped));
-        let polled = by_hand.as_mut().poll(&mut Context::from_waker(&waker));
-        assert!(polled.is_pending());
-        drop(waker); // not the last of its handles
-    }
-    drop(by_hand);
-    assert!(tasks.is_empty());
-}
-
-/// Ends so many responses to HTTP/1 requests, each with a task.
+/// Ends `count` responses to HTTP/1 requests, each with a task.
 fn end_responses(runner: &Runner, count: usize, task: impl Fn() -> Task + Clone) {
     for _ in 0..count {
         let task = task.clone();
@@ -323,8 +188,8 @@ fn end_responses(runner: &Runner, count: usize, task: impl Fn() -> Task + Clone)
     }
 }
 
-/// Of a rush of responses that one worker ends, tasks end while something holds that worker: one of their siblings, or else whoever
-/// ends the responses.
+/// Of a rush of responses that one worker ends, tasks end while something holds that worker: another task, or the task of the
+/// runtime that ends the responses.
 async fn a_rush_ends_while_a_worker_is_held(by_a_task: bool) {
     let runner = Runner::new();
     let (release, released) = mpsc::channel::<()>();
@@ -341,7 +206,7 @@ async fn a_rush_ends_while_a_worker_is_held(by_a_task: bool) {
     });
     let held = tokio::spawn(async move {
         other_has_started.await.unwrap(); // the other worker takes nothing yet
-        // So many tasks of the runtime are made at once, and what is behind waits for one of them: in vain for these.
+        // These never end.
         end_responses(&ending, 64, || Task::new(std::future::pending::<()>()));
         if by_a_task {
             end_responses(&ending, 1, || {

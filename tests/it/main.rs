@@ -4,45 +4,53 @@
 //! |---|---|
 //! | 1 Once | `ends`, `attach`, `spill`; conformance `matrix`, `property` |
 //! | 2 Not before | `order`; conformance `property` |
-//! | 3 Never on the connection | `connection`, `isolation`, `order` |
-//! | 4 Nothing disappears | `cancel`, `limits`, `shutdown`, `runtime`, `spill`, `metrics`; `observe`; conformance `chaos` |
-//! | 5 Isolation | `isolation`, `failure`, `worker`; `observe` (a subscriber that panics); conformance `chaos` |
-//! | 6 Order | `order`, `extract`, `attach`, `reuse`; conformance `property` |
+//! | 3 Never on the connection | `connection`, `isolation`, `order`, `cost`, `blocking` |
+//! | 4 Nothing disappears | `cancel`, `limits`, `max_pending`, `shutdown`, `listed`, `runtime`, `spill`, `metrics`; `observe`; conformance `chaos` |
+//! | 5 Isolation | `isolation`, `wakers`, `failure`, `blocking`, `worker`; `observe` (a subscriber that panics); conformance `chaos` |
+//! | 6 Order | `order`, `extract`, `attach`; conformance `property` |
 //! | 7 Late is fine | `order`, `attach`, `jobs`; conformance `matrix` (upgrades), `property` |
 //! | 8 Transparent | `transparent`; conformance `property` |
-//! | 9 No panic of ours | `runtime`, `ends`, `isolation`, `shutdown`, `spill`, `task`; `observe` |
-//! | 10 Honest words | `ends`; conformance `matrix`, `grpc` |
-//! | 11 Any runtime | `runtime`, `reuse`, `spill` |
+//! | 9 No panic of ours | `no_panic`, `no_timer`, `runtime`, `blocking`, `ends`, `isolation`, `wakers`, `shutdown`, `spill`, `task`; `observe` |
+//! | 10 Honest words | `ends`, `times`; `observe` (`times`, under a subscriber); conformance `matrix`, `grpc` |
+//! | 11 Any runtime | `runtimes`, `runtime`, `spill` |
 //!
-//! `observe` is the other binary, `conformance` a package. What users call is in `adding`, `extract`, `task`, `jobs`, `worker` and
-//! `apalis`.
+//! `observe` is the other binary, `conformance` a package. What users call is in `adding`, `current`,
+//! `extract`, `task`, `jobs`, `worker` and `apalis`.
 
 mod adding;
 #[cfg(feature = "apalis")]
 mod apalis;
 mod attach;
+mod blocking;
 mod cancel;
 mod connection;
+mod cost;
+mod current;
 mod ends;
 mod extract;
 mod failure;
-mod faults;
 mod isolation;
 #[cfg(feature = "jobs")]
 mod job_support;
 #[cfg(feature = "jobs")]
 mod jobs;
 mod limits;
+mod listed;
+mod max_pending;
 #[cfg(feature = "metrics")]
 mod metrics;
+mod no_panic;
+mod no_timer;
 mod order;
-mod reuse;
 mod runtime;
+mod runtimes;
 mod shutdown;
 #[cfg(feature = "jobs")]
 mod spill;
 mod support;
 mod task;
+mod times;
 mod transparent;
+mod wakers;
 #[cfg(feature = "jobs")]
 mod worker;

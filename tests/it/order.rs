@@ -2,7 +2,7 @@
 
 use http::Response;
 use http_body_util::BodyExt;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Barrier, Notify, mpsc};
 use tower_background_tasks::{BackgroundTasks, Runner, Task};
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use crate::support::{Log, ScriptedBody, Step, full, get, read_all, respond, soon};
+use crate::support::{Log, ScriptedBody, Step, full, get, open_response, read_all, respond, soon};
 
 #[tokio::test]
 async fn tasks_run_one_after_another_in_the_order_added() {
@@ -238,4 +238,34 @@ async fn ten_thousand_tasks_run_in_order_and_let_others_run() {
     );
     let expected: Vec<_> = (0..10_000).map(|line| line.to_string()).collect();
     assert_eq!(log.lines(), expected);
+}
+
+#[tokio::test]
+async fn async_tasks_of_different_requests_run_side_by_side() {
+    let (runner, all) = (Runner::new(), Arc::new(Barrier::new(300)));
+    for _ in 0..300 {
+        let (response, tasks) = open_response(&runner);
+        let all = Arc::clone(&all);
+        tasks.add_task(async move {
+            all.wait().await;
+        });
+        drop(response);
+    }
+    soon(runner.idle()).await;
+    assert_eq!(runner.stats().completed, 300);
+}
+
+#[tokio::test]
+async fn blocking_tasks_of_different_requests_run_side_by_side() {
+    let (runner, all) = (Runner::new(), Arc::new(std::sync::Barrier::new(64)));
+    for _ in 0..64 {
+        let (response, tasks) = open_response(&runner);
+        let all = Arc::clone(&all);
+        tasks.add_blocking_task(move || {
+            all.wait();
+        });
+        drop(response);
+    }
+    soon(runner.idle()).await;
+    assert_eq!(runner.stats().completed, 64);
 }

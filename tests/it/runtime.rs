@@ -11,7 +11,7 @@ use std::{
         mpsc,
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures_util::FutureExt;
@@ -165,92 +165,21 @@ fn tasks_go_with_their_runtime_and_each_is_counted() {
 }
 
 #[test]
-fn blocking_task_awaiting_a_thread_when_runtime_ends_is_counted() {
-    let runner = Runner::new();
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(1)
-        .max_blocking_threads(1)
-        .build()
-        .unwrap();
-    let (release, gate) = mpsc::channel::<()>();
-    let (started, has_started) = mpsc::channel();
+fn tasks_that_never_began_are_dropped_with_their_runtime() {
+    let (runner, held) = (Runner::new(), Arc::new(()));
+    let runtime = Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
-        runner.add_blocking_task(move || {
-            started.send(()).unwrap();
-            let _ = gate.recv();
-        });
-        for _ in 0..3 {
-            runner.add_blocking_task(|| ());
+        for _ in 0..300 {
+            let held = Arc::clone(&held);
+            runner.add_task(async move { drop(held) });
         }
+        assert_eq!(runner.stats().pending, 300);
     });
-    has_started.recv().unwrap();
-    runtime.shutdown_background();
-    drop(release);
-    let begun = Instant::now();
-    while runner.stats().running + runner.stats().pending > 0 {
-        assert!(begun.elapsed() < Duration::from_secs(20));
-        thread::yield_now();
-    }
-    let stats = runner.stats();
-    // Whether Tokio still runs them or drops them is its own affair.
-    assert_eq!((stats.added, stats.aborted + stats.completed), (4, 4));
-}
-
-/// Many turns of a runtime with one thread.
-async fn turns() {
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
-}
-
-#[test]
-fn without_system_threads_blocking_tasks_wait_until_the_runtime_goes() {
-    let runner = Runner::new();
-    let mut builder = Builder::new_current_thread();
-    builder.thread_stack_size(usize::MAX / 4); // no thread has so much memory
-    let runtime = builder.enable_time().build().unwrap();
-    runtime.block_on(async {
-        for _ in 0..3 {
-            runner.add_blocking_task(|| ());
-        }
-        turns().await;
-    });
-    assert_eq!(runner.stats().pending, 3);
     drop(runtime);
     let stats = runner.stats();
-    assert_eq!((stats.aborted, stats.pending), (3, 0));
-}
-
-#[test]
-fn blocking_task_waiting_for_a_thread_is_dropped_at_shutdown() {
-    let (runner, held) = (Runner::new(), Arc::new(()));
-    let mut builder = Builder::new_current_thread();
-    builder.thread_stack_size(usize::MAX / 4);
-    let runtime = builder.enable_time().build().unwrap();
-    runtime.block_on(async {
-        let task = Arc::clone(&held);
-        runner.add_blocking_task(move || drop(task));
-        turns().await;
-        let report = runner.shutdown(Duration::ZERO).await;
-        assert_eq!(report.unfinished().len(), 1);
-        assert_eq!(Arc::strong_count(&held), 1);
-    });
-}
-
-#[test]
-fn without_a_timer_or_system_threads_blocking_tasks_are_aborted() {
-    let runner = Runner::new();
-    let mut builder = Builder::new_current_thread();
-    let runtime = builder.thread_stack_size(usize::MAX / 4).build().unwrap();
-    runtime.block_on(async {
-        for aborted in [3, 6] {
-            for _ in 0..3 {
-                runner.add_blocking_task(|| ());
-            }
-            turns().await;
-            assert_eq!(runner.stats().aborted, aborted);
-        }
-    });
+    assert_eq!((stats.added, stats.aborted), (300, 300));
+    assert_eq!((stats.pending, stats.running), (0, 0));
+    assert_eq!(Arc::strong_count(&held), 1, "a task is still there");
 }
 
 #[test]
@@ -290,59 +219,6 @@ impl fmt::Display for Shown {
 }
 
 impl Error for Shown {}
-
-#[test]
-fn runtime_going_away_does_not_wait_for_every_blocking_task() {
-    let (runner, runtime) = (Runner::new(), runtime());
-    let (started, has_started) = mpsc::channel();
-    runtime.block_on(async {
-        let response = response_with(&runner, |tasks| {
-            let (started, again) = (started.clone(), tasks.clone());
-            tasks.add_blocking_task(move || {
-                started.send(()).unwrap();
-                add_forever(&again);
-            });
-        })
-        .await;
-        drop(response);
-    });
-    has_started.recv().unwrap();
-    drop(runtime);
-    let stats = runner.stats();
-    assert!(stats.aborted > 0);
-    assert_eq!(stats.added, stats.aborted + stats.completed);
-}
-
-/// A blocking task that adds another of its kind.
-fn add_forever(tasks: &BackgroundTasks) {
-    thread::sleep(Duration::from_millis(1));
-    let again = tasks.clone();
-    tasks.add_blocking_task(move || add_forever(&again));
-}
-
-#[test]
-fn blocking_task_dropped_before_it_gets_a_thread_never_runs() {
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(1)
-        .max_blocking_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
-    let (release, gate) = mpsc::channel::<()>();
-    let log = Log::default();
-    runtime.block_on(async {
-        let busy = tokio::task::spawn_blocking(move || gate.recv());
-        let (tasks, task_log) = (BackgroundTasks::new(), log.clone());
-        tasks.add_blocking_task(move || task_log.write("must not run"));
-        let run = tokio::time::timeout(Duration::from_millis(10), tasks.run());
-        assert!(run.await.is_err());
-        drop(release);
-        assert!(busy.await.is_ok());
-        // Takes the one thread behind it.
-        tokio::task::spawn_blocking(|| ()).await.unwrap();
-    });
-    assert!(log.lines().is_empty());
-}
 
 #[test]
 fn outside_a_runtime_only_async_tasks_fail_by_timeout() {

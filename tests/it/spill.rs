@@ -443,7 +443,7 @@ async fn overlapping_shutdowns_report_the_same_and_store_each_job_once() {
     }
 }
 
-/// Shuts down with so many jobs, and says how long that really takes.
+/// Shuts down with `many` jobs, and says how long that really takes.
 async fn spill_many(mood: Mood, many: usize) -> (Runner, Arc<Store>, ShutdownReport, Duration) {
     let (log, store) = (Log::default(), Store::new(mood));
     let runner = builder(&log, &store).max_running(1).build();

@@ -1,36 +1,41 @@
 //! What several files of tests need: a log of what happened, requests without a socket; in files of their own bodies, servers
 //! and clients.
 
+mod panic_hook;
 mod panics_when_dropped;
 mod panics_when_shown;
 mod raw_client;
 mod scripted_body;
 mod server;
 mod soon;
+pub(crate) mod times;
 
 use std::{
     convert::Infallible,
     future::Future,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, mpsc as std_mpsc},
     task::{Context, Poll},
+    thread,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::yield_now};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_background_tasks::{
     BackgroundTasks, BackgroundTasksService, ResponseBody, ResponseOutcome, Runner, Task,
 };
 
 pub(crate) use self::{
+    panic_hook::{no_panic_in, panics_in, watched},
     panics_when_dropped::PanicsWhenDropped,
     panics_when_shown::PanicsWhenShown,
     scripted_body::{ScriptedBody, Step},
     server::{Server, connect_http2},
-    soon::soon,
+    soon::{LIMIT, soon},
 };
 
 /// Runs a future on this thread, outside of any runtime.
@@ -53,15 +58,39 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// Lets others run until something is so.
+/// Lets others run until something is so. Needs no timer, and leaves a paused clock where it is.
 pub(crate) async fn until(is_so: impl Fn() -> bool) {
-    soon(async {
-        while !is_so() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < LIMIT, "did not happen");
+        yield_now().await;
+    }
 }
+
+/// Waits, outside of any runtime, until something is so.
+pub(crate) fn wait_for(is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < LIMIT, "did not happen");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Every task has ended, in whichever way.
+pub(crate) fn is_quiet(runner: &Runner) -> bool {
+    let stats = runner.stats();
+    (stats.pending, stats.running) == (0, 0)
+}
+
+/// Lets others run, `count` times.
+pub(crate) async fn turns(count: usize) {
+    for _ in 0..count {
+        yield_now().await;
+    }
+}
+
+/// Held by tests that measure time, or keep the processor busy.
+pub(crate) static MEASURES: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// What happened, in order.
 #[derive(Clone, Default)]
@@ -160,6 +189,21 @@ where
                 Ok(handler(tasks))
             }
         }))
+}
+
+/// A response whose end releases what is then added to the queue.
+pub(crate) fn open_response(
+    runner: &Runner,
+) -> (Response<ResponseBody<Full<Bytes>>>, BackgroundTasks) {
+    let tasks = BackgroundTasks::new();
+    (runner.attach(full("hello"), tasks.clone()), tasks)
+}
+
+/// A blocking task that runs until what comes back is dropped.
+pub(crate) fn hold() -> (std_mpsc::Sender<()>, Task) {
+    let (release, held) = std_mpsc::channel::<()>();
+    let holds = Task::blocking(move || held.recv().unwrap_or_default());
+    (release, holds)
 }
 
 pub(crate) fn full(body: &'static str) -> Response<Full<Bytes>> {

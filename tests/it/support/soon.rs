@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-/// Waits for something that must happen; a test that waits longer than this is broken, not slow.
+/// A test that waits longer than this is broken, not slow.
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+
+/// Waits for something that must happen.
 pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(20), future)
+    tokio::time::timeout(LIMIT, future)
         .await
         .expect("did not happen")
 }
