@@ -5,8 +5,11 @@ mod lines;
 mod panics;
 #[path = "../it/support/panics_when_shown.rs"]
 mod panics_when_shown;
+#[path = "../it/support/times.rs"]
+mod shared_times;
 #[path = "../it/support/soon.rs"]
 mod soon;
+mod times;
 
 use std::{
     collections::HashMap,
