@@ -1,14 +1,20 @@
 //! Shutdown: told, drained, aborted, named, closed.
 
-use std::{future::pending, sync::mpsc, time::Duration};
+use std::{
+    future::pending,
+    sync::{Arc, Mutex, mpsc},
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use tokio::time::{Instant, sleep};
 use tower_background_tasks::{
-    AddTaskError, BackgroundTasks, Order, Runner, Task, TaskKind, TaskState,
+    AddTaskError, BackgroundTasks, Order, Runner, Task, TaskEnd, TaskKind, TaskState,
 };
 
-use crate::support::{Log, PanicsWhenDropped, full, get, respond, soon};
+use crate::support::{
+    Log, PanicsWhenDropped, full, get, hold, open_response, respond, soon, until,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -261,7 +267,7 @@ async fn running_blocking_task_is_named_once_and_its_thread_continues() {
 #[tokio::test(start_paused = true)]
 async fn those_that_wait_for_a_place_are_aborted_and_dropped() {
     let runner = Runner::builder().max_running(1).max_blocking(1).build();
-    let held = std::sync::Arc::new(());
+    let held = Arc::new(());
     for _ in 0..10 {
         let captured = held.clone();
         runner.add_task(async move {
@@ -278,7 +284,7 @@ async fn those_that_wait_for_a_place_are_aborted_and_dropped() {
         .filter(|task| task.running_for().is_some());
     assert_eq!((report.unfinished().len(), running.count()), (20, 1));
     runner.idle().await;
-    assert_eq!(std::sync::Arc::strong_count(&held), 1);
+    assert_eq!(Arc::strong_count(&held), 1);
     assert_eq!(runner.stats().aborted, 20);
 }
 
@@ -401,14 +407,14 @@ async fn tasks_behind_a_stuck_blocking_task_are_dropped_at_once() {
     tokio::task::spawn_blocking(move || has_started.recv().unwrap())
         .await
         .unwrap();
-    let held = std::sync::Arc::new(());
+    let held = Arc::new(());
     for _ in 0..3 {
         let captured = held.clone();
         runner.add_task(async move { drop(captured) });
     }
     let report = soon(runner.shutdown(Duration::from_millis(1))).await;
     assert_eq!(report.unfinished().len(), 4);
-    assert_eq!(std::sync::Arc::strong_count(&held), 1);
+    assert_eq!(Arc::strong_count(&held), 1);
     drop(release);
     soon(runner.idle()).await;
 }
@@ -439,5 +445,55 @@ async fn calls_on_different_threads_tell_the_same_of_many_tasks() {
         let report = runner.shutdown(Duration::from_millis(1)).await;
         assert_eq!(report.unfinished().len(), 2_000);
         assert_eq!(soon(patient).await.unwrap().unfinished().len(), 2_000);
+    }
+}
+
+/// What was added by an observer, once it was told of an aborted task of `tasks`: `false` for each that was refused.
+#[derive(Clone, Default)]
+struct AddsWhenTold(Arc<Mutex<(Option<BackgroundTasks>, Vec<bool>)>>);
+
+impl AddsWhenTold {
+    fn told(&self, end: &TaskEnd) {
+        let Some(tasks) = self.0.lock().unwrap().0.clone() else {
+            return;
+        };
+        if matches!(end, TaskEnd::Aborted) {
+            tasks.add_task(async { panic!("must not run") });
+            let is_taken = tasks.try_add_task(async { panic!("must not run") }).is_ok();
+            self.0.lock().unwrap().1.push(is_taken);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_an_observer_adds_when_told_of_aborts_is_rejected() {
+    for order in [Order::Sequential, Order::Concurrent] {
+        let adds = AddsWhenTold::default();
+        let tells = adds.clone();
+        let runner = Runner::builder()
+            .order(order)
+            .on_task_end(move |report| tells.told(report.end()))
+            .build();
+        let (response, tasks) = open_response(&runner);
+        adds.0.lock().unwrap().0 = Some(tasks.clone());
+        tasks.add_task(pending::<()>());
+        tasks.add_task(pending::<()>());
+        let (release, holds) = hold();
+        tasks.add_task(holds);
+        drop(response);
+        let running = match order {
+            Order::Sequential => 1,
+            _ => 3,
+        };
+        until(|| runner.stats().running == running).await;
+        let report = soon(runner.shutdown(Duration::ZERO)).await;
+        assert_eq!(report.unfinished().len(), 3);
+        drop(release);
+        soon(runner.idle()).await;
+        assert_eq!(adds.0.lock().unwrap().1, [false; 3]);
+        let stats = runner.stats();
+        assert_eq!((stats.added, stats.aborted, stats.rejected), (6, 3, 3));
+        assert_eq!((stats.pending, stats.running), (0, 0));
+        adds.0.lock().unwrap().0 = None; // it keeps the runner that keeps it
     }
 }
