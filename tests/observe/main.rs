@@ -384,6 +384,24 @@ async fn span_is_a_child_or_unrelated_by_its_setting() {
 }
 
 #[tokio::test]
+async fn without_a_relation_the_requests_span_closes_at_once() {
+    capture();
+    for (relation, closes) in [
+        (SpanRelation::None, true),
+        (SpanRelation::FollowsFrom, false),
+    ] {
+        let runner = Runner::builder().span_relation(relation).build();
+        let request = info_span!("request");
+        let id = request.id().unwrap().into_u64();
+        request.in_scope(|| runner.add_task(async {}));
+        drop(request);
+        let is_closed = SEEN.lock().unwrap().spans[&id].closed;
+        assert_eq!(is_closed, closes, "before the task begins: {relation:?}");
+        runner.idle().await;
+    }
+}
+
+#[tokio::test]
 async fn slow_poll_is_named_and_quick_or_blocking_is_not() {
     let hold = Duration::from_millis(30);
     let builder = Runner::builder().warn_slow_poll(Duration::from_millis(20));
