@@ -401,6 +401,33 @@ async fn without_a_relation_the_requests_span_closes_at_once() {
     }
 }
 
+#[test]
+fn shutdown_without_a_timer_warns_and_names_the_remedy() {
+    capture();
+    let warnings = || {
+        let seen = SEEN.lock().unwrap();
+        let messages = seen
+            .events
+            .iter()
+            .filter(|event| event.level == Level::WARN);
+        let messages = messages.filter_map(|event| event.fields.get("message"));
+        messages
+            .filter(|text| text.contains("`enable_time`"))
+            .count()
+    };
+    let before = warnings();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let report = runtime.block_on(async {
+        let runner = Runner::new();
+        runner.add_task(std::future::pending::<()>());
+        runner.shutdown(Duration::from_millis(1)).await
+    });
+    assert_eq!(report.unfinished().len(), 1);
+    assert_eq!(warnings(), before + 1);
+}
+
 #[tokio::test]
 async fn slow_poll_is_named_and_quick_or_blocking_is_not() {
     let hold = Duration::from_millis(30);
