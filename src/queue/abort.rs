@@ -1,4 +1,4 @@
-//! All tasks of a runner: named, and ended from outside.
+//! Every task of a runner: its row in a report, and its abort from outside.
 
 use tokio::time::Instant;
 
@@ -10,22 +10,24 @@ use crate::{
 };
 
 impl Owner {
-    /// Rows for all tasks, those added first in front.
+    /// Returns a row for each task, in the order added.
     pub(crate) fn infos(&self) -> Vec<TaskInfo> {
         let (queues, now) = (self.queues.entries(), Instant::now());
         in_order(queues.iter().flat_map(|queue| queue.infos(now)).collect())
     }
 
-    /// Ends a task aborted. False where there is none of that number, or it cannot be stopped.
+    /// Ends a task aborted. Returns false if no task has this id, or if the task cannot be stopped.
     pub(crate) fn cancel(&self, id: TaskId) -> bool {
         let queues = self.queues.entries();
         let found = queues.iter().find_map(|queue| queue.cancel(id));
         found.unwrap_or(false)
     }
 
-    /// Ends what is left aborted, and names it; but for what `spare` holds for, which is the caller's to end.
+    /// Ends every unfinished task aborted and records its row. The claims for which `spare` holds
+    /// are returned: the caller ends those tasks.
     pub(crate) fn abort_all(&self, spare: impl Fn(&Claim) -> bool) -> Vec<Claim> {
-        // Claimed and named with the lock held, and told afterwards: another call of this finds either the tasks or their names.
+        // Tasks are claimed and recorded under one lock, and their ends are told afterwards. A
+        // concurrent call finds either a task or its row.
         let mut left = lock(&self.shared.unfinished);
         let (queues, now) = (self.queues.entries(), Instant::now());
         let claims = queues.iter().flat_map(Queue::claim_all);

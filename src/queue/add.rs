@@ -1,4 +1,4 @@
-//! What is added to a queue, and what is refused.
+//! Adding a task to a queue, and refusing one.
 
 use std::{panic::Location, sync::Arc};
 
@@ -22,7 +22,7 @@ use crate::{
 };
 
 impl Queue {
-    /// Adds a task, which a refusal gives back.
+    /// Adds a task. A refusal gives the task back.
     #[inline]
     pub(crate) fn add(
         self: &Arc<Self>,
@@ -33,7 +33,8 @@ impl Queue {
         self.push(task)
     }
 
-    /// `None` also where no task's span relates to it: it would stay open for nothing.
+    /// Returns `None` also if task spans relate to no other span. The handle would only keep the
+    /// request's span open.
     fn added_in(&self) -> Option<AddedIn> {
         #[cfg(feature = "tracing")]
         if self.span_relation() == SpanRelation::None {
@@ -61,7 +62,8 @@ impl Queue {
         Ok(id)
     }
 
-    /// Goes behind the lock, when a task was added.
+    /// Counts the added task in the metrics and schedules the batch. The caller has released the
+    /// lock.
     fn added(self: &Arc<Self>, name: MetricName, ready: Option<Ready>) {
         if self.owner.is_some() {
             metrics::added(name);
@@ -71,7 +73,7 @@ impl Queue {
         }
     }
 
-    /// Adds a task. One that is refused ends rejected.
+    /// Adds a task. A refused task ends rejected.
     #[inline]
     pub(crate) fn add_or_reject(
         self: &Arc<Self>,
@@ -83,12 +85,14 @@ impl Queue {
         }
     }
 
-    /// Counts a task in, and has the queue registered; or refuses it.
+    /// Counts a task in and registers the queue, or refuses the task.
     #[inline]
     pub(super) fn count_in(self: &Arc<Self>, state: &mut State) -> Result<TaskId, Refusal> {
         let Some(owner) = &self.owner else {
-            return Ok(TaskId::NONE); // until a merge
+            return Ok(TaskId::NONE); // a merge counts the task and gives it an id
         };
+        // Asked under the queue's lock: a shutdown that closes the registry and then locks this
+        // queue finds every task in it.
         if owner.queues.is_closed() {
             return Err(Refusal::Closed);
         }
@@ -97,6 +101,7 @@ impl Queue {
             match owner.queues.enter(self) {
                 Ok(place) => state.place = Some(place),
                 Err(Closed) => {
+                    // The registry was closed after the check above.
                     owner.shared.give_back_pending_place();
                     return Err(Refusal::Closed);
                 }
@@ -105,12 +110,12 @@ impl Queue {
         Ok(owner.shared.count_added())
     }
 
-    /// An idle queue that has tasks now is to be started by the caller, behind the lock.
+    /// Makes an idle queue ready. The caller schedules the batch after it releases the lock.
     pub(super) fn start_if_idle(self: &Arc<Self>, state: &mut State) -> Option<Ready> {
         matches!(state.phase, Phase::Idle).then(|| self.make_ready(state))
     }
 
-    /// Ends a task that was refused.
+    /// Ends a refused task rejected.
     pub(super) fn reject(&self, mut task: Task) {
         let Some(owner) = &self.owner else { return };
         task.set_id(owner.shared.count_added());

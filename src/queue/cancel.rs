@@ -1,4 +1,4 @@
-//! One task is ended from outside.
+//! Aborting one task from outside.
 
 use std::sync::Arc;
 
@@ -9,8 +9,9 @@ use crate::{
 };
 
 impl Queue {
-    /// Ends a task aborted, if it is here: `Some(false)` for one that has ended and is being told of, and for a blocking task
-    /// that runs, which cannot be stopped.
+    /// Ends a task aborted. Returns `None` if the queue does not hold the task. Returns
+    /// `Some(false)` if the task's end is already being told, or if it is a blocking task that
+    /// runs: its thread cannot be stopped.
     pub(super) fn cancel(self: &Arc<Self>, id: TaskId) -> Option<bool> {
         let mut state = lock(&self.state);
         let claim = match state.entries.get_mut(id) {

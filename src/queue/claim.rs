@@ -1,4 +1,4 @@
-//! [`Claim`]: a task whose end is somebody's to tell who does not run it: a canceller, a shutdown.
+//! [`Claim`]: the right to tell a task's end. A canceller or a shutdown takes it from the batch.
 
 use std::{mem, sync::Arc, task::Waker};
 
@@ -14,22 +14,22 @@ use crate::{
     },
 };
 
-/// It counts as a batch until its end is told, so that [`Runner::idle`](crate::Runner::idle) waits for that. Dropped, it ends
-/// aborted.
+/// A claim counts as a batch until the end is told, so that [`Runner::idle`](crate::Runner::idle)
+/// waits for it. A claim that is dropped before ends its task aborted.
 pub(crate) struct Claim {
     queue: Arc<Queue>,
     pub(crate) label: Label,
     pub(crate) begun: Option<Instant>,
-    /// A task that waits.
+    /// `Some` if the task had not begun.
     task: Option<Task>,
-    /// Wakes whoever polls it.
+    /// Wakes the batch or the caller that polls the task.
     waker: Option<Waker>,
     span: TaskSpan,
     is_told: bool,
 }
 
 impl Claim {
-    /// Of a task that is in no list any more.
+    /// Claims a task that the queue's list no longer holds.
     pub(super) fn of_waiting(queue: &Arc<Queue>, state: &mut State, task: Task) -> Self {
         state.entries.insert(Entry::ended(task.label()));
         Self::new(queue, task.label(), Some(task))
@@ -72,11 +72,12 @@ impl Claim {
         &self.queue
     }
 
-    /// Drops a task that waits, and wakes whoever polls one that runs, to have it dropped.
+    /// Drops a task that has not begun. Wakes the poller of a task that runs, which then drops it.
     pub(crate) fn stop(&mut self) {
         let _ = contain_drop(self.task.take());
         if let Some(waker) = self.waker.take() {
-            let _ = contain(|| waker.wake()); // code of the runtime's, or of whoever polls `BackgroundTasks::run`
+            // The waker belongs to the runtime, or to a caller that polls `BackgroundTasks::run`.
+            let _ = contain(|| waker.wake());
         }
     }
 
@@ -92,7 +93,8 @@ impl Claim {
         self.stop();
         let queue = &self.queue;
         queue.report(&self.label, self.begun, end, &self.span);
-        self.span = TaskSpan::default(); // closed by the time that whoever waits for the end hears of it
+        // The span closes before a waiter hears of the end.
+        self.span = TaskSpan::default();
         queue.settle_claimed(self.label.id, end);
         queue.batch_ended();
     }
@@ -105,7 +107,7 @@ impl Drop for Claim {
 }
 
 impl Queue {
-    /// Claims everything that has not ended.
+    /// Claims every unfinished task.
     pub(super) fn claim_all(self: &Arc<Self>) -> Vec<Claim> {
         let state = &mut *lock(&self.state);
         let entries = state.entries.iter_mut();
@@ -118,16 +120,17 @@ impl Queue {
         claims
     }
 
-    /// Ends a task whose turn has come aborted, unless somebody has ended it.
+    /// Ends a dequeued task aborted, unless its end is claimed.
     pub(super) fn abort_turn(self: &Arc<Self>, id: TaskId) {
         let mut state = lock(&self.state);
         let entry = state.entries.get_mut(id);
         let claim = entry.and_then(|entry| Claim::of_entry(self, entry));
         drop(state);
-        drop(claim); // which tells it
+        drop(claim); // which tells the end
     }
 
-    /// Ends what waits aborted, each by itself: a destructor may add more. Afterwards the queue is idle.
+    /// Ends each waiting task aborted and leaves the queue idle. A destructor may add more tasks,
+    /// so each task is taken in its own critical section.
     pub(super) fn abort_waiting(self: &Arc<Self>) {
         loop {
             let mut state = lock(&self.state);

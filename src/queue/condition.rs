@@ -1,4 +1,4 @@
-//! Whether a task runs when its turn has come.
+//! Whether a dequeued task runs.
 
 use super::Queue;
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl Queue {
-    /// Nothing is set that could keep the task from running, or cut it short: most are so.
+    /// True for most tasks: no condition, timeout, failure or missing response can stop them.
     #[inline]
     pub(crate) fn runs_unconditionally(&self, task: &Task) -> bool {
         let is_responded = self.outcome.get().is_none_or(ResponseOutcome::is_responded);
@@ -21,19 +21,19 @@ impl Queue {
         is_responded && !asks && task.has_no_extras()
     }
 
-    /// By the task's own condition, or the runner's, or by default when there was a response. Not to be called with the lock
-    /// held.
+    /// Applies the task's own condition, or else the runner's. Without either, the task runs if
+    /// there was a response. The condition is user code, so the caller must not hold the lock.
     ///
     /// # Errors
     ///
-    /// The end of a task that does not run.
+    /// Returns the end of a task that does not run.
     #[inline]
     pub(crate) fn may_run(&self, own: impl FnOnce() -> Option<RunIf>) -> Result<(), TaskEnd> {
         if self.stops_on_failure() && lock(&self.state).stopped {
             return Err(TaskEnd::Skipped(SkipReason::EarlierFailure));
         }
         let Some(outcome) = self.outcome.get() else {
-            return Ok(()); // there is no response to ask about
+            return Ok(()); // there is no response to judge by
         };
         let of_the_runner = self
             .settings()

@@ -1,8 +1,8 @@
-//! [`Dequeued`]: a task whose turn has come.
+//! [`Dequeued`]: a task that has left the list and waits to begin.
 
 use crate::task::{Task, id::TaskId, node::Needs};
 
-/// A task that waits for what it needs. The queue has the task, so that it can be dropped there.
+/// The queue keeps the task itself, so that a canceller can drop it there.
 #[derive(Debug)]
 pub(crate) struct Dequeued {
     pub(crate) id: TaskId,

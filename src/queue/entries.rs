@@ -1,4 +1,4 @@
-//! [`Entries`]: the tasks of a queue that have left its list, until their ends have been told and counted.
+//! [`Entries`]: a queue's tasks that have left its list, until their ends are told and counted.
 
 use std::{collections::BTreeMap, mem, task::Waker};
 
@@ -15,22 +15,25 @@ pub(crate) struct Entry {
     pub(super) state: State,
     /// `None` until the task begins.
     pub(super) begun: Option<Instant>,
-    /// Wakes whoever polls it, to have it dropped. `None` before its first pending poll, and for a blocking task.
+    /// Wakes the poller of the task, which then drops it. `None` before the first pending poll, and
+    /// for a blocking task that no batch awaits.
     pub(super) waker: Option<Waker>,
-    /// Nothing until the task begins.
+    /// Empty until the task begins.
     pub(super) span: TaskSpan,
-    /// A supervised task that is inside its blocking thread.
+    /// True while a supervised task is on its blocking thread.
     pub(super) on_thread: bool,
 }
 
+/// `Waiting` becomes `Running` when the task begins. Both become `Ended` when a party claims the
+/// end. A supervised task that has timed out then becomes `Overdue`, until its thread returns.
 pub(super) enum State {
-    /// Its turn has come, and it waits for a permit, or for the thread that it is to run on.
+    /// The task waits for a permit, or for its thread.
     Waiting(Task),
-    /// Whoever polls it has the task.
+    /// The poller has the task.
     Running,
-    /// It has ended, and is being told of.
+    /// The end is claimed and is being told.
     Ended,
-    /// It has timed out and was told of, and its thread goes on.
+    /// The task timed out and its end was told, but its thread still runs.
     Overdue,
 }
 
@@ -44,7 +47,7 @@ impl Entry {
         Self::new(label, State::Running, Some(now))
     }
 
-    /// One that ends without having begun.
+    /// An entry for a task that ends before it begins.
     pub(super) fn ended(label: Label) -> Self {
         Self::new(label, State::Ended, None)
     }
@@ -69,7 +72,7 @@ impl Entry {
         }
     }
 
-    /// Nobody has told its end.
+    /// True while no party has claimed the end.
     #[inline]
     pub(super) fn is_current(&self) -> bool {
         matches!(self.state, State::Waiting(_) | State::Running)
@@ -84,7 +87,8 @@ impl Entry {
     }
 }
 
-/// What an entry held that has ended: wakers and spans are code of others.
+/// The waker and the span of an ended entry. Dropping them may run user code, so the caller
+/// releases the lock first.
 #[must_use = "to be dropped behind the lock"]
 #[derive(Default)]
 pub(super) struct Settled {
@@ -100,7 +104,7 @@ impl Drop for Settled {
     }
 }
 
-/// By the tasks' numbers. One place suffices while tasks run one after another, and needs no memory of its own.
+/// Keyed by task id. Tasks that run one after another need only `first`, which allocates nothing.
 #[derive(Default)]
 #[expect(
     clippy::box_collection,
@@ -108,12 +112,12 @@ impl Drop for Settled {
 )]
 pub(super) struct Entries {
     first: Option<Entry>,
-    /// Not empty.
+    /// Never empty.
     others: Option<Box<BTreeMap<TaskId, Entry>>>,
 }
 
 impl Entries {
-    /// Always inlined, so that an entry is made in the place where it stays.
+    /// Always inlined, so that an entry is built where it stays.
     #[inline(always)]
     pub(super) fn insert(&mut self, entry: Entry) {
         if self.first.is_none() {
@@ -142,7 +146,7 @@ impl Entries {
         first.or_else(|| self.remove_other(id))
     }
 
-    /// [`remove`](Self::remove), in its place: for an entry that holds nothing but its label.
+    /// [`remove`](Self::remove) in place, for an entry that holds only its label.
     #[inline]
     pub(super) fn forget(&mut self, id: TaskId) {
         match &self.first {

@@ -1,4 +1,4 @@
-//! A stand-alone queue becomes a part of another.
+//! Merging a stand-alone queue into another.
 
 use std::{mem, sync::Arc};
 
@@ -9,9 +9,10 @@ use crate::{
 };
 
 impl Queue {
-    /// Moves the tasks of `from` behind this queue's own, and whatever is added to `from` later too.
+    /// Moves the tasks of `from` behind this queue's own. Tasks added to `from` later come here
+    /// too.
     ///
-    /// Does nothing if `from` is this queue, or is part of it or of another already.
+    /// Does nothing if `from` is this queue, belongs to a runner, or is merged already.
     pub(crate) fn merge(self: &Arc<Self>, from: &Arc<Self>) {
         let (into, from) = (self.root(), from.root());
         if Arc::ptr_eq(&into, &from) || from.owner.is_some() {
@@ -21,6 +22,7 @@ impl Queue {
         if matches!(from_state.phase, Phase::Merged(_)) {
             return;
         }
+        // This queue was merged before both locks were held. Start again from its new root.
         if matches!(state.phase, Phase::Merged(_)) {
             drop((state, from_state));
             return into.merge(&from);
@@ -54,8 +56,9 @@ impl Queue {
     }
 }
 
-/// Both at once, so that a task added to `from` meanwhile cannot overtake those that move; in the order in which stand-alone
-/// queues were made, so that two merges of the same pair cannot wait for each other. A queue with an owner is never `from`.
+/// Locks both queues at once, so that no task added to `from` meanwhile overtakes those that move.
+/// The serial orders the two locks, so that two merges of one pair cannot wait for each other. A
+/// queue with an owner is never `from`.
 fn lock_both<'a>(
     into: &'a Queue,
     from: &'a Queue,

@@ -1,23 +1,26 @@
-//! [`Queue`]: one request's tasks and their state. Keeps the promises "once", "order", "late is fine" and "nothing disappears".
+//! [`Queue`]: one request's tasks and their state. Keeps the promises "once", "order", "late is
+//! fine" and "nothing disappears".
 //!
-//! This room decides when a task's turn comes and who tells its end. It uses `shared` and below. Whoever runs the tasks is
-//! reached through [`Schedule`](owner::Schedule) alone.
+//! This room decides when a task is dequeued and which party tells its end. It uses `shared` and
+//! below. It reaches the executor only through [`Schedule`](owner::Schedule).
 //!
 //! ```text
 //! Open ──end──▶ Running ◀──add──▶ Idle          (of a request; a queue of no request begins Idle)
 //! Open ──merge──▶ Merged                        (stand-alone; never ends by itself)
 //! ```
 //!
-//! 1. While the phase is `Running` there is exactly one [`Ready`](ready::Ready) for the whole queue, and it alone takes tasks
-//!    out of `tasks`.
-//! 2. Whoever turns the phase to `Running` counts that batch with the lock held, and schedules it afterwards.
-//! 3. The phase leaves `Running` only when no task is found, in the same critical section.
-//! 4. `outcome` is set before the phase of a request's queue leaves `Open`, and then stays.
+//! 1. While the phase is `Running`, exactly one [`Ready`](ready::Ready) exists for the whole queue.
+//!    Only it takes tasks out of `tasks`.
+//! 2. The thread that sets the phase to `Running` counts that batch under the lock. It schedules
+//!    the batch after it releases the lock.
+//! 3. The phase leaves `Running` only in the critical section that finds `tasks` empty.
+//! 4. `outcome` is set before the phase of a request's queue leaves `Open`, and never changes.
 //! 5. A task is in `tasks`, then in `entries`, until its end has been told and counted.
-//! 6. Whoever turns an entry to `Ended` with the lock held tells its end, and nobody else does. An end that nobody is told of
-//!    is counted in the critical section that takes the entry out.
-//! 7. The queue is in the registry while it holds a task in either.
-//! 8. No user code runs under the lock: no destructor of a task or waker, no condition, no observer, no subscriber.
+//! 6. The party that sets an entry to `Ended` under the lock tells its end, and no other does. An
+//!    end that nobody observes is counted in the critical section that removes the entry.
+//! 7. A queue with an owner is in the registry while `tasks` or `entries` holds a task.
+//! 8. No user code runs under the lock: no destructor of a task or waker, no condition, no
+//!    observer, no subscriber.
 
 mod abort;
 mod add;
@@ -67,59 +70,61 @@ use crate::{
 };
 
 pub(crate) struct Queue {
-    /// The runner that its tasks are run by; `None` for a stand-alone queue.
+    /// The runner that runs its tasks. `None` for a stand-alone queue.
     owner: Option<Arc<Owner>>,
-    /// The runtime on which it was made.
+    /// The runtime on which the queue was made. `None` without an owner, off a runtime, and where
+    /// the settings name one.
     runtime: Option<Handle>,
-    /// `None` for a queue of no request, and where the request is not known.
+    /// `None` for a queue of no request, and where the request is unknown.
     request: Option<RequestLine>,
-    /// When the request arrived.
+    /// When the queue was made. For a request, this is its arrival.
     arrived: Instant,
-    /// The response may share its connection's task with others: HTTP/2, or not known.
+    /// True if the response may share its connection's task with others: over HTTP/2, or where the
+    /// version is unknown.
     multiplexed: bool,
-    /// How the response ended. Not set until it has, and never in a queue of no request.
+    /// How the response ended. Set once at that end, and never in a queue of no request.
     outcome: OnceLock<ResponseOutcome>,
-    /// What a room above wants to know of the request.
+    /// What a room above notes of the request.
     #[cfg_attr(
         not(feature = "jobs"),
         expect(dead_code, reason = "there is no room above that asks")
     )]
     extensions: Extensions,
-    /// Tells stand-alone queues apart; 0 for all others.
+    /// Orders the locks of two stand-alone queues. 0 for all others.
     serial: u64,
     state: Mutex<State>,
 }
 
 struct State {
     phase: Phase,
-    /// The tasks that wait. Empty when `Merged`, and between two critical sections when `Idle`.
+    /// The tasks that wait. Empty when `Merged`. When `Idle`, empty between critical sections.
     tasks: TaskList,
-    /// The tasks that left `tasks` and whose ends have not been told and counted.
+    /// The tasks that have left `tasks`, until their ends have been told and counted.
     entries: Entries,
     /// `Some` while the queue is in the registry.
     place: Option<Place>,
-    /// A task failed, and `OnFailure::Stop` is set: those that have not begun are skipped.
+    /// A task failed under `OnFailure::Stop`, so tasks that have not begun are skipped.
     stopped: bool,
-    /// How many tasks that no runner knows were taken out, to be run by hand.
+    /// How many tasks `take_by_hand` has numbered. Only a queue without an owner uses this.
     taken: u64,
 }
 
 enum Phase {
-    /// The response has not ended: tasks wait.
+    /// The response has not ended, so tasks wait.
     Open,
-    /// A batch is on the runner.
+    /// A batch takes the tasks out.
     Running,
-    /// Nothing is queued: the next task starts a batch.
+    /// No task waits. The next task starts a batch.
     Idle,
-    /// The tasks went to this queue, and so do those that are added from now on.
+    /// The tasks moved to this queue. Tasks added later go there too.
     Merged(Arc<Queue>),
 }
 
-/// A task has ended; for [`Queue::settle`] to count.
+/// A task that has ended, for [`Queue::settle`] to count.
 pub(crate) struct Ended {
     pub(crate) id: TaskId,
     pub(crate) end: TaskEnd,
-    /// The one who has this has claimed the task and told its end.
+    /// The holder has claimed the task and told its end.
     pub(crate) told: bool,
 }
 
@@ -134,14 +139,14 @@ impl Queue {
         self.owner.as_ref().map(|owner| &owner.shared.settings)
     }
 
-    /// What a room above has noted of the request.
+    /// What a room above noted of the request.
     #[cfg(feature = "jobs")]
     pub(crate) fn extensions(&self) -> &Extensions {
         &self.extensions
     }
 
-    /// Where a batch is to run: on the runtime that is set, or else the current one, or else that of the request, or else the
-    /// first that the runner has seen.
+    /// Returns the runtime for a batch: the one that the settings name, or else the current one.
+    /// Failing both, it is the request's, or the first that the runner saw.
     pub(crate) fn runtime(&self) -> Option<Handle> {
         let set = self
             .settings()
@@ -151,14 +156,15 @@ impl Queue {
             .or_else(|| self.owner.as_ref()?.first_runtime())
     }
 
-    /// The response has ended: what is queued goes to the runner.
+    /// Records how the response ended and schedules the waiting tasks.
     pub(crate) fn end(
         self: Arc<Self>,
         end: ResponseEnd,
         status: Option<StatusCode>,
         body_bytes: u64,
     ) {
-        // Of a queue that nobody else holds, not even the registry, nobody can ask how the response went.
+        // Nobody else holds this queue, not even the registry. It has no tasks, and nobody can ask
+        // for the outcome.
         if Arc::strong_count(&self) == 1 {
             return;
         }
@@ -179,38 +185,39 @@ impl Queue {
         }
         let ready = self.make_ready(&mut state);
         drop(state);
-        // Over HTTP/1 hyper writes what is left within the poll that ends the body.
+        // Over HTTP/1, hyper writes the rest of the response within the poll that ends the body. A
+        // batch yields only where a connection may still have to write.
         let yields = self.multiplexed;
         self.schedule(ready, yields);
     }
 
-    /// The task's entry, unless somebody has told its end.
+    /// Returns the task's entry, unless its end is claimed.
     fn current<'a>(state: &'a mut MutexGuard<'_, State>, id: TaskId) -> Option<&'a mut Entry> {
         state.entries.get_mut(id).filter(|entry| entry.is_current())
     }
 
-    /// False where somebody has told the task's end.
+    /// False if the task's end is claimed.
     pub(crate) fn is_current(&self, id: TaskId) -> bool {
         Self::current(&mut lock(&self.state), id).is_some()
     }
 
-    /// Who a task is that has not ended.
+    /// Returns the label of an unfinished task.
     pub(crate) fn label_of(&self, id: TaskId) -> Option<Label> {
         let mut label = Self::current(&mut lock(&self.state), id)?.label.clone();
         if self.owner.is_none() {
-            label.id = TaskId::NONE; // what it has is for its entry alone
+            label.id = TaskId::NONE; // its number is only the key of its entry
         }
         Some(label)
     }
 
-    /// For a task that wants one.
+    /// Makes the context for a task that takes one.
     pub(crate) fn context_of(self: &Arc<Self>, id: TaskId) -> TaskContext {
         let label = self.label_of(id);
         let name = label.map(|label| label.name()).unwrap_or_default();
         TaskContext::new(Arc::clone(self) as Arc<dyn ContextSource>, name)
     }
 
-    /// Rows for the tasks that are in the queue now.
+    /// Returns a row for each task in the queue.
     pub(crate) fn infos(&self, now: Instant) -> Vec<TaskInfo> {
         let state = lock(&self.state);
         let request = self.request.as_ref();
@@ -221,7 +228,7 @@ impl Queue {
             .collect()
     }
 
-    /// Names of the tasks that wait, in order.
+    /// Returns the names of the waiting tasks, in the order added.
     pub(crate) fn names(self: &Arc<Self>) -> Vec<Cow<'static, str>> {
         lock(&self.root().state).tasks.names()
     }
@@ -230,7 +237,7 @@ impl Queue {
         lock(&self.root().state).tasks.len()
     }
 
-    /// The queue that this one's tasks are in.
+    /// Returns the queue that holds this queue's tasks after all merges.
     pub(crate) fn root(self: &Arc<Self>) -> Arc<Self> {
         let mut queue = Arc::clone(self);
         loop {
@@ -262,8 +269,8 @@ impl Queue {
         on_failure == Some(OnFailure::Stop)
     }
 
-    /// Leaves the registry when there is nothing left to name. What comes back is the registry's handle, for the caller to drop
-    /// behind the lock.
+    /// Takes an empty queue out of the registry. The caller drops the returned handle after it
+    /// releases the lock.
     #[inline]
     fn leave_if_empty(&self, state: &mut State) -> Option<Arc<Self>> {
         if !state.tasks.is_empty() || !state.entries.is_empty() {
@@ -288,7 +295,8 @@ impl ContextSource for Queue {
     }
 }
 
-/// Only a stand-alone queue can still hold tasks here: no response took it, and no runner ever knew of them.
+/// Only a stand-alone queue can still hold tasks here. No response took it, and no runner knew of
+/// its tasks.
 impl Drop for Queue {
     fn drop(&mut self) {
         let tasks = &lock(&self.state).tasks;
@@ -308,7 +316,7 @@ impl fmt::Debug for Queue {
             Phase::Merged(_) => "merged",
         };
         let waiting = state.tasks.len();
-        drop(state); // before the formatter's own writer is called
+        drop(state); // the formatter's writer may be user code
         f.debug_struct("Queue")
             .field("phase", &phase)
             .field("waiting", &waiting)

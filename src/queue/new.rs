@@ -1,4 +1,4 @@
-//! How a queue comes to be.
+//! How a queue is made.
 
 use std::sync::{
     Arc,
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{Entries, Owner, Phase, Queue, RequestLine, State, TaskList};
 use crate::util::sync::{Mutex, OnceLock};
 
-/// What queues differ in from the start.
+/// What differs between queues from the start.
 struct Origin {
     owner: Option<Arc<Owner>>,
     request: Option<RequestLine>,
@@ -27,7 +27,7 @@ impl Queue {
         Self::stand_alone_with(Extensions::new())
     }
 
-    /// The same, with something for a room above.
+    /// The same, with notes for a room above.
     pub(crate) fn stand_alone_with(extensions: Extensions) -> Arc<Self> {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
         Self::new(Origin {
@@ -54,7 +54,7 @@ impl Queue {
         })
     }
 
-    /// A queue that waits for a response to end, of a request that is not known.
+    /// A queue that waits for a response to end, whose request is unknown.
     pub(crate) fn of_response(owner: Arc<Owner>) -> Arc<Self> {
         Self::new(Origin::of(owner, Phase::Open))
     }

@@ -1,4 +1,5 @@
-//! [`Owner`]: a runner, as its queues see it; and [`Schedule`], by which they reach whoever runs their tasks.
+//! [`Owner`]: a runner, as its queues see it; and [`Schedule`], through which they reach the
+//! executor.
 
 use std::sync::Arc;
 
@@ -10,18 +11,20 @@ use crate::{
     util::sync::OnceLock,
 };
 
-/// Runs what is ready.
+/// Runs ready batches.
 pub(crate) trait Schedule: Send + Sync {
-    /// Returns at once, and calls no user code: the caller is a connection, or a `Drop`. Dropping `ready` ends its tasks aborted.
+    /// Returns at once and calls no user code: the caller may be a connection or a `Drop`. Dropping
+    /// `ready` ends its tasks aborted.
     fn schedule(&self, ready: Ready);
 }
 
 pub(crate) struct Owner {
     pub(crate) shared: Shared,
-    /// Those that hold a task.
+    /// The queues that hold a task.
     pub(crate) queues: Registry<Queue>,
     pub(super) scheduler: Box<dyn Schedule>,
-    /// For tasks that come from a thread without a runtime, to a queue that was made on such a thread.
+    /// The first runtime that the runner saw. It runs a task that a thread without a runtime adds
+    /// to a queue made on such a thread.
     runtime: OnceLock<Handle>,
 }
 
@@ -35,7 +38,7 @@ impl Owner {
         }
     }
 
-    /// The current runtime, if there is one and none is set.
+    /// Returns the current runtime, unless the settings name one.
     #[inline]
     pub(super) fn current_runtime(&self) -> Option<Handle> {
         if self.shared.settings.runtime.is_some() {
@@ -48,7 +51,7 @@ impl Owner {
         Some(current)
     }
 
-    /// For what is of no queue.
+    /// Returns the runtime for work that belongs to no queue.
     #[cfg(feature = "jobs")]
     pub(crate) fn runtime(&self) -> Option<Handle> {
         let set = self.shared.settings.runtime.clone();
@@ -62,7 +65,7 @@ impl Owner {
 }
 
 impl Queue {
-    /// Hands `ready` to whoever runs it.
+    /// Hands `ready` to the executor.
     pub(super) fn schedule(self: &Arc<Self>, ready: Ready, yields: bool) {
         if let Some(owner) = &self.owner {
             owner.scheduler.schedule(ready.yielding(yields));

@@ -1,4 +1,4 @@
-//! A task whose turn has come, on its way to its end.
+//! A dequeued task, from its beginning to its end.
 
 use std::{mem, task::Waker, time::Duration};
 
@@ -16,17 +16,17 @@ use crate::{
 };
 
 impl Queue {
-    /// The task's own timeout, or the runner's.
+    /// Returns the task's own timeout, or else the runner's.
     pub(crate) fn timeout_of(&self, needs: Needs) -> Option<Duration> {
         needs.timeout.or_else(|| self.settings()?.task_timeout)
     }
 
-    /// The task begins, and the caller has it; `None` where somebody has ended it.
+    /// Begins the task and gives it to the caller. Returns `None` if its end is claimed.
     pub(crate) fn begin(&self, id: TaskId) -> Option<Task> {
         self.begin_in(id, false)
     }
 
-    /// The same, on a blocking thread that somebody waits for.
+    /// The same, on a blocking thread that a supervisor awaits.
     pub(crate) fn begin_on_thread(&self, id: TaskId) -> Option<Task> {
         self.begin_in(id, true)
     }
@@ -43,7 +43,8 @@ impl Queue {
         };
         entry.begun = Some(Instant::now());
         entry.on_thread = on_thread;
-        self.count_begun(); // under the lock: whoever ends the task finds it counted
+        // Under the lock, so that a thread that ends the task finds its beginning counted.
+        self.count_begun();
         drop(state);
         if self.owner.is_some() {
             metrics::begun(MetricName::of_task(&task));
@@ -58,7 +59,8 @@ impl Queue {
         }
     }
 
-    /// The thread of a supervised task has returned: if it was overdue, it is forgotten.
+    /// Notes that the thread of a supervised task has returned. An overdue task leaves the queue
+    /// then.
     pub(crate) fn returned(&self, id: TaskId) {
         let mut state = lock(&self.state);
         let Some(entry) = state.entries.get_mut(id) else {
@@ -72,7 +74,7 @@ impl Queue {
         drop((entry, handle));
     }
 
-    /// The task is pending, and `waker` wakes who polls it; false where somebody has ended it.
+    /// Keeps the waker of a pending task. Returns false if the task's end is claimed.
     pub(crate) fn park(&self, id: TaskId, waker: &Waker) -> bool {
         match Self::current(&mut lock(&self.state), id) {
             None => return false,
@@ -81,7 +83,7 @@ impl Queue {
             }) if old.will_wake(waker) => return true,
             Some(_) => {}
         }
-        // A waker's clone and drop may be anybody's code: not under the lock.
+        // Cloning or dropping a waker may run user code, so neither happens under the lock.
         let mut waker = Some(waker.clone());
         let mut state = lock(&self.state);
         let entry = Self::current(&mut state, id);
@@ -93,7 +95,7 @@ impl Queue {
         is_current
     }
 
-    /// Keeps the span of a task that begins, for whoever ends it.
+    /// Keeps the span of a task that begins, for the party that tells its end.
     #[inline]
     pub(crate) fn keep_span(&self, id: TaskId, span: &TaskSpan) {
         if span.is_none() {
@@ -105,7 +107,7 @@ impl Queue {
         }
     }
 
-    /// Drops a task that has ended before it began: its thread never came, or came too late.
+    /// Drops a task that ended before it began, because its thread never came or came too late.
     pub(crate) fn finish_waiting(&self, id: TaskId, end: TaskEnd) -> TaskEnd {
         let mut state = lock(&self.state);
         let entry = state.entries.get_mut(id);
@@ -118,8 +120,9 @@ impl Queue {
         }
     }
 
-    /// Claims a task that has ended and tells its end, if anybody is to be told; false where nobody is, or somebody else has
-    /// claimed it. The caller drops its own handle of the task's span afterwards, and settles.
+    /// Claims an ended task and tells its end. Returns false if nobody observes the end, or if
+    /// another party has claimed it. The caller then drops its own handle of the task's span, and
+    /// settles.
     #[inline]
     pub(crate) fn tell(&self, id: TaskId, end: &TaskEnd, has_span: bool) -> bool {
         let Some(owner) = &self.owner else {
@@ -140,7 +143,8 @@ impl Queue {
         true
     }
 
-    /// Tells the end of a task, in its span. The caller has claimed it, or it never was in the queue.
+    /// Reports a task's end inside its span. The caller has claimed the task, or the task was never
+    /// in the queue.
     pub(super) fn report(
         &self,
         label: &Label,
@@ -163,12 +167,12 @@ impl Queue {
         span.in_scope(|| owner.shared.tell(&report));
     }
 
-    /// Counts a task that was claimed, and whose end has been told.
+    /// Counts a claimed task whose end has been told.
     pub(super) fn settle_claimed(&self, id: TaskId, end: &TaskEnd) {
         self.settle_with(id, end, true);
     }
 
-    /// Counts a task that has ended, unless somebody else has claimed it.
+    /// Counts an ended task, unless another party has claimed it.
     pub(crate) fn settle(&self, ended: &Ended) {
         self.settle_with(ended.id, &ended.end, ended.told);
     }
@@ -190,6 +194,7 @@ impl Queue {
         end: &TaskEnd,
         told: bool,
     ) -> Settled {
+        // The party that claimed an end settles it. The batch settles an end that nobody claimed.
         let is_ours = |entry: &&mut Entry| match entry.state {
             EntryState::Ended => told,
             EntryState::Overdue => false,
@@ -200,6 +205,7 @@ impl Queue {
         };
         let (settled, has_begun) = (entry.settle(), entry.begun.is_some());
         if entry.on_thread && matches!(end, TaskEnd::TimedOut) {
+            // The entry names the task as overdue until its thread returns.
             entry.state = EntryState::Overdue;
         } else {
             state.entries.forget(id);
@@ -211,8 +217,8 @@ impl Queue {
         settled
     }
 
-    /// The turn of the next task of a queue whose response has not ended, for whoever runs it by hand. Afterwards only a batch
-    /// may take tasks out.
+    /// Dequeues the next task for a caller that runs it by hand. Once the response has ended, only
+    /// a batch takes tasks out.
     pub(crate) fn take_by_hand(&self) -> Option<Dequeued> {
         let state = &mut *lock(&self.state);
         if !matches!(state.phase, Phase::Open) {
@@ -220,7 +226,8 @@ impl Queue {
         }
         let mut task = state.tasks.pop()?;
         if self.owner.is_none() {
-            // All have the number 0. With one of its own, the entry of a task that was aborted is never that of the next.
+            // All tasks have the number 0 here. A number of its own keeps an aborted task's entry
+            // apart from the next task's.
             state.taken += 1;
             task.set_id(TaskId::new(state.taken));
         }

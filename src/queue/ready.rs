@@ -1,4 +1,4 @@
-//! [`Ready`]: the right to take tasks out of a queue.
+//! [`Ready`]: a batch's right to take tasks out of a queue.
 
 use std::sync::Arc;
 
@@ -12,34 +12,36 @@ use crate::{
     util::sync::{MutexGuard, lock},
 };
 
-/// Counts as a batch. Dropped before the queue is idle, what is left ends aborted.
+/// Counts as a batch. If it is dropped before the queue is idle, the remaining tasks end aborted.
 pub(crate) struct Ready {
     queue: Arc<Queue>,
-    /// The task whose turn came last, if it is this batch's to run.
+    /// The task dequeued last, if this batch runs it.
     current: Option<TaskId>,
-    /// What the next task needs, as far as it is known.
+    /// What the next task needs, if known.
     needs: Option<Needs>,
-    /// It is for one task of a queue whose tasks run side by side, and not for all that come.
+    /// True if this batch runs one task of a concurrent queue. It then takes out no other task.
     is_for_one: bool,
-    /// Async tasks need no permit, and run one after another.
+    /// True if async tasks need no permit and run one after another, so that each begins as it is
+    /// dequeued.
     begins_async: bool,
-    /// The batch is to go to the back of the worker's queue before its first task.
+    /// The batch goes to the back of the worker's queue before its next task.
     pub(crate) yields: bool,
     has_ended: bool,
 }
 
-/// What a batch has next.
+/// What a batch does next.
 pub(crate) enum Next {
-    /// This task, which has begun.
+    /// This task has begun.
     Begun(Task),
-    /// This one, when it has what it needs.
+    /// This task begins once it has its permit and its thread.
     Waiting(Dequeued),
-    /// Nothing: the batch has ended.
+    /// No task waits, so the batch has ended.
     End,
 }
 
 impl Queue {
-    /// The queue is running from now on. The caller hands what comes back to whoever runs it, behind the lock.
+    /// Sets the phase to `Running` and makes the batch. The caller schedules it after it releases
+    /// the lock.
     pub(super) fn make_ready(self: &Arc<Self>, state: &mut State) -> Ready {
         state.phase = Phase::Running;
         let mut ready = Ready::new(Arc::clone(self));
@@ -48,7 +50,8 @@ impl Queue {
         ready
     }
 
-    /// Under the lock: whoever finds the phase changed finds the batch counted.
+    /// A caller that changes the phase holds the lock. So a thread that sees the new phase finds
+    /// the batch counted.
     pub(super) fn count_batch(&self) {
         if let Some(owner) = &self.owner {
             owner.shared.count_batch();
@@ -70,7 +73,7 @@ impl Ready {
         }
     }
 
-    /// Has the task whose turn has come run beside the others of its queue.
+    /// Schedules a dequeued task as a batch of its own, beside the others of its queue.
     pub(crate) fn run_beside(&mut self, dequeued: &Dequeued) {
         let mut one = Self::new(Arc::clone(&self.queue));
         one.is_for_one = true;
@@ -79,7 +82,7 @@ impl Ready {
         self.queue.schedule(one, false);
     }
 
-    /// The turn that has come already.
+    /// Returns the task that was dequeued before this batch began.
     pub(crate) fn dequeued(&self) -> Option<Dequeued> {
         let (id, needs) = (self.current?, self.needs?);
         Some(Dequeued { id, needs })
@@ -94,20 +97,20 @@ impl Ready {
         &self.queue
     }
 
-    /// Each task that it takes out is to be run beside the others.
+    /// True if each dequeued task runs beside the others.
     #[inline]
     pub(crate) fn is_concurrent(&self) -> bool {
         !self.is_for_one && self.queue.is_concurrent()
     }
 
-    /// What the first of the tasks needs, before its turn has come.
+    /// Returns what the next task needs, before it is dequeued.
     pub(crate) fn first_needs(&self) -> Option<Needs> {
         self.needs
             .or_else(|| lock(&self.queue.state).tasks.first_needs())
     }
 
-    /// Counts a task that has ended, and has the next one's turn come, in one critical section. An async task that needs no
-    /// permit begins in it, where the caller is a worker.
+    /// Counts an ended task and dequeues the next, in one critical section. On a worker, an async
+    /// task that needs no permit also begins in it.
     #[inline]
     pub(crate) fn next(&mut self, ended: Option<&Ended>, on_worker: bool) -> Next {
         let queue = &self.queue;
@@ -135,6 +138,7 @@ impl Ready {
             Next::Waiting(state.wait(task))
         };
         drop(state);
+        // Dropping the waker and the span may run user code, so the lock goes first.
         drop(settled);
         if begins {
             metrics::begun(name);
@@ -151,7 +155,7 @@ impl State {
         self.entries.insert(entry);
     }
 
-    /// A task's turn has come, and it waits for what it needs.
+    /// Moves a dequeued task to the entries, where it waits for what it needs.
     pub(super) fn wait(&mut self, task: Task) -> Dequeued {
         let dequeued = Dequeued::of(&task);
         self.entries.insert(Entry::waiting(task));
@@ -165,13 +169,15 @@ impl Queue {
         !is_limited && !self.is_concurrent()
     }
 
-    /// No task is left.
+    /// Ends a batch that found no task. The caller's lock is still held, so no task can slip in
+    /// before the queue is idle.
     fn end_batch(
         &self,
         mut state: MutexGuard<'_, State>,
         settled: Option<Settled>,
         is_for_one: bool,
     ) {
+        // A batch for one task does not own the phase.
         if !is_for_one {
             state.phase = Phase::Idle;
         }

@@ -1,4 +1,5 @@
-//! [`TaskList`]: tasks in the order added, linked through their own nodes, so that a list allocates nothing.
+//! [`TaskList`]: tasks in the order added, linked through their own nodes, so that the list
+//! allocates nothing.
 
 use std::borrow::Cow;
 
@@ -14,15 +15,16 @@ use crate::{
 
 /// A first-in, first-out list.
 ///
-/// A singly linked list in safe code has one cheap end, so there are two: tasks come in at the head of `newest`, and go out
-/// from the head of `oldest`. When `oldest` runs out, `newest` is turned round: once a task, over its life.
+/// A singly linked list in safe code has one cheap end, so this type keeps two. Tasks enter at the
+/// head of `newest` and leave from the head of `oldest`. When `oldest` is empty, `newest` is
+/// reversed into it, so each task moves once in its life.
 #[derive(Default)]
 pub(crate) struct TaskList {
-    /// The next task to go out, linked to those behind it.
+    /// The next task to leave, linked to those behind it.
     oldest: Option<Link>,
-    /// The last task that came in, linked to those before it. All of them are behind all of `oldest`.
+    /// The task added last, linked to those before it. All of them come after all of `oldest`.
     newest: Option<Link>,
-    /// Of the task that came first into `newest`, so that nobody has to go through it.
+    /// What the first task in `newest` needs, so that no reader walks the list.
     newest_from: Option<Needs>,
     len: usize,
 }
@@ -47,7 +49,7 @@ impl TaskList {
         Some(Task::from_link(link))
     }
 
-    /// What the next task to go out needs. It takes no longer with many tasks.
+    /// Returns what the next task needs, in constant time.
     pub(crate) fn first_needs(&self) -> Option<Needs> {
         match &self.oldest {
             Some(oldest) => Some(oldest.needs()),
@@ -55,7 +57,7 @@ impl TaskList {
         }
     }
 
-    /// Takes a task out of the middle. This goes through the whole list, and again if it is there.
+    /// Takes a task out of the middle. This walks the whole list, and again if the task is there.
     pub(crate) fn remove(&mut self, id: TaskId) -> Option<Task> {
         if !self.contains(id) {
             return None;
@@ -86,13 +88,13 @@ impl TaskList {
         self.len == 0
     }
 
-    /// The tasks' names in the order added.
+    /// Returns the tasks' names in the order added.
     pub(crate) fn names(&self) -> Vec<Cow<'static, str>> {
         let links = self.in_order();
         links.iter().map(|link| link.name().to_cow()).collect()
     }
 
-    /// The tasks' labels in the order added.
+    /// Returns the tasks' labels in the order added.
     pub(crate) fn labels(&self) -> Vec<Label> {
         self.in_order().iter().map(|link| link.label()).collect()
     }
@@ -112,8 +114,8 @@ impl TaskList {
     }
 }
 
-/// One node after the other: left to themselves, nodes would drop one another in a recursion as deep as the list. And contained,
-/// as this may happen while something else unwinds.
+/// Drops one node at a time. Otherwise nodes would drop one another in a recursion as deep as the
+/// list. Each drop is contained, as the thread may already be unwinding.
 impl Drop for TaskList {
     fn drop(&mut self) {
         while let Some(task) = self.pop() {
