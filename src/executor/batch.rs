@@ -1,8 +1,9 @@
-//! [`Batch`]: runs a queue's tasks, one after another. Keeps the promises "never on the connection" and "order".
+//! [`Batch`]: runs a queue's tasks, one after another. Keeps the promises "never on the connection"
+//! and "order".
 //!
-//! A batch is a task of the runtime. Where its next task is blocking it moves to the blocking pool, and back when one is async.
-//! Of a queue whose tasks run side by side, it spawns a batch for each. Wherever it is dropped unfinished, what is left of it
-//! ends aborted.
+//! A batch is a task of the runtime. It moves to the blocking pool when its next task is blocking,
+//! and back when one is async. In a concurrent queue it starts a batch for each task. If a batch is
+//! dropped unfinished, its remaining tasks end aborted.
 
 use std::{
     mem,
@@ -32,14 +33,14 @@ use crate::{
 pub(super) struct Batch {
     stage: Stage,
     limits: Option<Arc<Limits>>,
-    /// Dropped last: it ends what is left.
+    /// Dropped last: it ends the remaining tasks.
     ready: Ready,
 }
 
 enum Stage {
-    /// The next task's turn has not come.
+    /// No task is dequeued.
     Next,
-    /// A task's turn has come, and it waits for its permit, or for the thread that it is to run on.
+    /// The dequeued task waits for its permit, or for its thread.
     Waiting(Waiting),
     Running(Execution),
     Ended,
@@ -47,7 +48,7 @@ enum Stage {
 
 struct Waiting {
     dequeued: Dequeued,
-    /// `None` once it has a permit, and where it needs none.
+    /// `None` once the task has its permit, and where it needs none.
     acquire: Option<Box<Acquire>>,
     permit: Option<Box<Permit>>,
 }
@@ -66,7 +67,8 @@ impl Batch {
         batch
     }
 
-    /// Hands the batch to the runtime. Where there is none, or it is shutting down, its tasks end aborted.
+    /// Hands the batch to the runtime. Without a runtime, or while the runtime shuts down, the
+    /// tasks end aborted.
     pub(super) fn launch(self) {
         let Some(runtime) = self.ready.queue().runtime() else {
             return;
@@ -78,7 +80,7 @@ impl Batch {
         }
     }
 
-    /// The next task is to run on a blocking thread, where nobody waits for it.
+    /// True if the next task belongs on a blocking thread that no supervisor awaits.
     fn wants_thread(&self) -> bool {
         match &self.stage {
             Stage::Next if self.limits.is_some() || self.ready.is_concurrent() => false,
@@ -97,7 +99,8 @@ impl Batch {
         needs.kind == TaskKind::Blocking && self.ready.queue().timeout_of(needs).is_none()
     }
 
-    /// Runs on a worker. Ready when the batch has ended, or its next task wants a blocking thread.
+    /// Polls on a worker. Ready once the batch has ended, or once its next task wants a blocking
+    /// thread.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if mem::take(&mut self.ready.yields) {
             return yield_once(cx);
@@ -106,6 +109,7 @@ impl Batch {
         loop {
             match &mut self.stage {
                 Stage::Next if budget.is_used_up() => {
+                    // The waiters must hear of the ended task now, not at the next poll.
                     self.settle(ended.take());
                     return Budget::give_way(cx);
                 }
@@ -130,7 +134,8 @@ impl Batch {
         }
     }
 
-    /// Counts the task that has ended, and has the next one begin or wait. Most tasks end at their first poll: such a one comes back.
+    /// Counts the ended task and dequeues the next, which begins or waits. Most tasks end at their
+    /// first poll: this returns such an end.
     fn poll_next(&mut self, ended: Option<Ended>, cx: &mut Context<'_>) -> Poll<Option<Ended>> {
         let next = self.ready.next(ended.as_ref(), true);
         let is_first = ended.is_none();
@@ -150,7 +155,7 @@ impl Batch {
         }
     }
 
-    /// Runs blocking tasks in a row.
+    /// Runs consecutive blocking tasks on this thread.
     pub(super) fn run_on_thread(mut self) {
         let (hopped, mut ended) = (Instant::now(), None);
         loop {
@@ -168,6 +173,7 @@ impl Batch {
                 ended = Some(execution.conclude(self.ready.queue(), end));
                 self.stage = Stage::Next;
             }
+            // Other batches wait for a thread, so this one goes through the pool's queue again.
             if hopped.elapsed() > budget::ON_THREAD {
                 self.settle(ended.take());
                 break;
@@ -185,7 +191,7 @@ impl Batch {
         }
     }
 
-    /// A task's turn has come that does not begin here and now, or none is left.
+    /// Takes up a dequeued task that has not begun, or the end of the batch.
     fn enter(&mut self, next: Next, is_first: bool) {
         self.stage = match next {
             Next::Begun(_) | Next::End => Stage::Ended,
@@ -194,7 +200,7 @@ impl Batch {
                 Stage::Next
             }
             Next::Waiting(dequeued) => {
-                // Those of other requests that are ready come before this request's next.
+                // Ready batches of other requests run before this request's next task.
                 self.ready.yields = !is_first && self.limits.is_some();
                 self.waiting(dequeued)
             }
@@ -210,7 +216,7 @@ impl Batch {
         })
     }
 
-    /// The task that waits has what it needs.
+    /// Begins the waiting task, which has its permit and its thread.
     fn begin(&mut self) {
         let Stage::Waiting(waiting) = mem::replace(&mut self.stage, Stage::Next) else {
             return;
@@ -229,12 +235,12 @@ impl Batch {
             let task = RunningTask::new(queue, task, permit);
             self.stage = Stage::Running(Execution::here(task));
         }
-        // Otherwise somebody has ended it: on to the next.
+        // Otherwise its end is claimed, and the batch goes on to the next task.
     }
 }
 
 impl Waiting {
-    /// Ready also where somebody has ended the task.
+    /// Ready also if the task's end is claimed.
     fn poll_permit(&mut self, queue: &Queue, cx: &mut Context<'_>) -> Poll<()> {
         let Some(acquire) = &mut self.acquire else {
             return Poll::Ready(());
@@ -260,7 +266,7 @@ impl Drop for Batch {
     }
 }
 
-/// The error in it is user code, too.
+/// Drops an end. The error in it is user code, too.
 #[inline]
 fn discard(ended: Option<Ended>) {
     match ended {
@@ -273,14 +279,15 @@ fn discard(ended: Option<Ended>) {
     }
 }
 
-/// What is spawned from a body's poll or drop runs before the connection's task, which over HTTP/2 has yet to write the response. This
-/// sends it to the back of the worker's queue, behind the connection.
+/// A batch spawned from a body's poll or drop would run before the connection's task. Over HTTP/2
+/// that task has yet to write the response. Yielding once sends the batch to the back of the
+/// worker's queue, behind the connection.
 fn yield_once(cx: &mut Context<'_>) -> Poll<()> {
     cx.waker().wake_by_ref();
     Poll::Pending
 }
 
-/// A batch as a task of the runtime. `None` once it has moved.
+/// A batch as a task of the runtime. `None` once the batch has moved to the blocking pool.
 pub(crate) struct OnWorker(Option<Batch>);
 
 impl OnWorker {

@@ -1,4 +1,4 @@
-//! A batch's way to the blocking pool.
+//! Moving a batch to the blocking pool.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,10 +10,10 @@ use crate::util::{
     sync::{Mutex, lock},
 };
 
-/// Where the system has no thread to give, it is asked again after this time.
+/// How long a batch waits before it asks again, if the system has no thread to give.
 const ASKS_AGAIN: Duration = Duration::from_millis(500);
 
-/// Hands `batch` to the blocking pool. Where that is shutting down, its tasks end aborted.
+/// Hands `batch` to the blocking pool. If the pool is shutting down, the batch's tasks end aborted.
 pub(super) fn launch(batch: Batch, runtime: &Handle) {
     let slot = Arc::new(Mutex::new(Some(batch)));
     let of_thread = Arc::clone(&slot);
@@ -23,7 +23,8 @@ pub(super) fn launch(batch: Batch, runtime: &Handle) {
             batch.map(Batch::run_on_thread)
         })
     });
-    // Tokio panics when the pool has no thread and the system none to give. Its queue has the closure then, perhaps for ever.
+    // Tokio panics if the pool has no thread and the system gives none. The pool's queue then keeps
+    // the closure, perhaps for ever. So the batch is taken back out of the slot.
     if spawned.is_err() {
         let batch = lock(&slot).take();
         if let Some(batch) = batch {
@@ -32,7 +33,8 @@ pub(super) fn launch(batch: Batch, runtime: &Handle) {
     }
 }
 
-/// Where there is no timer, or the runtime goes away meanwhile, the tasks of `batch` end aborted.
+/// Asks again after a pause. Without a timer, or if the runtime goes away meanwhile, the tasks of
+/// `batch` end aborted.
 fn launch_again(batch: Batch, runtime: &Handle) {
     runtime.spawn(async move {
         if let Ok(pause) = contain(|| tokio::time::sleep(ASKS_AGAIN)) {

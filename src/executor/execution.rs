@@ -1,4 +1,4 @@
-//! [`Execution`]: one task on its way to its one [`TaskEnd`].
+//! [`Execution`]: runs one task to its one [`TaskEnd`].
 
 use std::{
     pin::Pin,
@@ -16,14 +16,14 @@ use crate::{
 pub(crate) struct Execution {
     id: TaskId,
     run: Run,
-    /// It was pending: somebody may have ended it since.
+    /// The last poll was pending, so another party may have claimed the end since.
     is_parked: bool,
 }
 
 enum Run {
-    /// By whoever polls this.
+    /// On the thread that polls this.
     Here(RunningTask),
-    /// By a blocking thread.
+    /// On a blocking thread.
     Supervised(Pin<Box<dyn Future<Output = TaskEnd> + Send>>),
 }
 
@@ -51,7 +51,8 @@ impl Execution {
         }
     }
 
-    /// For whoever runs a queue by hand. `None` where somebody has ended the task.
+    /// Prepares a task for a caller that runs a queue by hand. Returns `None` if its end is
+    /// claimed.
     pub(crate) fn by_hand(queue: &Arc<Queue>, dequeued: &Dequeued) -> Option<Self> {
         let has_runtime = tokio::runtime::Handle::try_current().is_ok();
         if dequeued.needs.kind == TaskKind::Blocking && has_runtime {
@@ -65,7 +66,8 @@ impl Execution {
     #[inline]
     pub(crate) fn poll(&mut self, queue: &Arc<Queue>, cx: &mut Context<'_>) -> Poll<TaskEnd> {
         if self.is_parked && !queue.is_current(self.id) {
-            return Poll::Ready(TaskEnd::Aborted); // woken to be dropped: it must do nothing more
+            // The canceller woke this poll to have the task dropped. The task must not run again.
+            return Poll::Ready(TaskEnd::Aborted);
         }
         let polled = match &mut self.run {
             Run::Here(task) => task.poll(queue, cx),
@@ -88,15 +90,17 @@ impl Execution {
         }
     }
 
-    /// Drops the task and tells its end, unless somebody has. What comes back is for the queue to settle.
+    /// Drops the task and tells its end, unless another party has. The caller has the queue settle
+    /// what is returned.
     #[inline]
     pub(crate) fn conclude(&mut self, queue: &Queue, end: TaskEnd) -> Ended {
         let (end, has_span) = match &mut self.run {
             Run::Here(task) => (task.finish(end), task.has_span()),
-            // The queue may have a span of the thread's.
+            // The queue may hold a span that the thread opened.
             Run::Supervised(_) => (queue.finish_waiting(self.id, end), true),
         };
         let told = queue.tell(self.id, &end, has_span);
+        // The span closes before a waiter hears of the end.
         if let Run::Here(task) = &mut self.run {
             task.leave_span();
         }

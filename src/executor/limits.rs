@@ -1,7 +1,9 @@
-//! [`Limits`]: how many tasks run at once, over all requests, by Tokio's semaphores: first come, first served.
+//! [`Limits`]: how many tasks run at once over all requests. Tokio's semaphores serve them first
+//! come, first served.
 //!
-//! A blocking task takes a permit of `max_blocking` and then one of `max_running`. Holding the one while it waits for the other
-//! keeps nobody out: whoever else wants a blocking permit wants a running one as well, and stands behind it.
+//! A blocking task takes a permit of `max_blocking` and then one of `max_running`. Holding the
+//! first while waiting for the second keeps nobody out. Any other task that wants a blocking permit
+//! also wants a running one, and stands behind it.
 
 use std::{
     sync::Arc,
@@ -18,14 +20,14 @@ pub(crate) struct Limits {
     blocking: Option<Arc<Semaphore>>,
 }
 
-/// A place for one running task, until it is dropped.
+/// A place for one running task. Dropping it frees the place.
 #[derive(Debug, Default)]
 pub(crate) struct Permit {
     _blocking: Option<OwnedSemaphorePermit>,
     _running: Option<OwnedSemaphorePermit>,
 }
 
-/// A task that waits for its permit. Dropped, it gives up its place among those who wait.
+/// A task's wait for its permit. Dropping it gives up the task's place in the semaphore's queue.
 pub(crate) struct Acquire {
     blocking: Option<PollSemaphore>,
     running: Option<PollSemaphore>,
@@ -57,7 +59,7 @@ impl Limits {
 impl Acquire {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Box<Permit>> {
         if let Some(blocking) = &mut self.blocking {
-            self.permit._blocking = ready!(blocking.poll_acquire(cx)); // never closed
+            self.permit._blocking = ready!(blocking.poll_acquire(cx)); // the semaphore is never closed
             self.blocking = None;
         }
         if let Some(running) = &mut self.running {

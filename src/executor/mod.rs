@@ -1,8 +1,8 @@
-//! Makes what is ready run: async tasks on the runtime, blocking ones on its blocking pool, within the runner's limits. Keeps
-//! the promises "never on the connection", "isolation" and "any runtime".
+//! Runs ready batches: async tasks on the runtime, blocking ones on its blocking pool, within the
+//! runner's limits. Keeps the promises "never on the connection", "isolation" and "any runtime".
 //!
-//! A [`Batch`] is a task of the runtime, or a closure on the blocking pool; scheduling those is Tokio's. This room uses `queue`
-//! and below.
+//! A [`Batch`] is a task of the runtime, or a closure on the blocking pool. Tokio schedules both.
+//! This room uses `queue` and below.
 
 mod batch;
 mod blocking;
@@ -20,7 +20,7 @@ use crate::{
     shared::settings::Settings,
 };
 
-/// How a runner's batches are run.
+/// Runs the batches of one runner.
 pub(crate) struct Executor {
     /// `None` without limits.
     limits: Option<Arc<Limits>>,
@@ -38,7 +38,7 @@ impl Executor {
         Batch::new(ready, self.limits.clone())
     }
 
-    /// For a model of loom's, which runs it by itself.
+    /// For a loom model, which polls the batch itself.
     #[cfg(all(test, background_tasks_loom))]
     pub(crate) fn on_worker(&self, ready: Ready) -> batch::OnWorker {
         batch::OnWorker::new(self.batch(ready))

@@ -1,6 +1,7 @@
 //! [`RunningTask`]: a task that has begun, on the thread that polls it. Keeps the promise "isolation".
 //!
-//! User code (the condition, the future or closure, their destructors) is called here, and always contained.
+//! User code runs here, always contained: the condition, the future or closure, and their
+//! destructors.
 
 use std::{
     sync::Arc,
@@ -25,26 +26,26 @@ use crate::{
 };
 
 pub(crate) struct RunningTask {
-    /// `Some` until it is dropped.
+    /// `Some` until the task is dropped.
     task: Option<Task>,
     id: TaskId,
     span: TaskSpan,
-    /// What few tasks have, in a box of its own.
+    /// What few tasks need, in a box of its own.
     extras: Option<Box<Extras>>,
 }
 
 #[derive(Default)]
 struct Extras {
-    /// Of an async task with a timeout.
+    /// For an async task with a timeout.
     deadline: Option<Timer>,
     /// The end of a task that does not run.
     not_run: Option<TaskEnd>,
-    /// Given back behind the end of the task.
+    /// Released after the task has been dropped.
     _permit: Option<Box<Permit>>,
 }
 
 impl RunningTask {
-    /// Opens the task's span, and asks whether it is to run.
+    /// Opens the task's span and asks whether the task runs.
     #[inline]
     pub(crate) fn new(queue: &Arc<Queue>, task: Task, permit: Option<Box<Permit>>) -> Self {
         if permit.is_none() && !TaskSpan::is_wanted() && queue.runs_unconditionally(&task) {
@@ -136,7 +137,7 @@ impl RunningTask {
         polled
     }
 
-    /// A task that completes is dropped as well, before anybody hears of it.
+    /// Polls the task. A task that completes is dropped here, before its end is told.
     #[inline]
     fn poll_task(&mut self, queue: &Arc<Queue>, cx: &mut Context<'_>) -> Poll<TaskEnd> {
         let (id, slot, span) = (self.id, &mut self.task, &self.span);
@@ -155,12 +156,12 @@ impl RunningTask {
             Ok(Some(Poll::Pending)) => Poll::Pending,
             Ok(Some(Poll::Ready(Ok(())))) => Poll::Ready(TaskEnd::Completed),
             Ok(Some(Poll::Ready(Err(error)))) => Poll::Ready(TaskEnd::Failed(error)),
-            Ok(None) => Poll::Ready(TaskEnd::Aborted), // it has ended
+            Ok(None) => Poll::Ready(TaskEnd::Aborted), // the task was dropped before
             Err(message) => Poll::Ready(TaskEnd::Panicked(message)),
         }
     }
 
-    /// Drops the task in its span. A destructor that panics has the last word.
+    /// Drops the task in its span. If its destructor panics, that panic is the task's end.
     #[inline]
     pub(crate) fn finish(&mut self, end: TaskEnd) -> TaskEnd {
         if self.task.is_none() {
@@ -175,13 +176,13 @@ impl RunningTask {
         }
     }
 
-    /// Has a span, whose handle the queue has too.
+    /// True if the task has a span. The queue then holds a handle of it too.
     #[inline]
     pub(super) fn has_span(&self) -> bool {
         !self.span.is_none()
     }
 
-    /// Closes the task's span, but for the queue's handle of it.
+    /// Drops this handle of the task's span. The queue may hold another.
     #[inline]
     pub(super) fn leave_span(&mut self) {
         self.span = TaskSpan::default();
@@ -189,7 +190,8 @@ impl RunningTask {
 }
 
 fn open_span(queue: &Queue, task: &mut Task) -> TaskSpan {
-    let added_in = task.take_added_in(); // dropped here: the request's span may close now
+    // Dropped when this function returns, so that the request's span can close.
+    let added_in = task.take_added_in();
     let of = SpanOf {
         added_in: added_in.as_ref(),
         request: queue.request(),
@@ -199,7 +201,7 @@ fn open_span(queue: &Queue, task: &mut Task) -> TaskSpan {
     TaskSpan::open(&of, || queue.label_of(task.id()))
 }
 
-/// Of an async task; whoever runs a blocking one looks after its timeout.
+/// Returns the timer of an async task. A blocking task's timeout is its supervisor's.
 fn deadline_of(queue: &Queue, task: &Task) -> Result<Option<Timer>, TaskEnd> {
     let needs = task.needs();
     let timeout = queue.timeout_of(needs);

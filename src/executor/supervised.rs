@@ -1,4 +1,4 @@
-//! A blocking task on a thread that somebody waits for: with a timeout, no longer than that.
+//! A blocking task on a thread that the batch awaits, at most until the task's timeout.
 
 use std::{
     future::poll_fn,
@@ -23,7 +23,8 @@ use crate::{
     },
 };
 
-/// The task keeps its permit until it really returns. Where its timeout strikes first, the queue names it as overdue until then.
+/// The task keeps its permit until it returns. If the timeout expires first, the queue names the
+/// task as overdue until then.
 pub(super) async fn supervise(
     queue: Arc<Queue>,
     id: TaskId,
@@ -41,6 +42,7 @@ pub(super) async fn supervise(
     if woken_contained(has_started).await.is_err() {
         return TaskEnd::Aborted; // the pool is shutting down
     }
+    // The timeout counts from the thread's start, not from the wait for a thread.
     let mut timer = match limit.map(Timer::new).transpose() {
         Ok(timer) => timer,
         Err(why) => return no_timer(&why),
@@ -63,7 +65,7 @@ pub(super) async fn supervise(
 
 fn run(queue: &Arc<Queue>, id: TaskId, permit: Option<Box<Permit>>) -> TaskEnd {
     let Some(task) = queue.begin_on_thread(id) else {
-        return TaskEnd::Aborted; // somebody has ended it while it waited for a thread
+        return TaskEnd::Aborted; // its end was claimed while it waited for a thread
     };
     let mut running = RunningTask::new(queue, task, permit);
     let end = running.run(queue);
