@@ -1,6 +1,6 @@
-//! What the parts of one runner share: its settings, its counts, who waits for them, and the registry.
+//! What the parts of one runner share: settings, counts, waiters and the registry.
 //!
-//! It uses `observe`, `task` and below, and knows nothing of queues and of how tasks are run.
+//! It uses `observe`, `task` and below. It knows nothing of queues, nor of how tasks are run.
 
 pub(crate) mod registry;
 pub(crate) mod settings;
@@ -31,18 +31,19 @@ use crate::{
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
     counters: Counters,
-    /// How many tasks wait; kept where `max_pending` limits them.
+    /// How many tasks wait. Kept only where `max_pending` limits them.
     pending: AtomicUsize,
     waiters: Waiters,
     /// Cancelled when a shutdown begins.
     pub(crate) closing: CancellationToken,
-    /// What shutdowns have left. It may be locked by whoever locks queues then, not the other way round.
+    /// What shutdowns did not finish. A thread may lock a queue while it holds this lock, but not
+    /// the reverse.
     pub(crate) unfinished: Mutex<Unfinished>,
 }
 
 impl Shared {
     pub(crate) fn new(settings: Settings) -> Self {
-        let _ = contain(metrics::describe); // a recorder is code of the user's
+        let _ = contain(metrics::describe); // a recorder is user code
         Self {
             settings,
             counters: Counters::default(),
@@ -92,12 +93,14 @@ impl Shared {
         self.give_back_pending_place();
     }
 
-    /// Counts an end; [`notify`](Self::notify) goes behind it.
+    /// Counts an end. The caller then calls [`notify`](Self::notify).
     #[inline]
     pub(crate) fn count_ended(&self, end: &TaskEnd, has_begun: bool) {
         let counters = self.counters();
         if !has_begun {
+            // A task that never began counts as begun too, so that no end precedes its beginning.
             counters.task_begun();
+            // A rejected task never took a place.
             if !matches!(end, TaskEnd::Rejected) {
                 self.give_back_pending_place();
             }
@@ -109,13 +112,13 @@ impl Shared {
         self.counters().batch_begun();
     }
 
-    /// Counts the end of a batch, and tells who waits for it.
+    /// Counts the end of a batch and wakes the waiters.
     pub(crate) fn batch_ended(&self) {
         self.counters().batch_ended();
         self.notify();
     }
 
-    /// Tells those who wait for the end of everything, if it may have come.
+    /// Wakes the waiters, if what they wait for may have come.
     #[inline]
     pub(crate) fn notify(&self) {
         let counters = &self.counters;
@@ -123,12 +126,12 @@ impl Shared {
             .notify_if(|| counters.is_quiet() || counters.is_balanced());
     }
 
-    /// Waits until no batch is under way.
+    /// Waits until no batch is unfinished.
     pub(crate) async fn idle(&self) {
         self.waiters.until(|| self.counters.is_quiet()).await;
     }
 
-    /// Waits until every task that was added has ended.
+    /// Waits until every added task has ended.
     pub(crate) async fn drained(&self) {
         self.waiters.until(|| self.is_drained()).await;
     }
@@ -137,13 +140,14 @@ impl Shared {
         self.counters.is_balanced()
     }
 
-    /// Whether anybody is told of this end: an observer, a recorder, the log.
+    /// True if anyone observes this end: an observer, a recorder or the log.
     #[inline]
     pub(crate) fn is_seen(&self, end: &TaskEnd) -> bool {
         cfg!(feature = "metrics") || self.settings.on_task_end.is_some() || report::is_logged(end)
     }
 
-    /// Tells of an end. Each who is told is code of the user's, and none of them silences the next.
+    /// Tells an end to each observer. Each is user code, and a panic in one does not silence the
+    /// next.
     pub(crate) fn tell(&self, report: &Report<'_>) {
         let _ = contain(|| metrics::ended(report));
         report::log(report);

@@ -1,10 +1,13 @@
-//! [`Registry`]: what a runner has to be able to find again, so that it can be named, and aborted at shutdown.
+//! [`Registry`]: the entries that a runner must find again, to name them and to abort them at
+//! shutdown.
 //!
-//! 1. An entry is here from its first task until it has none, and it enters and leaves with its own lock held. So the order is
-//!    entry, then registry; who looks through the registry takes what it holds out first, and locks the entries afterwards.
-//! 2. Once closed, it lets nobody in. Closing takes each shard's lock, so whoever was let in before is seen by the one who
-//!    closed it. An entry that is in asks [`is_closed`](Registry::is_closed) with its lock held before it takes more in: so the
-//!    one who closed the registry and locks it then has all that it will ever have.
+//! 1. An entry is registered from its first task until it holds none. It enters and leaves with its
+//!    own lock held, so the lock order is entry, then registry. A thread that looks through the
+//!    registry copies the handles out first and locks the entries afterwards.
+//! 2. A closed registry admits no entry. Closing takes each shard's lock, so the closing thread
+//!    sees every entry that was admitted before. A registered entry checks
+//!    [`is_closed`](Registry::is_closed) under its own lock before it takes in more. So a thread
+//!    that closes the registry and then locks an entry has all that the entry will ever hold.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -19,12 +22,12 @@ pub(crate) struct Registry<T> {
 }
 
 struct Shard<T> {
-    /// By the number of each in the order of coming.
+    /// Keyed by order of arrival.
     entries: BTreeMap<u64, Arc<T>>,
     next: u64,
 }
 
-/// Where an entry is.
+/// Where an entry is registered.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     shard: usize,
@@ -49,13 +52,13 @@ impl<T> Registry<T> {
         Ok(Place { shard, number })
     }
 
-    /// Gives back the registry's handle, for the caller to drop when it holds no lock.
+    /// Removes an entry. The caller drops the returned handle once it holds no lock.
     pub(crate) fn leave(&self, place: Place) -> Option<Arc<T>> {
         let mut shard = lock(self.shards.get(place.shard));
         shard.entries.remove(&place.number)
     }
 
-    /// All that are here now.
+    /// Returns the entries registered now.
     pub(crate) fn entries(&self) -> Vec<Arc<T>> {
         let mut entries = Vec::new();
         for shard in self.shards.iter() {
@@ -64,9 +67,11 @@ impl<T> Registry<T> {
         entries
     }
 
-    /// Lets nobody in from now on.
+    /// Admits no entry from now on.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
+        // A thread that passed the check in `enter` has inserted its entry once this thread has
+        // held the lock.
         for shard in self.shards.iter() {
             drop(lock(shard));
         }

@@ -9,25 +9,26 @@ use tokio::runtime::Handle;
 use crate::observe::span::SpanRelation;
 use crate::{ResponseOutcome, observe::report::TaskReport, util::contain::contain_drop};
 
-/// In which order the tasks of one request run.
+/// The order in which the tasks of one request run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Order {
     /// One after another, in the order added.
     #[default]
     Sequential,
-    /// Side by side, and started in no promised order.
+    /// Side by side. They start in no promised order.
     Concurrent,
 }
 
-/// What becomes of a request's other tasks when one fails: gives back an error, panics or times out.
+/// What happens to a request's other tasks when one returns an error, panics or times out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnFailure {
     /// They run.
     #[default]
     Continue,
-    /// Those that have not begun end [`Skipped`](crate::TaskEnd::Skipped), and so do those added later: FastAPI's way.
+    /// Tasks that have not begun end [`Skipped`](crate::TaskEnd::Skipped), and so do tasks added
+    /// later. This is FastAPI's way.
     Stop,
 }
 
@@ -49,14 +50,14 @@ pub(crate) struct Settings {
     pub(crate) slow_poll: Option<Duration>,
     #[cfg(feature = "tracing")]
     pub(crate) span_relation: SpanRelation,
-    /// Notes in a request's queue what a room above wants to know of the request.
+    /// Notes in a request's queue what a room above needs of the request.
     pub(crate) on_request: Option<OnRequest>,
     /// What rooms above have set.
     pub(crate) extensions: Extensions,
 }
 
 impl Settings {
-    /// A task may be kept from running, or cut short.
+    /// True if a setting may skip a task or end it early.
     #[inline]
     pub(crate) fn asks(&self) -> bool {
         self.run_if.is_some() || self.task_timeout.is_some() || self.on_failure == OnFailure::Stop
@@ -68,7 +69,7 @@ impl Settings {
     }
 }
 
-/// Most of this is the user's code, and a connection may be the one that drops the last of a runner.
+/// Most of this is user code, and a connection may drop the last handle of a runner.
 impl Drop for Settings {
     fn drop(&mut self) {
         let _ = contain_drop(self.run_if.take());
