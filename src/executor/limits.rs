@@ -59,7 +59,8 @@ impl Limits {
 impl Acquire {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Box<Permit>> {
         if let Some(blocking) = &mut self.blocking {
-            self.permit._blocking = ready!(blocking.poll_acquire(cx)); // the semaphore is never closed
+            // Neither semaphore is ever closed.
+            self.permit._blocking = ready!(blocking.poll_acquire(cx));
             self.blocking = None;
         }
         if let Some(running) = &mut self.running {

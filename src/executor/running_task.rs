@@ -1,4 +1,5 @@
-//! [`RunningTask`]: a task that has begun, on the thread that polls it. Keeps the promise "isolation".
+//! [`RunningTask`]: a task that has begun, polled on one thread at a time. Keeps the promise
+//! "isolation".
 //!
 //! User code runs here, always contained: the condition, the future or closure, and their
 //! destructors.
