@@ -1,9 +1,9 @@
-//! [`Stats`] and the counters behind it: the books of the promise "nothing disappears".
+//! [`Stats`] and the counters behind it. Keeps the promise "nothing disappears".
 //!
-//! Each count only grows, and each event is counted before the one that follows from it: added, begun, ended. So whoever
-//! reads them in the opposite order never sees an end without its beginning, and two sums that are equal in that order were
-//! equal at one moment in between. So it is with a sum over the shards: it lies between what it was when the first of them was read
-//! and what it was when the last was.
+//! Each count only grows, and a task's events are counted in their order: added, begun, ended. A
+//! thread that reads the counts in the opposite order never sees an end without its beginning. Two
+//! sums that are equal in that order were equal at one moment in between. The same holds for a sum
+//! over the shards: it lies between its value at the first read and its value at the last.
 
 use std::array;
 
@@ -13,10 +13,10 @@ use crate::{
     util::sync::{AtomicU64, Ordering},
 };
 
-/// What has become of a runner's tasks so far. Counts are tasks, from the runner's construction on.
+/// What has become of a runner's tasks since the runner was made. Each count is a number of tasks.
 ///
-/// When nothing moves, `added` is the sum of all the others. While tasks run, the counts are read one after the other, so
-/// that sum may be off by those that are just changing.
+/// When no task moves, `added` is the sum of all the others. While tasks run, the counts are read
+/// one after another, so the sum may be off by the tasks that are changing.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -54,7 +54,7 @@ pub struct Stats {
     #[cfg(feature = "jobs")]
     #[cfg_attr(docsrs, doc(cfg(feature = "jobs")))]
     pub spilled: u64,
-    /// Waiting: for their response to end, or for their turn.
+    /// Waiting for their response to end, or to begin.
     pub pending: u64,
     /// Running now.
     pub running: u64,
@@ -63,19 +63,19 @@ pub struct Stats {
 /// How many kinds of [`TaskEnd`] there are.
 const ENDS: usize = if cfg!(feature = "jobs") { 8 } else { 7 };
 
-/// Each thread counts in its own shard, but for what numbers the tasks.
+/// Each thread counts in its own shard, except for `added`, which numbers the tasks.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     added: Added,
     shards: Sharded<CountersHere>,
 }
 
-/// On cache lines of its own: of the counts, the one that all threads share.
+/// Alone on its cache lines, as it is the one count that all threads share.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Added(AtomicU64);
 
-/// The counts of this thread and those that share its shard.
+/// The counts of the threads that share a shard.
 #[derive(Debug, Default)]
 pub(crate) struct CountersHere {
     ended: [AtomicU64; ENDS],
@@ -85,7 +85,7 @@ pub(crate) struct CountersHere {
 }
 
 impl Counters {
-    /// The count of what was added also numbers the tasks, so that their ids cost nothing of their own.
+    /// `added` also numbers the tasks, so that an id costs nothing more.
     #[inline]
     pub(crate) fn task_added(&self) -> TaskId {
         TaskId::new(1 + self.added.0.fetch_add(1, Ordering::SeqCst))
@@ -96,13 +96,14 @@ impl Counters {
         self.shards.this()
     }
 
-    /// True when there was a moment during this call at which no batch was under way.
+    /// True if no batch was unfinished at some moment during this call.
     pub(crate) fn is_quiet(&self) -> bool {
+        // Ends are read before beginnings: see the top of this file.
         let ended = self.sum(|shard| &shard.batches_ended);
         ended == self.sum(|shard| &shard.batches_begun)
     }
 
-    /// True when there was a moment during this call at which every task that was added had ended.
+    /// True if every added task had ended at some moment during this call.
     pub(crate) fn is_balanced(&self) -> bool {
         let ended: u64 = self.ends().iter().sum();
         ended == self.added.0.load(Ordering::SeqCst)

@@ -1,4 +1,4 @@
-//! [`Unfinished`]: what shutdowns have left.
+//! [`Unfinished`]: what shutdowns did not finish.
 
 #[cfg(feature = "jobs")]
 use std::fmt;
@@ -10,10 +10,10 @@ use crate::util::counted::counted;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Unfinished {
     pub(crate) aborted: Vec<TaskInfo>,
-    /// What was handed to a store.
+    /// The jobs handed to a store.
     #[cfg(feature = "jobs")]
     pub(crate) spilled: Vec<TaskInfo>,
-    /// Why the store did not take the first that it did not take.
+    /// Why the store did not take the first job that it refused.
     #[cfg(feature = "jobs")]
     pub(crate) spill_error: Option<String>,
 }

@@ -1,7 +1,8 @@
-//! [`Waiters`]: those who wait until nothing is left, in [`Runner::idle`](crate::Runner::idle) and at a shutdown.
+//! [`Waiters`]: callers that wait until all has ended, in [`Runner::idle`](crate::Runner::idle) and
+//! at shutdown.
 //!
-//! 1. A waiter registers in `count` before it looks at the counters; an end is counted before it looks at `count`. Both in one
-//!    total order: one of the two sees the other.
+//! 1. A waiter registers in `count` before it reads the counters. A thread counts an end before it
+//!    reads `count`. All four steps are in one total order, so one of the two sees the other.
 
 use tokio::sync::Notify;
 
@@ -13,15 +14,16 @@ use crate::util::{
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     notify: Notify,
-    /// How many wait, so that without any the end of a task costs one read.
+    /// How many callers wait. Without any, a task's end costs one read.
     count: AtomicUsize,
 }
 
 impl Waiters {
-    /// Waits until `is_over`, which only what calls [`notify_if`](Self::notify_if) can bring about.
+    /// Waits until `is_over`. Only a caller of [`notify_if`](Self::notify_if) can make it so.
     pub(crate) async fn until(&self, is_over: impl Fn() -> bool) {
         let _registered = Registered::new(&self.count);
         loop {
+            // Receives every wake-up from here on, so none is lost between the check and the wait.
             let notified = self.notify.notified();
             fence_for_loom();
             if is_over() {
@@ -31,17 +33,17 @@ impl Waiters {
         }
     }
 
-    /// Wakes all who wait, if there are any and `may_be_over`.
+    /// Wakes all waiters, if there are any and `may_be_over`.
     #[inline]
     pub(crate) fn notify_if(&self, may_be_over: impl FnOnce() -> bool) {
         fence_for_loom();
         if self.count.load(Ordering::SeqCst) > 0 && may_be_over() {
-            self.notify.notify_waiters(); // all of them wait under a contained waker
+            self.notify.notify_waiters(); // every waiter's waker is contained
         }
     }
 }
 
-/// Counts one who waits, for as long as this lives.
+/// Counts a waiter for as long as this lives.
 struct Registered<'a>(&'a AtomicUsize);
 
 impl<'a> Registered<'a> {
