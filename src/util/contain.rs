@@ -10,9 +10,10 @@ use std::{
     task::{Context, Wake, Waker},
 };
 
-/// Calls user code; a panic becomes its message.
+/// Calls user code and turns a panic into its message.
 ///
-/// What `f` touched is not looked at again after a panic: the task is dropped, and that is contained too.
+/// After a panic, nothing reads what `f` touched: the task is dropped, and that drop is contained
+/// too.
 #[inline]
 pub(crate) fn contain<T>(f: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(f)).map_err(message)
@@ -23,10 +24,12 @@ pub(crate) fn contain_drop<T>(value: T) -> Result<(), String> {
     contain(|| drop(value))
 }
 
-/// Awaits `future` with a waker whose panics are contained: whoever wakes it wakes others too, who would otherwise be left out.
+/// Awaits `future` with a waker whose panics are contained. The thread that wakes it also wakes
+/// others, which a panic would leave asleep.
 pub(crate) async fn woken_contained<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
-    // Weak: only `future` keeps the waker, which may keep whoever holds this.
+    // Weak, so that only `future` keeps the waker. The waker may in its way keep the future that
+    // awaits this one.
     let mut last = Weak::<ContainedWaker>::new();
     poll_fn(|cx| {
         let same = last.upgrade().filter(|last| last.wakes_as(cx.waker()));
@@ -72,7 +75,7 @@ fn message(payload: Box<dyn Any + Send>) -> String {
     } else {
         "a panic without a message".to_owned()
     };
-    // A payload is user code as well: one that panics in its own destructor is left to leak from then on.
+    // A payload is user code as well. If its destructor panics, the second payload is leaked.
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         forget(second);
     }
@@ -105,7 +108,7 @@ mod tests {
         assert_eq!(contain(|| panic!("{}", 1)), Err::<(), _>("1".into()));
     }
 
-    /// A future, and the waker that it is polled with.
+    /// A future, and the waker that polls it.
     struct Polled(std::sync::Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>);
 
     impl Wake for Polled {

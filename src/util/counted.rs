@@ -1,4 +1,4 @@
-//! [`counted`]: a number and what is counted.
+//! [`counted`]: a number with its noun.
 
 /// "1 task", "2 tasks".
 pub(crate) fn counted(number: usize, what: &str) -> String {

@@ -1,11 +1,11 @@
-//! [`Sharded`]: something that is kept in parts, of which each thread uses one, so that threads rarely meet.
+//! [`Sharded`]: a value kept in parts. Each thread uses one of them, so that threads rarely meet.
 
 use std::{
     cell::Cell,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-/// So many parts. One in a model, whose threads are to meet.
+/// The number of parts. A loom model has one, so that its threads meet.
 pub(crate) const SHARDS: usize = if cfg!(all(test, background_tasks_loom)) {
     1
 } else {
@@ -15,13 +15,13 @@ pub(crate) const SHARDS: usize = if cfg!(all(test, background_tasks_loom)) {
 #[derive(Debug, Default)]
 pub(crate) struct Sharded<T>([Lines<T>; SHARDS]);
 
-/// Cache lines of its own: two, as processors fetch them in pairs.
+/// Two cache lines, as processors fetch them in pairs.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Lines<T>(T);
 
 impl<T> Sharded<T> {
-    /// This thread's part.
+    /// Returns this thread's part.
     #[inline]
     pub(crate) fn this(&self) -> &T {
         self.get(this_shard())
@@ -37,16 +37,17 @@ impl<T> Sharded<T> {
     }
 }
 
-/// A number below [`SHARDS`]. Threads take turns in choosing theirs.
+/// Returns a number below [`SHARDS`]. Threads get theirs round robin.
 #[inline]
 pub(crate) fn this_shard() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
-        /// It has no destructor, so it is there even while the thread ends.
+        /// Has no destructor, so it is there even while the thread ends.
         static SHARD: Cell<Option<usize>> = const { Cell::new(None) };
     }
     SHARD.get().unwrap_or_else(|| {
-        let shard = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS; // no more than a number
+        // The number guards nothing, so any order will do.
+        let shard = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS;
         SHARD.set(Some(shard));
         shard
     })

@@ -1,4 +1,5 @@
-//! The door to locks and atomics (but for those that only give out numbers), so that loom's can take their place.
+//! The door to locks and atomics, so that loom's can take their place. Counters that only give out
+//! numbers go past it.
 
 pub(crate) use std::sync::OnceLock;
 
@@ -14,18 +15,19 @@ pub(crate) use loom::sync::{
     atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
-/// Stands between counting what one did and looking whether somebody waits for it, and the other way round.
+/// Stands between an update and a look at what another thread did: a counted end and the waiters,
+/// or a new waiter and the counts.
 ///
-/// Sequentially consistent read-modify-writes order the two by themselves. loom takes them for acquire-release, and sees it only
-/// by a fence.
+/// Sequentially consistent read-modify-writes order the two by themselves. loom treats them as
+/// acquire-release, and needs the fence.
 #[inline]
 pub(crate) fn fence_for_loom() {
     #[cfg(all(test, background_tasks_loom))]
     loom::sync::atomic::fence(Ordering::SeqCst);
 }
 
-/// Locks whatever a panic elsewhere left behind: no state guarded here is left half-written, as no user code runs under a
-/// lock.
+/// Locks the mutex even if it is poisoned. No user code runs under a lock, so a panic leaves no
+/// state half-written.
 #[inline]
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex

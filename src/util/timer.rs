@@ -1,4 +1,4 @@
-//! [`Timer`]: Tokio's, for any runtime there is; and [`elapse`], where there need be none.
+//! [`Timer`]: Tokio's timer, on any runtime; and [`elapse`], which needs none.
 
 use std::{
     future::poll_fn,
@@ -18,15 +18,16 @@ use tokio::{
 
 use super::contain::{contain, woken_contained};
 
-/// Tokio's timer panics where the runtime has none, and once the runtime is gone. Nothing tells it before, so that is contained.
+/// Tokio's timer panics if the runtime has none, and once the runtime is gone. Nothing tells this
+/// before, so the panic is contained.
 pub(crate) struct Timer(Pin<Box<Sleep>>);
 
 /// Why there is no timer.
 #[derive(Debug)]
 pub(crate) enum NoTimer {
-    /// This is not within a runtime.
+    /// The caller is not within a runtime.
     NoRuntime,
-    /// What Tokio says.
+    /// The message of Tokio's panic.
     Panicked(String),
 }
 
@@ -39,7 +40,7 @@ impl Timer {
         sleep.map(Self).map_err(NoTimer::Panicked)
     }
 
-    /// Looks at the clock though the poll that this is a part of has used up its budget.
+    /// Checks the clock even if the surrounding poll has used up its budget.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), NoTimer>> {
         match contain(|| pin!(coop::unconstrained(self.0.as_mut())).poll(cx)) {
             Ok(polled) => polled.map(Ok),
@@ -48,7 +49,7 @@ impl Timer {
     }
 }
 
-/// Waits, on the runtime's timer where there is one, or else on a thread.
+/// Waits on the runtime's timer, or on a thread if there is none.
 pub(crate) async fn elapse(time: Duration) {
     let begun = Instant::now();
     let why = match Timer::new(time) {
