@@ -1,4 +1,4 @@
-//! [`RunnerBuilder`].
+//! [`RunnerBuilder`]: the settings of a runner.
 
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use crate::{
     shared::settings::{OnFailure, Order, Settings},
 };
 
-/// Sets up a [`Runner`]. Without any setting it is [`Runner::new`]: no limits.
+/// Sets up a [`Runner`]. Without any setting it makes the runner of [`Runner::new`], which has no
+/// limits.
 ///
 /// ```
 /// use std::time::Duration;
@@ -35,23 +36,25 @@ pub struct RunnerBuilder {
 }
 
 impl RunnerBuilder {
-    /// In which order the tasks of one request run; [`Order::Sequential`] by default. Those of different requests always run
-    /// side by side.
+    /// Sets the order in which the tasks of one request run; [`Order::Sequential`] by default.
+    /// Tasks of different requests always run side by side.
     pub fn order(mut self, order: Order) -> Self {
         self.settings.order = order;
         self
     }
 
-    /// What becomes of a request's other tasks when one fails; by default they run.
+    /// Sets what happens to a request's other tasks when one fails. By default they run.
     pub fn on_failure(mut self, on_failure: OnFailure) -> Self {
         self.settings.on_failure = on_failure;
         self
     }
 
-    /// How many tasks run at once, async and blocking, over all requests; no limit by default.
+    /// Limits how many tasks run at once, async and blocking, over all requests. There is no limit
+    /// by default.
     ///
-    /// The rest wait, first come, first served; a waiting task costs its memory, and no thread. A request's tasks take a place
-    /// each when their turn comes. A task that waits for another task's work can wait for ever under any limit.
+    /// The other tasks wait, first come, first served. A waiting task costs its memory, and no
+    /// thread. Each of a request's tasks takes its place when it is dequeued. Under any limit, a
+    /// task that waits for another task's work may wait for ever.
     ///
     /// # Panics
     ///
@@ -61,11 +64,13 @@ impl RunnerBuilder {
         self
     }
 
-    /// How many blocking tasks run at once, over all requests; no limit by default but Tokio's pool of 512 threads.
+    /// Limits how many blocking tasks run at once, over all requests. By default only Tokio's pool
+    /// of 512 threads limits them.
     ///
-    /// A limit keeps one endpoint's sync tasks from taking the whole pool, which files, DNS look-ups and others' blocking code
-    /// share. A blocking task counts against [`max_running`](Self::max_running) too. One that has timed out cannot be stopped,
-    /// and counts until it returns.
+    /// A limit keeps one endpoint's sync tasks from taking the whole pool, which also serves files,
+    /// DNS look-ups and other blocking code. A blocking task counts against
+    /// [`max_running`](Self::max_running) too. A blocking task that has timed out cannot be
+    /// stopped, and counts until it returns.
     ///
     /// # Panics
     ///
@@ -75,10 +80,12 @@ impl RunnerBuilder {
         self
     }
 
-    /// How many tasks may wait (added and not yet begun), over all requests; no limit by default.
+    /// Limits how many tasks may wait (added and not yet begun), over all requests. There is no
+    /// limit by default.
     ///
-    /// Past it, [`try_add_task`](crate::BackgroundTasks::try_add_task) gives the task back, so that the handler can answer
-    /// 503, and [`add_task`](crate::BackgroundTasks::add_task) ends it [`Rejected`](crate::TaskEnd::Rejected).
+    /// Past the limit, [`try_add_task`](crate::BackgroundTasks::try_add_task) gives the task back,
+    /// so that the handler can answer 503. [`add_task`](crate::BackgroundTasks::add_task) ends the
+    /// task [`Rejected`](crate::TaskEnd::Rejected).
     ///
     /// # Panics
     ///
@@ -88,10 +95,11 @@ impl RunnerBuilder {
         self
     }
 
-    /// The timeout of each task without one of its own ([`Task::timeout`](crate::Task::timeout)); none by default.
+    /// Sets the timeout of each task without one of its own
+    /// ([`Task::timeout`](crate::Task::timeout)). There is none by default.
     ///
-    /// With it, each blocking task goes to the blocking pool by itself; without, those of one request that follow one another
-    /// share a hop.
+    /// With a timeout, each blocking task goes to the blocking pool by itself. Without one,
+    /// consecutive blocking tasks of a request share a thread.
     ///
     /// # Panics
     ///
@@ -105,10 +113,11 @@ impl RunnerBuilder {
         self
     }
 
-    /// Whether a task without a condition of its own ([`Task::run_if`](crate::Task::run_if)) runs; by default it does when
-    /// there was a response ([`ResponseOutcome::is_responded`]).
+    /// Sets the condition for each task without one of its own
+    /// ([`Task::run_if`](crate::Task::run_if)). By default a task runs if there was a response
+    /// ([`ResponseOutcome::is_responded`]).
     ///
-    /// A panic in it ends the task [`Panicked`](crate::TaskEnd::Panicked).
+    /// A panic in the condition ends the task [`Panicked`](crate::TaskEnd::Panicked).
     ///
     /// ```
     /// use tower_background_tasks::{ResponseOutcome, Runner};
@@ -123,25 +132,28 @@ impl RunnerBuilder {
         self
     }
 
-    /// The runtime that all tasks run on.
+    /// Sets the runtime that all tasks run on.
     ///
-    /// By default it is the one on which their response ends, or they are added, or else that of their request.
+    /// By default a task runs on the runtime where its response ends or where it is added, or else
+    /// on that of its request.
     pub fn runtime(mut self, runtime: Handle) -> Self {
         self.settings.runtime = Some(runtime);
         self
     }
 
-    /// Called once for each task that ends, however it ends. A panic in it is contained.
+    /// Sets an observer, which is called once for each task that ends, however it ends. A panic in
+    /// it is contained.
     ///
-    /// It is called on the thread where the task ended, which goes on when it returns: so it should be quick, and must not
-    /// block. For a task that is refused that is the thread that added it; for one that is lost with its runtime, the
-    /// thread that dropped it.
+    /// The observer runs on the thread where the task ended, and that thread waits for it. It
+    /// should be quick, and must not block. A refused task ends on the thread that added it. A task
+    /// that is lost with its runtime ends on the thread that dropped it.
     ///
-    /// It may add tasks; but one that is refused or aborted at once is reported from within the call that added it. An observer
-    /// that tries again must not do so for [`Rejected`](crate::TaskEnd::Rejected) or [`Aborted`](crate::TaskEnd::Aborted).
+    /// The observer may add tasks. A task that is refused or aborted at once is reported within the
+    /// call that added it. So an observer that adds tasks again must not do so for
+    /// [`Rejected`](crate::TaskEnd::Rejected) or [`Aborted`](crate::TaskEnd::Aborted).
     ///
-    /// One that holds a [`Runner`] of its own keeps that for ever, as the runner keeps its observer: hold a [`Weak`](std::sync::Weak)
-    /// of an `Arc<Runner>` instead.
+    /// An observer that holds its own [`Runner`] keeps it alive for ever, as the runner keeps its
+    /// observer. Hold a [`Weak`](std::sync::Weak) of an `Arc<Runner>` instead.
     pub fn on_task_end(
         mut self,
         observer: impl Fn(&TaskReport<'_>) + Send + Sync + 'static,
@@ -150,7 +162,8 @@ impl RunnerBuilder {
         self
     }
 
-    /// How the span `background_task` of each task relates to the span that was current when it was added.
+    /// Sets how the span `background_task` of each task relates to the span that was current when
+    /// the task was added.
     #[cfg(feature = "tracing")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
     pub fn span_relation(mut self, relation: SpanRelation) -> Self {
@@ -158,17 +171,19 @@ impl RunnerBuilder {
         self
     }
 
-    /// Warns, under its name, of an async task whose single poll holds its worker for `threshold` or longer; off by default.
+    /// Warns of an async task, by name, if one poll holds its worker for `threshold` or longer. Off
+    /// by default.
     ///
-    /// That is blocking code in an async task: it keeps the worker from everything else it has to do, connections included, and
-    /// belongs into [`add_blocking_task`](crate::BackgroundTasks::add_blocking_task). The warning comes when the poll returns;
-    /// until then [`Runner::tasks`] shows the task.
+    /// Such a task runs blocking code, which belongs in
+    /// [`add_blocking_task`](crate::BackgroundTasks::add_blocking_task). It keeps the worker from
+    /// all its other work, connections included. The warning comes when the poll returns. Until
+    /// then [`Runner::tasks`] shows the task.
     ///
-    /// Only polls are timed: not a condition ([`Task::run_if`](crate::Task::run_if)), nor the destructor of a task, though these hold
-    /// a worker as well.
+    /// Only polls are timed. A condition ([`Task::run_if`](crate::Task::run_if)) or a task's
+    /// destructor also holds a worker, and is not timed.
     ///
-    /// It costs each poll two looks at the clock, the lock of the request's queue, and a copy of what the task is called (an
-    /// allocation where the name was made at run time).
+    /// The setting costs each poll two clock reads, the lock of the request's queue and a copy of
+    /// the task's name. The copy allocates if the name was made at run time.
     ///
     /// # Panics
     ///
@@ -184,7 +199,7 @@ impl RunnerBuilder {
         self
     }
 
-    /// Makes the runner.
+    /// Builds the runner.
     pub fn build(self) -> Runner {
         Runner::with_settings(self.settings)
     }

@@ -1,4 +1,5 @@
-//! [`Runner`]: where tasks run, as its users see it; its builder, and its shutdown. It uses `executor`, `queue` and below.
+//! [`Runner`]: where tasks run, as its users see it; its builder and its shutdown. It uses
+//! `executor`, `queue` and below.
 
 pub(crate) mod builder;
 pub(crate) mod shutdown;
@@ -14,20 +15,22 @@ use crate::{
     task::{Task, add_error::AddTaskError, id::TaskId, into_task::IntoTask, output::TaskOutput},
 };
 
-/// Runs tasks off the connections, and counts what becomes of each. Clones are the same runner.
+/// Runs tasks off the connections, and counts how each ends. Clones are the same runner.
 ///
-/// A server has one, made beside its router, and asks it at the end what became of everything. Tasks outlive the `Runner`
-/// handles: dropping them all stops nothing.
+/// A server makes one runner beside its router. At the end, the server asks it how all tasks ended.
+/// Tasks outlive the `Runner` handles: dropping every handle stops nothing.
 ///
 /// # Runtime
 ///
-/// Tasks run on the runtime on which their response ends, or they are added; where there is none (a body is dropped on a foreign
-/// thread) on that of their request, or else on the first that the runner has seen. So one runner serves any number of runtimes, one
-/// after another and side by side; [`RunnerBuilder::runtime`] sets one for all. Without any runtime, and when the runtime goes away,
-/// tasks end [`Aborted`](crate::TaskEnd::Aborted).
+/// Tasks run on the runtime on which their response ends, or on which they are added. If that
+/// thread has no runtime (it dropped a body), they run on their request's runtime, or else on the
+/// first that the runner saw. So one runner serves any number of runtimes, one after another and
+/// side by side. [`RunnerBuilder::runtime`] sets one for all. Without any runtime, and when the
+/// runtime goes away, tasks end [`Aborted`](crate::TaskEnd::Aborted).
 ///
-/// The async tasks of a request are one task of the runtime, and blocking tasks that follow one another share a closure on the
-/// blocking pool. So [`tokio::task::id`] does not tell them apart; [`TaskId`](crate::TaskId) does.
+/// The async tasks of a request share one task of the runtime. Its consecutive blocking tasks share
+/// one closure on the blocking pool. So [`tokio::task::id`] does not tell them apart;
+/// [`TaskId`](crate::TaskId) does.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -46,12 +49,12 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// A runner without limits.
+    /// Makes a runner without limits.
     pub fn new() -> Self {
         Self::builder().build()
     }
 
-    /// A runner with limits, timeouts, an observer: see [`RunnerBuilder`].
+    /// Makes a builder, for a runner with limits, timeouts or an observer.
     pub fn builder() -> RunnerBuilder {
         RunnerBuilder::default()
     }
@@ -62,9 +65,11 @@ impl Runner {
         Self::from(Arc::new(owner))
     }
 
-    /// Adds a task of no request: it starts at once, beside all others.
+    /// Adds a task of no request. It starts at once, beside all others.
     ///
-    /// It never fails: where there is no runtime, the task ends [`Aborted`](crate::TaskEnd::Aborted), and is counted.
+    /// This never fails. A task that the runner refuses ends
+    /// [`Rejected`](crate::TaskEnd::Rejected). Without a runtime, the task ends
+    /// [`Aborted`](crate::TaskEnd::Aborted), and is counted.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -80,7 +85,7 @@ impl Runner {
         self.add(task.into_task(), Location::caller());
     }
 
-    /// Adds sync code of no request: it starts at once on the blocking pool.
+    /// Adds sync code of no request. It starts at once on the blocking pool.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -104,30 +109,35 @@ impl Runner {
         Queue::of_no_request(Arc::clone(&self.owner)).add_or_reject(task, location);
     }
 
-    /// Adds a task of no request, or gives it back where the runner does not take it.
+    /// Adds a task of no request, or gives it back if the runner refuses it.
     ///
     /// # Errors
     ///
-    /// This returns an error when too many tasks wait ([`RunnerBuilder::max_pending`]), and when the runner has shut down.
+    /// This returns an error when too many tasks wait ([`RunnerBuilder::max_pending`]), and when
+    /// the runner has shut down.
     #[track_caller]
     pub fn try_add_task(&self, task: impl IntoTask) -> Result<TaskId, AddTaskError> {
         Queue::of_no_request(Arc::clone(&self.owner)).add(task.into_task(), Location::caller())
     }
 
-    /// What runs and what waits now, those added first in front: what a shutdown would wait for. And the blocking tasks that have
-    /// timed out and whose threads go on ([`TaskState::Overdue`](crate::TaskState::Overdue)).
+    /// Returns the tasks that run or wait now, in the order added. A shutdown would wait for these.
+    /// It also returns blocking tasks that timed out and whose threads still run
+    /// ([`TaskState::Overdue`](crate::TaskState::Overdue)).
     ///
-    /// This looks at each queue for a moment, one after the other: a call costs time and memory for each task there is. To keep track
-    /// of them costs each request with tasks two short locks more, whether this is called or not.
+    /// This locks each queue for a moment, one after another. A call costs time and memory for each
+    /// task there is. Keeping track of the tasks costs each request with tasks two short locks
+    /// more, whether this is called or not.
     pub fn tasks(&self) -> Vec<TaskInfo> {
         self.owner.infos()
     }
 
-    /// Waits until every task whose response has ended is done: in a test, that everything a request promised has happened.
+    /// Waits until every task whose response has ended is done. In a test, everything that a
+    /// request promised has happened then.
     ///
-    /// Tasks that wait for their response to end do not count, nor do those that are [run by hand](crate::BackgroundTasks::run). What is added
-    /// while this waits does: it returns at the first moment when nothing is on the runner, which under a steady load may never come. A
-    /// task that waits for this waits for itself, for ever.
+    /// Tasks that wait for their response to end do not count, nor do tasks that are [run by
+    /// hand](crate::BackgroundTasks::run). Tasks that are added while this waits do count. This
+    /// returns at the first moment when no task is on the runner. Under a steady load that moment
+    /// may never come. A task that awaits this waits for itself, for ever.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -147,16 +157,17 @@ impl Runner {
         self.shared().idle().await;
     }
 
-    /// What has become of the tasks so far.
+    /// Returns what has become of the tasks so far.
     pub fn stats(&self) -> Stats {
         self.shared().stats()
     }
 
-    /// Ends a task [`Aborted`](crate::TaskEnd::Aborted), whether it waits or runs; its siblings go on. An async task that runs is dropped
-    /// at its next await point.
-    ///
-    /// False when no such task is left, or it is a blocking one that runs, which cannot be stopped. A task that waits is dropped
+    /// Ends a task [`Aborted`](crate::TaskEnd::Aborted), whether it waits or runs. Its siblings go
+    /// on. An async task that runs is dropped at its next await point. A task that waits is dropped
     /// before this returns.
+    ///
+    /// Returns false if no unfinished task has this id, or if the task is a blocking one that runs:
+    /// it cannot be stopped.
     ///
     /// This looks through the runner's tasks, as [`tasks`](Self::tasks) does.
     ///

@@ -15,7 +15,7 @@ use crate::{
     util::{counted::counted, sync::lock, timer::elapse},
 };
 
-/// What [`Runner::shutdown`] had to leave.
+/// What [`Runner::shutdown`] could not finish.
 ///
 /// Its [`Display`](fmt::Display) has a line for each unfinished task.
 #[derive(Clone, Debug, Default)]
@@ -25,23 +25,24 @@ pub struct ShutdownReport {
     overdue: Vec<TaskInfo>,
 }
 
-/// Called with a runner that shuts down, when its grace is over: for a room above, found in the settings' extensions.
+/// Called with a runner that shuts down, after its grace period. A room above puts it into the
+/// settings' extensions.
 #[derive(Clone, Copy)]
 pub(crate) struct OnShutdown(pub(crate) fn(Runner) -> Pin<Box<dyn Future<Output = ()> + Send>>);
 
 impl ShutdownReport {
-    /// True when every task had ended in time, or is in the store that jobs spill to.
+    /// Returns true if every task had ended in time, or is in the store that jobs spill to.
     pub fn is_clean(&self) -> bool {
         self.unfinished.aborted.is_empty()
     }
 
-    /// The tasks that were aborted, those added first in front.
+    /// Returns the aborted tasks, in the order added.
     pub fn unfinished(&self) -> &[TaskInfo] {
         &self.unfinished.aborted
     }
 
-    /// The blocking tasks that had timed out, and whose threads went on when the report was made. They have been reported, and hold up
-    /// the end of the runtime all the same.
+    /// Returns the blocking tasks that had timed out and whose threads still ran when the report
+    /// was made. Their ends have been reported, yet their threads hold up the end of the runtime.
     pub fn overdue(&self) -> &[TaskInfo] {
         &self.overdue
     }
@@ -72,33 +73,46 @@ impl fmt::Display for ShutdownReport {
 }
 
 impl Runner {
-    /// Waits until every task has ended, and after `grace` aborts and names what is left. Then the runner takes no more.
+    /// Waits until every task has ended, then closes the runner. After `grace` it aborts and names
+    /// the unfinished tasks.
     ///
-    /// For a server: first its own graceful shutdown, then this, so that no request comes in whose tasks would be refused.
+    /// A server first stops itself gracefully, then calls this. No request then comes in whose
+    /// tasks would be refused.
     ///
-    /// 1. Running tasks are told ([`TaskContext::shutting_down`](crate::TaskContext::shutting_down)).
-    /// 2. What requests in flight and running tasks add is still taken. A task whose response has not ended counts, and is
-    ///    waited for; a request in flight that has added none yet does not.
-    /// 3. When all is done, or after `grace`, the runner closes: what is added from now on is refused.
-    /// 4. What is left ends [`Aborted`](crate::TaskEnd::Aborted), and is in the report. An async task is dropped at its next
-    ///    await point. A blocking task that runs cannot be stopped: it is reported, and its thread goes on.
+    /// 1. Running tasks are told
+    ///    ([`TaskContext::shutting_down`](crate::TaskContext::shutting_down)).
+    /// 2. The runner still takes tasks that requests in flight and running tasks add. It waits for
+    ///    a task whose response has not ended. It does not wait for a request in flight that has
+    ///    added no task yet.
+    /// 3. When every task has ended, or after `grace`, the runner closes. It refuses tasks that are
+    ///    added later.
+    /// 4. The unfinished tasks end [`Aborted`](crate::TaskEnd::Aborted), and the report names them.
+    ///    An async task is dropped at its next await point. A blocking task that runs cannot be
+    ///    stopped: the report names it, and its thread goes on.
     ///
-    /// With the feature `jobs` and a `spill_store`, jobs that are left are stopped in the same way, and handed to that store, for
-    /// which this takes up to `spill_timeout` more: `grace` and that, 10 seconds by default, must fit into the time that whoever
-    /// stops the process gives it. See `RunnerBuilder::spill_store`.
+    /// With the feature `jobs` and a `spill_store`, unfinished jobs are stopped in the same way and
+    /// handed to that store. This takes up to `spill_timeout` more, 10 seconds by default. `grace`
+    /// and `spill_timeout` together must fit into the time that the process gets to stop. See
+    /// `RunnerBuilder::spill_store`.
     ///
     /// # More than one call
     ///
-    /// Calls may overlap: each waits for its own `grace`, the first that is over aborts what is left, and all then return the
-    /// same report. A later call returns it again, at once. A task that calls this waits for itself as well: it is aborted,
-    /// and named, after `grace`; jobs are handed over all the same.
+    /// Calls may overlap. Each waits for its own `grace`, and the first whose `grace` is over
+    /// aborts the unfinished tasks. All calls then return the same report. A later call returns it
+    /// again, at once. A task that calls this waits for itself as well. After `grace` it is aborted
+    /// and named; jobs are handed over all the same.
     ///
     /// # Cancel safety
     ///
-    /// Dropping this stops the waiting. Tasks stay told. Before the end of `grace` nothing is aborted, and unless all was done by then
-    /// the runner goes on; call it again to finish. After it, while jobs go to a `spill_store`, the rest has been aborted, and the jobs
-    /// go on to the store, on the runner's runtime, for as long as that is driven: call it again to wait for them, and for the report.
-    /// Where the runner has no runtime, they are aborted with it.
+    /// Dropping this stops the waiting. Running tasks stay told.
+    ///
+    /// Before the end of `grace`, dropping this aborts nothing. The runner goes on, unless every
+    /// task had ended by then. Call this again to finish.
+    ///
+    /// After `grace`, while jobs go to a `spill_store`, all other tasks have been aborted. The jobs
+    /// go on to the store on the runner's runtime, for as long as that runtime runs. Call this
+    /// again to wait for them, and for the report. If the runner has no runtime, dropping this
+    /// aborts them.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -116,7 +130,7 @@ impl Runner {
     /// ```
     pub async fn shutdown(&self, grace: Duration) -> ShutdownReport {
         let shared = self.shared();
-        shared.closing.cancel(); // whoever waits for it does so under a contained waker
+        shared.closing.cancel(); // its waiters' wakers are contained
         let mut grace = pin!(elapse(grace));
         loop {
             let mut drained = pin!(shared.drained());
@@ -126,7 +140,7 @@ impl Runner {
             });
             let in_time = in_time.await;
             self.owner.queues.close();
-            // Closed or not: what came in between is waited for.
+            // A task may have been added before the close. The loop waits for it, too.
             if !in_time || shared.is_drained() {
                 break;
             }
@@ -138,7 +152,7 @@ impl Runner {
         self.report()
     }
 
-    /// What all shutdowns have left.
+    /// Reports what the shutdowns did not finish.
     fn report(&self) -> ShutdownReport {
         let mut overdue = self.tasks();
         overdue.retain(|task| task.state() == TaskState::Overdue);
