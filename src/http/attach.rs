@@ -1,4 +1,4 @@
-//! [`Runner::attach`], and how a handler's stand-alone queue travels with its response to whoever runs it.
+//! [`Runner::attach`], and how a handler's stand-alone queue travels with its response to a runner.
 
 use std::sync::Arc;
 
@@ -8,11 +8,11 @@ use http_body::Body;
 use super::{body::ResponseBody, end_guard::EndGuard};
 use crate::{BackgroundTasks, Runner, queue::Queue};
 
-/// In a response's extensions: tasks that came with the response.
+/// Tasks that came with a response, in its extensions.
 #[derive(Clone)]
 struct Attached(BackgroundTasks);
 
-/// Puts `tasks` behind what is attached already.
+/// Attaches `tasks` behind those that are attached already.
 #[cfg(feature = "axum")]
 pub(crate) fn attach(extensions: &mut Extensions, tasks: BackgroundTasks) {
     match extensions.get::<Attached>() {
@@ -23,19 +23,27 @@ pub(crate) fn attach(extensions: &mut Extensions, tasks: BackgroundTasks) {
     }
 }
 
-/// Takes what is attached, so that no layer further out takes it too.
+/// Takes the attached tasks, so that no outer layer takes them too.
 #[inline]
 pub(crate) fn take(extensions: &mut Extensions) -> Option<BackgroundTasks> {
     extensions.remove().map(|Attached(tasks)| tasks)
 }
 
 impl Runner {
-    /// Runs `tasks` when `response` has ended: for a service without [`BackgroundTasksLayer`](crate::BackgroundTasksLayer).
+    /// Runs `tasks` when `response` has ended, for a service without
+    /// [`BackgroundTasksLayer`](crate::BackgroundTasksLayer).
     ///
-    /// The time the response took counts from this call. The request is not known here: an answer to HEAD whose body says that it has
-    /// content counts as [`Aborted`](crate::ResponseEnd::Aborted), and over HTTP/2 one whose length is reached as
-    /// [`Completed`](crate::ResponseEnd::Completed), though it may have announced trailers that are missing. A queue that has its
-    /// runner already, from a layer or an earlier call, is left alone: its tasks wait for that response.
+    /// The response's time counts from this call. The request is unknown here, which matters in two
+    /// cases:
+    ///
+    /// - A response to HEAD whose body claims content counts as
+    ///   [`Aborted`](crate::ResponseEnd::Aborted).
+    /// - Over HTTP/2, a response that reaches its length counts as
+    ///   [`Completed`](crate::ResponseEnd::Completed), even if trailers that it announced are
+    ///   missing.
+    ///
+    /// A queue that has a runner already, from a layer or an earlier call, is not touched. Its
+    /// tasks wait for that response.
     ///
     /// ```
     /// use http::Response;

@@ -12,21 +12,22 @@ use pin_project_lite::pin_project;
 use super::{attach, end_guard::EndGuard};
 
 pin_project! {
-    /// The response body of [`BackgroundTasksService`](crate::BackgroundTasksService): the inner one, unchanged.
+    /// The response body of [`BackgroundTasksService`](crate::BackgroundTasksService): the inner
+    /// one, unchanged.
     ///
     /// Its end, or its drop, hands the request's tasks to the runner.
     #[derive(Debug, Default)]
     pub struct ResponseBody<B> {
         #[pin]
         inner: B,
-        // `None` in a body that came through no layer. Behind `inner`, so that where its drop is the end, what the body holds is
-        // dropped before the tasks start.
+        // `None` in a body that came through no layer. It stands after `inner`: if the drop is the
+        // end, the inner body is dropped before the tasks start.
         guard: Option<EndGuard>,
     }
 }
 
 impl<B: Body> ResponseBody<B> {
-    /// Wraps the body of `response`, and takes the tasks off it that came with it.
+    /// Wraps the body of `response`, and takes the tasks that came with the response.
     pub(crate) fn guarded(
         mut response: Response<B>,
         mut guard: Option<EndGuard>,
@@ -44,7 +45,7 @@ impl<B: Body> ResponseBody<B> {
 }
 
 impl<B> ResponseBody<B> {
-    /// The body inside.
+    /// Returns a reference to the inner body.
     pub fn get_ref(&self) -> &B {
         &self.inner
     }

@@ -8,7 +8,8 @@ thread_local! {
     static CURRENT: Cell<Option<Arc<Queue>>> = const { Cell::new(None) };
 }
 
-/// While it lives, `queue` is the thread's current one, and what was current before is in its place.
+/// While this lives, `queue` is the thread's current queue. The reference holds the one that was
+/// current before.
 pub(crate) struct Entered<'a>(&'a mut Option<Arc<Queue>>);
 
 impl<'a> Entered<'a> {
@@ -26,20 +27,27 @@ impl Drop for Entered<'_> {
     }
 }
 
-/// Changing places costs no reference count. In a thread that is ending there is no place any more, and nothing changes.
+/// The swap costs no reference count. A thread that is ending has no slot any more, and nothing
+/// changes.
 #[inline]
 fn swap(queue: &mut Option<Arc<Queue>>) {
     let _ = CURRENT.try_with(|current| *queue = current.replace(queue.take()));
 }
 
 impl BackgroundTasks {
-    /// The queue of the request whose handler runs here: in the handler, and in whatever it awaits, without passing the queue
-    /// through ten functions.
+    /// Returns the queue of the request whose handler runs here. The handler and all that it awaits
+    /// find it, without passing the queue through ten functions.
     ///
-    /// `None` elsewhere: in what was spawned, in a body that is streamed when the handler has returned, in a task on the runner, in
-    /// destructors when the client has left and the handler is dropped unfinished, and where there is no
-    /// [`BackgroundTasksLayer`](crate::BackgroundTasksLayer). Code that runs there takes the queue along, which is a clone. Of nested
-    /// layers it is the inner one's.
+    /// Returns `None` elsewhere:
+    ///
+    /// - in a spawned task,
+    /// - in a body that streams after the handler has returned,
+    /// - in a task on the runner,
+    /// - in destructors, if the client has left and the handler is dropped unfinished,
+    /// - without a [`BackgroundTasksLayer`](crate::BackgroundTasksLayer).
+    ///
+    /// Code that runs there takes a clone of the queue along. Of nested layers, the inner one's
+    /// queue is returned.
     ///
     /// ```
     /// use tower_background_tasks::BackgroundTasks;

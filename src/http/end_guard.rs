@@ -1,13 +1,15 @@
-//! The one place that decides whether and how a response ended: [`EndGuard`] gathers the facts. Keeps the promises "once" and "not
-//! before".
+//! The one place that decides whether and how a response ended: [`EndGuard`] gathers the facts.
+//! Keeps the promises "once" and "not before".
 //!
-//! What a server does with a body was read in hyper (`proto/h1/dispatch.rs`, `proto/h2/mod.rs`) and seen on sockets:
+//! What a server does with a body was read in hyper (`proto/h1/dispatch.rs`, `proto/h2/mod.rs`) and
+//! seen on sockets:
 //!
-//! 1. Most bodies are never polled to `None`. hyper drops a body as soon as it knows that nothing is owed any more: when
-//!    `is_end_stream` says so, after the trailers, when `Content-Length` is reached, and unpolled where the response has no
-//!    content. Over HTTP/2 it polls on behind the length, but a client may leave there, as it has everything but trailers. So
-//!    the drop is an end too, and what has gone by until then says which.
-//! 2. A passing last frame is no end: hyper has it, but has not written it. At the drop it has.
+//! 1. Most bodies are never polled to `None`. hyper drops a body once nothing more is owed: when
+//!    `is_end_stream` says so, after the trailers, when `Content-Length` is reached, and unpolled
+//!    if the response has no content. Over HTTP/2 hyper polls on past the length, but a client may
+//!    leave there, as it has everything but trailers. So a drop is an end too, and the frames that
+//!    passed before it decide which.
+//! 2. A last frame that passes is no end: hyper has it, but has not written it. At the drop it has.
 //! 3. An end is taken once: the queue leaves the guard with it.
 
 use std::sync::Arc;
@@ -22,16 +24,18 @@ use http_body::{Body, Frame};
 use super::current::Entered;
 use crate::{ResponseEnd, queue::Queue};
 
-/// Follows one response and tells its queue how it ended: at an end it sees, or at the latest when it is dropped.
+/// Follows one response and tells its queue how it ended: at an end that it sees, or at the latest
+/// when it is dropped.
 #[derive(Debug)]
 pub(crate) struct EndGuard {
     /// `None` once the end has been told.
     queue: Option<Arc<Queue>>,
-    /// A poll of the inner future or body is under way. Still true afterwards, when that poll panicked.
+    /// True during a poll of the inner future or body, and after a poll that panicked.
     polling: bool,
-    /// By the request's method, the response will have no content.
+    /// What the request's method says of the response's content.
     no_content: NoContent,
-    /// It has nothing more to give when its length is reached: over HTTP/2, trailers may follow that are announced.
+    /// True if the body has nothing more to give at its length. Over HTTP/2, announced trailers may
+    /// follow.
     ends_at_length: bool,
     status: Option<StatusCode>,
     body_bytes: u64,
@@ -50,7 +54,7 @@ enum NoContent {
 #[derive(Clone, Copy, Debug)]
 enum Owed {
     Nothing,
-    /// So many bytes of data.
+    /// Data, until this many bytes have passed in all.
     Bytes(u64),
     /// More, until the body says that it has ended.
     Unknown,
@@ -81,25 +85,25 @@ impl EndGuard {
         self.queue.as_ref()
     }
 
-    /// Makes the queue the thread's current one, while the service inside runs.
+    /// Makes the queue the thread's current one, while the inner service runs.
     #[inline]
     pub(crate) fn enter(&mut self) -> Entered<'_> {
         Entered::new(&mut self.queue)
     }
 
-    /// Goes before each poll of the inner future or body.
+    /// Called before each poll of the inner future or body.
     #[inline]
     pub(crate) fn before_poll(&mut self) {
         self.polling = true;
     }
 
-    /// Goes after each poll of the inner future or body, unless it panicked.
+    /// Called after each poll of the inner future or body, unless it panicked.
     #[inline]
     pub(crate) fn after_poll(&mut self) {
         self.polling = false;
     }
 
-    /// The response head is there, and `body` has not been polled.
+    /// Notes the response head. `body` has not been polled.
     #[inline]
     pub(crate) fn response<B: Body>(&mut self, status: StatusCode, headers: &HeaderMap, body: &B) {
         self.status = Some(status);
@@ -107,7 +111,7 @@ impl EndGuard {
         self.owed = if self.no_content.holds(status) || body.is_end_stream() {
             Owed::Nothing
         } else {
-            // The hint first: most bodies have one, and looking a header up costs more.
+            // The hint comes first: most bodies have one, and looking up a header costs more.
             let hint = body.size_hint().exact();
             hint.or_else(|| content_length(headers))
                 .map_or(Owed::Unknown, Owed::Bytes)
@@ -119,7 +123,7 @@ impl EndGuard {
         self.end(ResponseEnd::ServiceFailed);
     }
 
-    /// `frame` has just come out of `body` and goes by.
+    /// Notes `frame`, which has just come out of `body`.
     #[inline]
     pub(crate) fn frame<B: Body>(&mut self, frame: &Frame<B::Data>, body: &B) {
         if let Some(data) = frame.data_ref() {
@@ -130,7 +134,8 @@ impl EndGuard {
         }
     }
 
-    /// The body gave `None`. Short of its declared length that is a failure: the server cannot but break off the response.
+    /// The body gave `None`. If it is short of its declared length, it failed: the server must
+    /// break off the response.
     #[inline]
     pub(crate) fn body_ended(&mut self) {
         self.end(match self.owed {
@@ -148,7 +153,7 @@ impl EndGuard {
         if self.status.is_some() && self.nothing_owed() {
             ResponseEnd::Completed
         } else if self.polling || std::thread::panicking() {
-            // `polling` outlives the unwinding where a layer outside catches panics and drops this later.
+            // `polling` is still true if an outer layer caught the panic and drops this later.
             ResponseEnd::Panicked
         } else if self.status.is_some() {
             ResponseEnd::Aborted

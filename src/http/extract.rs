@@ -34,8 +34,9 @@ impl<S: Sync> OptionalFromRequestParts<S> for BackgroundTasks {
 
 /// `(tasks, "body")`: a stand-alone queue's tasks run behind the request's own.
 ///
-/// [`BackgroundTasksLayer`](crate::BackgroundTasksLayer) or [`Runner::attach`](crate::Runner::attach) takes them off the
-/// response; where neither does, they are dropped, and a warning names them. Returning the request's own queue changes
+/// [`BackgroundTasksLayer`](crate::BackgroundTasksLayer) or
+/// [`Runner::attach`](crate::Runner::attach) takes the tasks off the response. If neither does,
+/// they are dropped, and a warning names them. Returning the request's own queue changes nothing.
 /// nothing.
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 impl IntoResponseParts for BackgroundTasks {

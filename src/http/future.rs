@@ -18,8 +18,8 @@ pin_project! {
     pub struct ResponseFuture<F> {
         #[pin]
         inner: F,
-        // `Some` until the response takes it. Behind `inner`, so that where its drop is the end, what the handler holds is dropped before
-        // its tasks start.
+        // `Some` until the response takes it. It stands after `inner`: if the drop is the end, what
+        // the handler holds is dropped before its tasks start.
         guard: Option<EndGuard>,
     }
 }

@@ -5,26 +5,37 @@ use tower::Layer;
 use super::service::BackgroundTasksService;
 use crate::Runner;
 
-/// Gives each request a [`BackgroundTasks`](crate::BackgroundTasks) queue, and hands its tasks to a [`Runner`] when the
-/// response has ended.
+/// Gives each request a [`BackgroundTasks`](crate::BackgroundTasks) queue, and hands its tasks to a
+/// [`Runner`] when the response has ended.
 ///
-/// [`Runner::layer`] is the usual way to one.
+/// [`Runner::layer`] is the usual way to make one.
 ///
 /// # Where it belongs in a stack
 ///
-/// Outermost: with axum, the last `.layer(…)` of the router, behind all routes (those added after it have no queue). What stands inside of it is seen, what stands outside is not:
+/// Outermost. With axum this is the last `.layer(…)` of the router, after all routes: routes that
+/// are added later have no queue. This layer sees what stands inside of it, and not what stands
+/// outside:
 ///
-/// | | inside of this layer | outside of this layer |
-/// |---|---|---|
-/// | compression, or whatever else buffers the body | the end is that of the compressed body, as the server takes it | the end is that of the plain body, which is earlier: a task may start while compressed bytes still wait; `body_bytes` counts plain bytes |
-/// | a timeout | the service's error: [`ServiceFailed`](crate::ResponseEnd::ServiceFailed), or the response that a layer makes of it | [`Cancelled`](crate::ResponseEnd::Cancelled): the layer's future is dropped |
-/// | a layer that catches panics | its 500 is the response | [`Panicked`](crate::ResponseEnd::Panicked) |
-/// | a layer that answers by itself (authentication, rate limits, CORS) | its answer is seen, and tasks added before it are kept | its answer has no queue, and needs none |
-/// | middleware that adds tasks | finds the queue | gets [`MissingLayer`](crate::MissingLayer) |
+/// - Compression, or another layer that buffers the body. Inside, the end is that of the compressed
+///   body, as the server takes it. Outside, it is that of the uncompressed body, which is earlier:
+///   a task may start while compressed bytes still wait, and `body_bytes` counts uncompressed
+///   bytes.
+/// - A timeout. Inside, its error is the service's
+///   ([`ServiceFailed`](crate::ResponseEnd::ServiceFailed)), or a layer makes a response of it.
+///   Outside, it drops this layer's future ([`Cancelled`](crate::ResponseEnd::Cancelled)).
+/// - A layer that catches panics. Inside, its 500 is the response. Outside, the end is
+///   [`Panicked`](crate::ResponseEnd::Panicked).
+/// - A layer that answers by itself (authentication, rate limits, CORS). Inside, its answer is
+///   seen, and tasks that were added before are kept. Outside, its answer has no queue, and needs
+///   none.
+/// - Middleware that adds tasks. Inside, it finds the queue. Outside, it gets
+///   [`MissingLayer`](crate::MissingLayer).
 ///
-/// Of whatever is put on by [`Router::layer`](https://docs.rs/axum/0.8/axum/struct.Router.html#method.layer), axum makes several boxes for each
-/// request. A layer around the whole router spares all but the body's, some 0.1 µs; what
-/// [`axum::serve`](https://docs.rs/axum/0.8/axum/fn.serve.html) takes is then made of it by hand (with tower's feature `util`):
+/// For a layer of [`Router::layer`](https://docs.rs/axum/0.8/axum/struct.Router.html#method.layer),
+/// axum makes several boxes for each request. A layer around the whole router saves all but the
+/// body's, about 0.1 µs. The service for
+/// [`axum::serve`](https://docs.rs/axum/0.8/axum/fn.serve.html) is then made by hand (with tower's
+/// feature `util`):
 ///
 /// ```no_run
 /// use axum::{Router, ServiceExt, body::Body, extract::Request, response::Response, routing::get};
@@ -41,8 +52,9 @@ use crate::Runner;
 /// # }
 /// ```
 ///
-/// Of two such layers around one another each has its own queue and its own [`Runner`]: the handler sees the inner one, what
-/// stands between them the outer one, and each runs its own tasks. Tasks returned with the response go to the inner one.
+/// Of two such layers around one another, each has its own queue and its own [`Runner`], and runs
+/// its own tasks. The handler sees the inner queue, and what stands between the two sees the outer
+/// one. Tasks that are returned with the response go to the inner layer.
 ///
 /// ```
 /// use axum::{Router, routing::get};
@@ -60,12 +72,12 @@ pub struct BackgroundTasksLayer {
 }
 
 impl BackgroundTasksLayer {
-    /// A layer with a [`Runner`] of its own, without limits.
+    /// Makes a layer with a [`Runner`] of its own, without limits.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The runner behind this layer.
+    /// Returns the runner behind this layer.
     pub fn runner(&self) -> &Runner {
         &self.runner
     }
@@ -80,7 +92,8 @@ impl<S> Layer<S> for BackgroundTasksLayer {
 }
 
 impl Runner {
-    /// The layer that gives each request its [`BackgroundTasks`](crate::BackgroundTasks), run by this runner.
+    /// Returns the layer that gives each request its [`BackgroundTasks`](crate::BackgroundTasks),
+    /// run by this runner.
     ///
     /// ```
     /// use axum::{Router, routing::post};

@@ -1,4 +1,4 @@
-//! Where a request has its queue; and [`MissingLayer`], where it has none.
+//! How a request's queue is found; and [`MissingLayer`], if there is none.
 
 use std::{error::Error, fmt};
 
@@ -14,7 +14,7 @@ use crate::BackgroundTasks;
 pub struct MissingLayer;
 
 impl BackgroundTasks {
-    /// Finds the request's queue, where there is no extractor: in middleware, hyper services, tonic.
+    /// Finds the request's queue where there is no extractor: in middleware, hyper services, tonic.
     ///
     /// ```
     /// use http::Request;

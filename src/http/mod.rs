@@ -1,4 +1,5 @@
-//! The way of a request and its response: the layer, how a response ends, and how handlers find their queue.
+//! The path of a request and its response: the layer, how a response ends, and how handlers find
+//! their queue.
 //!
 //! It uses `runner`, the handle [`BackgroundTasks`](crate::BackgroundTasks), `queue` and below.
 

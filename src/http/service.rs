@@ -12,7 +12,7 @@ use tower::Service;
 use super::{body::ResponseBody, end_guard::EndGuard, future::ResponseFuture};
 use crate::{BackgroundTasks, Runner, queue::Queue};
 
-/// Gives each request its queue, and watches its response. Made by
+/// Gives each request its queue, and follows its response. Made by
 /// [`BackgroundTasksLayer`](crate::BackgroundTasksLayer).
 #[derive(Clone, Debug)]
 pub struct BackgroundTasksService<S> {
@@ -21,22 +21,22 @@ pub struct BackgroundTasksService<S> {
 }
 
 impl<S> BackgroundTasksService<S> {
-    /// Wraps `inner`; `runner` runs the tasks of its requests.
+    /// Wraps `inner`. `runner` runs the tasks of its requests.
     pub fn new(inner: S, runner: Runner) -> Self {
         Self { inner, runner }
     }
 
-    /// The service inside.
+    /// Returns a reference to the inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service inside, to change it.
+    /// Returns a mutable reference to the inner service.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// Gives back the service inside.
+    /// Returns the inner service.
     pub fn into_inner(self) -> S {
         self.inner
     }
