@@ -17,14 +17,15 @@ use crate::{
     util::contain::contain_drop,
 };
 
-/// One request's tasks: what is added here runs after the response has ended.
+/// One request's tasks. They run after the response has ended.
 ///
-/// Behind [`BackgroundTasksLayer`](crate::BackgroundTasksLayer) it is an axum extractor; elsewhere
-/// [`from_extensions`](Self::from_extensions) finds it. Clones are the same queue. It may be kept: a task can be added while
-/// the body streams, by a running task, after an upgrade, or long after the response (it then starts at once).
+/// Behind [`BackgroundTasksLayer`](crate::BackgroundTasksLayer) this is an axum extractor.
+/// Elsewhere [`from_extensions`](Self::from_extensions) finds it. Clones are the same queue. A
+/// handle may be kept, to add tasks while the body streams, in a running task, after an upgrade, or
+/// long after the response. A task that is added after the response starts at once.
 ///
-/// By default the tasks of one request run one after another in the order added, and those of different requests side by
-/// side.
+/// By default the tasks of one request run one after another, in the order added. Tasks of
+/// different requests run side by side.
 ///
 /// ```
 /// use tower_background_tasks::BackgroundTasks;
@@ -38,11 +39,15 @@ use crate::{
 ///
 /// # A queue of its own
 ///
-/// [`BackgroundTasks::new`] makes a stand-alone queue. Return it with a response, and its tasks run behind the request's own;
-/// hand it to [`Runner::attach`](crate::Runner::attach), where there is no layer; or, in a unit test, pass it to the handler
-/// and look at [`names`](Self::names) or [`run`](Self::run) it. A stand-alone queue that no response takes is dropped with
-/// its tasks, and a warning names them; but if one of them holds the queue itself, to add more to it, the two keep each
-/// other alive, and leak.
+/// [`BackgroundTasks::new`] makes a stand-alone queue:
+///
+/// - Return it with a response, and its tasks run behind the request's own.
+/// - Hand it to [`Runner::attach`](crate::Runner::attach), if there is no layer.
+/// - In a unit test, pass it to the handler, and look at [`names`](Self::names) or
+///   [`run`](Self::run) it.
+///
+/// A stand-alone queue that no response takes is dropped with its tasks, and a warning names them.
+/// A task that holds the very queue it waits in keeps it alive: both leak.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -65,7 +70,7 @@ pub struct BackgroundTasks {
 }
 
 impl BackgroundTasks {
-    /// A stand-alone queue: to attach to a response, or for a unit test.
+    /// Makes a stand-alone queue, to attach to a response or for a unit test.
     pub fn new() -> Self {
         Self {
             queue: Queue::stand_alone(),
@@ -74,7 +79,8 @@ impl BackgroundTasks {
 
     /// Adds a task: a future, or a [`Task`].
     ///
-    /// Never fails and never blocks: where the runner refuses it, the task ends [`Rejected`](TaskEnd::Rejected). Nothing of the task runs before the response has ended.
+    /// This never fails and never blocks. If the runner refuses the task, it ends
+    /// [`Rejected`](TaskEnd::Rejected). Nothing of the task runs before the response has ended.
     ///
     /// ```
     /// # use tower_background_tasks::{BackgroundTasks, Task};
@@ -91,10 +97,10 @@ impl BackgroundTasks {
             .add_or_reject(task.into_task(), Location::caller());
     }
 
-    /// Adds a task, or gives it back where the runner does not take it, so that the handler can answer 503.
+    /// Adds a task, or gives it back if the runner refuses it, so that the handler can answer 503.
     ///
-    /// A stand-alone queue takes every task, under the number 0 until a response takes the queue; what the runner then refuses ends
-    /// [`Rejected`](TaskEnd::Rejected).
+    /// A stand-alone queue takes every task, under the number 0 until a response takes the queue.
+    /// Tasks that the runner then refuses end [`Rejected`](TaskEnd::Rejected).
     ///
     /// ```
     /// use axum::http::StatusCode;
@@ -108,14 +114,16 @@ impl BackgroundTasks {
     ///
     /// # Errors
     ///
-    /// This returns an error when too many tasks wait ([`RunnerBuilder::max_pending`](crate::RunnerBuilder::max_pending)), and
-    /// when the runner has shut down. The task is in it, and counts as never added.
+    /// This returns an error when too many tasks wait
+    /// ([`RunnerBuilder::max_pending`](crate::RunnerBuilder::max_pending)), and when the runner has
+    /// shut down. The error holds the task, which counts as never added.
     #[track_caller]
     pub fn try_add_task(&self, task: impl IntoTask) -> Result<TaskId, AddTaskError> {
         self.queue.add(task.into_task(), Location::caller())
     }
 
-    /// Adds sync code, which runs on Tokio's blocking pool: for files, databases with a blocking driver, long computation.
+    /// Adds sync code, which runs on Tokio's blocking pool: for files, a database with a blocking
+    /// driver, long computation.
     ///
     /// ```
     /// # use tower_background_tasks::BackgroundTasks;
@@ -134,7 +142,7 @@ impl BackgroundTasks {
             .add_or_reject(Task::blocking(f), Location::caller());
     }
 
-    /// How many tasks wait in this queue.
+    /// Returns how many tasks wait in this queue.
     ///
     /// ```
     /// # use tower_background_tasks::BackgroundTasks;
@@ -146,12 +154,13 @@ impl BackgroundTasks {
         self.queue.len()
     }
 
-    /// True when no task waits in this queue.
+    /// Returns true if no task waits in this queue.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The names of the tasks that wait in this queue, in the order in which they will run: for tests of a handler.
+    /// Returns the names of the waiting tasks, in the order in which they will run: for tests of a
+    /// handler.
     ///
     /// ```
     /// # use tower_background_tasks::{BackgroundTasks, Task};
@@ -164,17 +173,21 @@ impl BackgroundTasks {
         self.queue.names().into_iter().map(String::from).collect()
     }
 
-    /// Runs what is queued here and now, in order, and tells how each task ended: for unit tests and scripts.
+    /// Runs the queued tasks here and now, in order, and returns how each ended: for unit tests and
+    /// scripts.
     ///
-    /// What the tasks add meanwhile runs too. Every task runs: there is no response yet for [`Task::run_if`] to judge, and
-    /// [`OnFailure::Stop`](crate::OnFailure::Stop) does not hold here.
+    /// Tasks that are added meanwhile run too. [`Task::run_if`] is not asked, as there is no
+    /// response to judge. A stand-alone queue has no [`OnFailure::Stop`](crate::OnFailure::Stop),
+    /// so every task runs.
     ///
-    /// It is meant for queues that no response takes. On a request's queue it takes what waits; once the response has ended the runner has
-    /// the tasks, which may then run beside the one that runs here, and [`Runner::idle`](crate::Runner::idle) does not wait for that one.
-    /// Each task is run, and its end told, by one call: another one meanwhile, such as of a task that runs here, takes those that wait.
+    /// This is meant for queues that no response takes. On a request's queue it takes the tasks
+    /// that wait. Once the response has ended, the runner takes the others. They may then run
+    /// beside the task that runs here, and [`Runner::idle`](crate::Runner::idle) does not wait for
+    /// that one. Each task is run, and its end returned, by one call. A second call meanwhile, such
+    /// as by a task that runs here, takes the tasks that wait.
     ///
-    /// Blocking tasks go to the blocking pool where there is a runtime. Where there is none they run on this thread, and no
-    /// timeout can strike them.
+    /// Blocking tasks go to the blocking pool if there is a runtime. Without one they run on this
+    /// thread, and no timeout ends them.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -190,8 +203,8 @@ impl BackgroundTasks {
     ///
     /// # Cancel safety
     ///
-    /// Dropping this aborts the task whose turn it is; those behind it stay in the queue. A blocking task that has begun
-    /// cannot be stopped: it counts as aborted, and its thread goes on.
+    /// Dropping this aborts the task that runs. The tasks behind it stay in the queue. A blocking
+    /// task that has begun cannot be stopped: it counts as aborted, and its thread goes on.
     pub async fn run(&self) -> Vec<TaskEnd> {
         let queue = self.queue.root();
         let mut ends = Vec::new();
@@ -207,7 +220,7 @@ impl BackgroundTasks {
     }
 }
 
-/// A task that is run by hand, until it has ended. Dropped before, it ends aborted.
+/// A task that is run by hand. If this is dropped before the task has ended, the task ends aborted.
 struct ByHand<'a>(Option<Execution>, &'a Arc<Queue>);
 
 impl ByHand<'_> {
