@@ -4,7 +4,7 @@ use std::{error::Error, fmt};
 
 use super::Task;
 
-/// The runner did not take a task, and gives it back: from
+/// The runner refused a task, and gives it back: from
 /// [`BackgroundTasks::try_add_task`](crate::BackgroundTasks::try_add_task).
 ///
 /// As an axum response it is a 503.
@@ -25,7 +25,8 @@ use super::Task;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AddTaskError {
-    /// As many tasks wait as [`RunnerBuilder::max_pending`](crate::RunnerBuilder::max_pending) allows.
+    /// As many tasks wait as [`RunnerBuilder::max_pending`](crate::RunnerBuilder::max_pending)
+    /// allows.
     Full(Task),
     /// The runner has shut down.
     Closed(Task),
@@ -55,7 +56,7 @@ impl fmt::Display for AddTaskError {
 
 impl Error for AddTaskError {}
 
-/// Why a task is not taken.
+/// Why a task is refused.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Refusal {
     Full,

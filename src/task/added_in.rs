@@ -6,15 +6,15 @@ use tracing::{Span, level_filters::LevelFilter};
 #[cfg(feature = "tracing")]
 use crate::util::contain::{contain, contain_drop};
 
-/// It is kept until the task begins, and the span stays open for as long.
+/// A task keeps this until it begins, and the span stays open for as long.
 pub(crate) struct AddedIn {
     #[cfg(feature = "tracing")]
     span: Option<Span>,
 }
 
 impl AddedIn {
-    /// `None` where there is no span, or no task has a span that could relate to it: without a subscriber that wants
-    /// spans of level `INFO` it is one load to know.
+    /// Returns `None` without a span, and if no task's span could relate to it. If no subscriber
+    /// wants spans of level `INFO`, this costs one load.
     #[inline]
     pub(crate) fn current() -> Option<Self> {
         #[cfg(feature = "tracing")]
@@ -35,7 +35,7 @@ impl AddedIn {
     }
 }
 
-/// A subscriber is code of the user's: when it closes a span, too.
+/// A subscriber is user code, also when it closes a span.
 impl Drop for AddedIn {
     fn drop(&mut self) {
         #[cfg(feature = "tracing")]

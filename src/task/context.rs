@@ -7,20 +7,22 @@ use tokio_util::sync::CancellationToken;
 use super::request_line::RequestLine;
 use crate::{ResponseOutcome, util::contain::woken_contained};
 
-/// Where a context has its answers from: the queue that the task is in.
+/// Where a context gets its answers: the queue that holds the task.
 pub(crate) trait ContextSource: Send + Sync {
     fn outcome(&self) -> Option<&ResponseOutcome>;
 
-    /// Cancelled when the runner begins to shut down; `None` where there is no runner.
+    /// Cancelled when the runner begins to shut down. `None` without a runner.
     fn closing(&self) -> Option<&CancellationToken>;
 
     fn request(&self) -> Option<&RequestLine>;
 }
 
-/// What a running task may ask: how its response went, whether the runner shuts down, what it is called.
+/// What a running task may ask: how its response went, whether the runner shuts down, the task's
+/// name.
 ///
 /// [`Task::with_context`](crate::Task::with_context) and
-/// [`Task::blocking_with_context`](crate::Task::blocking_with_context) hand it out. It may be kept and cloned.
+/// [`Task::blocking_with_context`](crate::Task::blocking_with_context) hand it out. It may be kept
+/// and cloned.
 ///
 /// ```
 /// use tower_background_tasks::{BackgroundTasks, Task};
@@ -46,8 +48,9 @@ impl TaskContext {
         self.source.request()
     }
 
-    /// How the response ended, or `None` for a task of no request
-    /// ([`Runner::add_task`](crate::Runner::add_task), [`BackgroundTasks::run`](crate::BackgroundTasks::run)).
+    /// Returns how the response ended, or `None` for a task of no request
+    /// ([`Runner::add_task`](crate::Runner::add_task),
+    /// [`BackgroundTasks::run`](crate::BackgroundTasks::run)).
     ///
     /// "Ended" means handed whole to the server, not received by the client.
     ///
@@ -65,7 +68,8 @@ impl TaskContext {
         self.source.outcome()
     }
 
-    /// True once [`Runner::shutdown`](crate::Runner::shutdown) was called: for a loop in blocking code to look at.
+    /// Returns true once [`Runner::shutdown`](crate::Runner::shutdown) was called: for a loop in
+    /// blocking code.
     ///
     /// ```
     /// use tower_background_tasks::Task;
@@ -86,8 +90,8 @@ impl TaskContext {
         closing.is_some_and(CancellationToken::is_cancelled)
     }
 
-    /// Waits until [`Runner::shutdown`](crate::Runner::shutdown) is called. The task then has the rest of the grace period to
-    /// come to its end.
+    /// Waits until [`Runner::shutdown`](crate::Runner::shutdown) is called. The task then has the
+    /// rest of the grace period to end.
     ///
     /// # Cancel safety
     ///
@@ -115,7 +119,7 @@ impl TaskContext {
         }
     }
 
-    /// The task's name.
+    /// Returns the task's name.
     pub fn name(&self) -> &str {
         &self.name
     }

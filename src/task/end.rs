@@ -4,7 +4,7 @@ use std::{error::Error, fmt, iter};
 
 use super::output::BoxError;
 
-/// How a task ended. Every task that was added ends in exactly one of these.
+/// How a task ended. Every added task ends in exactly one of these.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -20,24 +20,28 @@ use super::output::BoxError;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TaskEnd {
-    /// It ran, and gave back `()` or `Ok`.
+    /// The task ran and returned `()` or `Ok`.
     Completed,
-    /// It ran, and gave back this error.
+    /// The task ran and returned this error.
     Failed(BoxError),
-    /// It panicked with this message: in its own code, its condition or its destructor.
+    /// The task panicked with this message: in its own code, its condition or its destructor.
     Panicked(String),
-    /// It ran longer than its timeout.
+    /// The task ran longer than its timeout.
     TimedOut,
-    /// It did not run, for this reason.
+    /// The task did not run, for this reason.
     Skipped(SkipReason),
-    /// The runner did not take it: too many wait ([`max_pending`](crate::RunnerBuilder::max_pending)), or it has shut down. It is dropped
-    /// within the call that added it: so a destructor that adds its work again must stop some time, or overflows the stack.
+    /// The runner refused the task: too many wait
+    /// ([`max_pending`](crate::RunnerBuilder::max_pending)), or it has shut down. The task is
+    /// dropped within the call that added it. A destructor that adds its work again must stop some
+    /// time, or it overflows the stack.
     Rejected,
-    /// It was dropped, waiting or running: it was cancelled ([`Runner::cancel`](crate::Runner::cancel)), the runner shut down, there was no runtime to run on, or the runtime went away.
+    /// The task was dropped, waiting or running. It was cancelled
+    /// ([`Runner::cancel`](crate::Runner::cancel)), the runner shut down, it found no runtime, or
+    /// its runtime went away.
     Aborted,
-    /// It is a job that had not ended when the runner shut down, and is in the
-    /// [`spill_store`](crate::RunnerBuilder::spill_store) now, for a worker to run. One that was running by then may have done
-    /// its work, or a part of it.
+    /// The task is a job that had not ended when the runner shut down. The
+    /// [`spill_store`](crate::RunnerBuilder::spill_store) has it now, for a worker to run. A job
+    /// that was running may have done its work, or a part of it.
     #[cfg(feature = "jobs")]
     #[cfg_attr(docsrs, doc(cfg(feature = "jobs")))]
     Spilled,
@@ -47,16 +51,18 @@ pub enum TaskEnd {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SkipReason {
-    /// Its condition ([`Task::run_if`](crate::Task::run_if), or the runner's) did not hold.
+    /// The condition did not hold: the task's ([`Task::run_if`](crate::Task::run_if)), or else the
+    /// runner's.
     Condition,
-    /// There was no response, and it has no condition that would hold nevertheless.
+    /// There was no response, and no condition that would hold nevertheless.
     NoResponse,
-    /// A task of its request failed before, and [`OnFailure::Stop`](crate::OnFailure::Stop) is set.
+    /// An earlier task of the request failed, and [`OnFailure::Stop`](crate::OnFailure::Stop) is
+    /// set.
     EarlierFailure,
 }
 
 impl TaskEnd {
-    /// The task ran, and did not do what it was to do.
+    /// True if the task ran and failed.
     #[inline]
     pub(crate) fn is_failure(&self) -> bool {
         matches!(self, Self::Failed(_) | Self::Panicked(_) | Self::TimedOut)
@@ -64,7 +70,8 @@ impl TaskEnd {
 }
 
 impl TaskEnd {
-    /// One word, for fields and labels: `completed`, `failed`, `panicked`, `timed_out`, `skipped`, `rejected`, `aborted`, or `spilled`.
+    /// Returns one word, for fields and labels: `completed`, `failed`, `panicked`, `timed_out`,
+    /// `skipped`, `rejected`, `aborted`, or `spilled`.
     ///
     /// ```
     /// use tower_background_tasks::TaskEnd;
@@ -85,7 +92,7 @@ impl TaskEnd {
         }
     }
 
-    /// What went wrong in the task, in its own words.
+    /// Returns what went wrong in the task, in its own words.
     #[cfg(feature = "tracing")]
     pub(crate) fn error(&self) -> Option<String> {
         match self {
@@ -96,7 +103,8 @@ impl TaskEnd {
     }
 }
 
-/// A few words; of an error, its causes too (`connection error: refused`), unless its own text tells them.
+/// A few words. An error's text includes its causes (`connection error: refused`), unless it tells
+/// them itself.
 impl fmt::Display for TaskEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

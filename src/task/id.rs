@@ -2,11 +2,13 @@
 
 use std::{fmt, num::ParseIntError, str::FromStr};
 
-/// Tells one task from every other of the same runner. Numbers grow in the order in which the runner came to know of the tasks, and say
-/// nothing about the order in which those of different requests run. A task that no runner knows yet is number 0.
+/// Tells one task from every other of the same runner.
 ///
-/// As text it is the number that the log has as `task.id`, so that whoever reads of a task there can end it. It is no secret, and
-/// easily guessed: a route that takes one is for operators.
+/// Ids grow in the order in which the runner came to know of the tasks. They say nothing of the
+/// order in which tasks of different requests run. A task that no runner knows yet has the id 0.
+///
+/// As text it is the number that the log has as `task.id`, so that an operator who reads of a task
+/// there can end it. It is no secret, and easily guessed: a route that takes one is for operators.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -27,27 +29,27 @@ use std::{fmt, num::ParseIntError, str::FromStr};
 pub struct TaskId(u64);
 
 impl TaskId {
-    /// Of a task that no runner knows yet.
+    /// The id of a task that no runner knows yet.
     pub(crate) const NONE: Self = Self(0);
 
     pub(crate) fn new(id: u64) -> Self {
         Self(id)
     }
 
-    /// The number, as for JSON or a metric.
+    /// Returns the number, as for JSON or a metric.
     pub fn as_u64(self) -> u64 {
         self.0
     }
 }
 
-/// Any number is taken: whether there is such a task, [`Runner::cancel`](crate::Runner::cancel) says.
+/// Takes any number. [`Runner::cancel`](crate::Runner::cancel) says whether there is such a task.
 impl From<u64> for TaskId {
     fn from(id: u64) -> Self {
         Self(id)
     }
 }
 
-/// The other way of its [`Display`](fmt::Display).
+/// Parses what its [`Display`](fmt::Display) writes.
 impl FromStr for TaskId {
     type Err = ParseIntError;
 

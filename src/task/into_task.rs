@@ -1,4 +1,4 @@
-//! [`IntoTask`]: what may be added as a task.
+//! [`IntoTask`]: what can be added as a task.
 
 use super::{Task, output::TaskOutput};
 

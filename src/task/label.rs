@@ -1,4 +1,4 @@
-//! [`Label`]: who a task is. It outlives the task's work.
+//! [`Label`]: what names a task. It outlives the task's work.
 
 #[cfg(feature = "jobs")]
 use std::{any::Any, sync::Arc};
@@ -15,7 +15,7 @@ pub(crate) struct Label {
     pub(crate) location: &'static Location<'static>,
     pub(crate) added: Instant,
     pub(crate) kind: TaskKind,
-    /// What a room above wants to find again at a shutdown: a job's stored form.
+    /// What a room above needs again at a shutdown: a job's stored form.
     #[cfg(feature = "jobs")]
     pub(crate) attachment: Option<Attachment>,
 }
@@ -23,11 +23,12 @@ pub(crate) struct Label {
 #[cfg(feature = "jobs")]
 pub(crate) type Attachment = Arc<dyn Any + Send + Sync>;
 
-/// A task's name, cut to size only when somebody reads it.
+/// A task's name. A type name is shortened only when it is read.
 #[derive(Clone, Debug)]
 pub(crate) enum Name {
     Given(Cow<'static, str>),
-    /// The type name of the future or closure. That of an async fn's future is the function's with `::{{closure}}` behind it.
+    /// The type name of the future or closure. An async fn's future has the function's name,
+    /// followed by `::{{closure}}`.
     Type(&'static str),
 }
 
@@ -45,7 +46,7 @@ impl Name {
         }
     }
 
-    /// `None` for a name that was made at run time: it could be anything, a user's input even.
+    /// `None` for a name that was made at run time: it could be anything, even a user's input.
     #[cfg(feature = "metrics")]
     pub(crate) fn of_the_program(&self) -> Option<&'static str> {
         match self {

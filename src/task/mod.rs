@@ -1,4 +1,5 @@
-//! What a task is: [`Task`], its work and its output, who it is, how it ends, what it may ask while it runs.
+//! What a task is: [`Task`], its work and output, its name and id, how it ends, and what it may ask
+//! while it runs.
 //!
 //! This room knows nothing of queues, runners and runtimes. It uses `outcome` and `util`.
 
@@ -42,8 +43,9 @@ use crate::outcome::ResponseOutcome;
 
 /// Something to do after the response: a future, or sync code for the blocking pool.
 ///
-/// A bare future can be added as it is; a `Task` is for what needs a name, a timeout, a condition, or a look at how the
-/// response went. Nothing runs before it is added and its response has ended; a `Task` that is dropped instead never runs.
+/// A bare future can be added as it is. A `Task` is for work that needs a name, a timeout, a
+/// condition, or a look at how the response went. Nothing of a task runs before it is added and its
+/// response has ended. A `Task` that is dropped instead never runs.
 ///
 /// ```
 /// use std::time::Duration;
@@ -66,9 +68,9 @@ pub struct Task {
 }
 
 impl Task {
-    /// A task that awaits `future` on the async runtime.
+    /// Makes a task that awaits `future` on the async runtime.
     ///
-    /// It must not block its thread for long: that is what [`Task::blocking`] is for.
+    /// The future must not block its thread for long: that is what [`Task::blocking`] is for.
     ///
     /// ```
     /// # use tower_background_tasks::Task;
@@ -83,9 +85,9 @@ impl Task {
         Self::from_work(Async { future })
     }
 
-    /// A task that calls `f` on Tokio's blocking pool, where it may block its thread.
+    /// Makes a task that calls `f` on Tokio's blocking pool, where it may block its thread.
     ///
-    /// Once it runs it cannot be stopped: see [`Task::timeout`].
+    /// Once the task runs it cannot be stopped: see [`Task::timeout`].
     ///
     /// ```
     /// # use tower_background_tasks::Task;
@@ -100,9 +102,9 @@ impl Task {
         Self::from_work(Blocking { call: Some(f) })
     }
 
-    /// Like [`Task::new`], for a future that wants to know how the response went.
+    /// Like [`Task::new`], for a future that needs to know how the response went.
     ///
-    /// `f` is called when the task starts.
+    /// `f` is called when the task begins.
     ///
     /// ```
     /// # use tower_background_tasks::Task;
@@ -122,7 +124,7 @@ impl Task {
         Self::from_work(AsyncWithContext::Waiting { make: Some(f) })
     }
 
-    /// Like [`Task::blocking`], for sync code that wants to know how the response went.
+    /// Like [`Task::blocking`], for sync code that needs to know how the response went.
     ///
     /// ```
     /// # use tower_background_tasks::Task;
@@ -142,7 +144,8 @@ impl Task {
 
     /// Names the task in logs, reports and [`TaskContext::name`].
     ///
-    /// Without it the name is the type name of the future or closure, such as `my_app::signup::send_mail`.
+    /// Without it, the name is the type name of the future or closure, such as
+    /// `my_app::signup::send_mail`.
     ///
     /// ```
     /// # use tower_background_tasks::{BackgroundTasks, Task};
@@ -155,14 +158,15 @@ impl Task {
         self
     }
 
-    /// Ends the task [`TimedOut`](crate::TaskEnd::TimedOut) when it has run for `timeout`. Waiting does not count.
+    /// Ends the task [`TimedOut`](crate::TaskEnd::TimedOut) when it has run for `timeout`. Waiting
+    /// does not count.
     ///
-    /// An async task is dropped at its next await point; even under a `timeout` of zero it is polled once before. A blocking task
-    /// cannot be stopped: it is reported, the request's next task starts, and its thread stays taken until it returns; what it gives
-    /// back then is dropped.
+    /// An async task is dropped at its next await point. Even with a `timeout` of zero it is polled
+    /// once before. A blocking task cannot be stopped. It is reported, and the request's next task
+    /// begins. Its thread stays taken until the task returns, and what it returns is dropped.
     ///
-    /// The runtime's timer must be on ([`enable_time`](tokio::runtime::Builder::enable_time)); where it is not, the task
-    /// ends [`Failed`](crate::TaskEnd::Failed) with an error that says so.
+    /// The runtime's timer must be enabled ([`enable_time`](tokio::runtime::Builder::enable_time)).
+    /// If it is not, the task ends [`Failed`](crate::TaskEnd::Failed) with an error that says so.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -175,13 +179,15 @@ impl Task {
         self
     }
 
-    /// Runs the task only if `condition` holds for how the response ended; otherwise it ends
+    /// Runs the task only if `condition` holds for how the response ended. Otherwise the task ends
     /// [`Skipped`](crate::TaskEnd::Skipped).
     ///
-    /// Without it a task runs when there was a response ([`ResponseOutcome::is_responded`]), whatever its status and however
-    /// its body ended. `condition` is called on the runner when the task's turn has come. It is not asked where there is no
-    /// response to ask about: for [`Runner::add_task`](crate::Runner::add_task) and
-    /// [`BackgroundTasks::run`](crate::BackgroundTasks::run). Called twice, the last one counts.
+    /// Without a condition, a task runs if there was a response
+    /// ([`ResponseOutcome::is_responded`]), whatever its status and however its body ended. The
+    /// runner calls `condition` when it has dequeued the task. Without a response to judge, it is
+    /// not called: for [`Runner::add_task`](crate::Runner::add_task) and
+    /// [`BackgroundTasks::run`](crate::BackgroundTasks::run). Of two calls to this, the last one
+    /// counts.
     ///
     /// ```
     /// use tower_background_tasks::{ResponseEnd, ResponseOutcome, Task};
@@ -215,13 +221,13 @@ impl Task {
         }
     }
 
-    /// Keeps something with the task, for a shutdown to find.
+    /// Keeps an attachment with the task, for a shutdown to find.
     #[cfg(feature = "jobs")]
     pub(crate) fn attach(&mut self, attachment: Attachment) {
         self.extras().attachment = Some(attachment);
     }
 
-    /// Gives back the job of a task that was refused.
+    /// Gives back the job of a refused task.
     #[cfg(feature = "jobs")]
     pub(crate) fn take_job(&mut self) -> Option<Box<dyn std::any::Any + Send>> {
         self.node.as_mut().project().work.take_job()
@@ -265,7 +271,7 @@ impl Task {
         self.node.kind()
     }
 
-    /// It has no name, and nothing that is set.
+    /// True if the task has no name and no setting.
     #[inline]
     pub(crate) fn has_no_extras(&self) -> bool {
         self.node.header.extras.is_none()

@@ -34,9 +34,9 @@ pin_project! {
 pub(crate) struct Header {
     pub(crate) id: TaskId,
     pub(crate) location: &'static Location<'static>,
-    /// `None` until it is added.
+    /// `None` until the task is added.
     pub(crate) added: Option<Instant>,
-    /// What few tasks have, in a box of its own, so that the many do not pay for it.
+    /// What few tasks have, in a box of its own, so that all others do without the memory.
     pub(crate) extras: Option<Box<Extras>>,
 }
 
@@ -57,7 +57,7 @@ pub(crate) type RunIf = Box<dyn FnOnce(&ResponseOutcome) -> bool + Send>;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Needs {
     pub(crate) kind: TaskKind,
-    /// The task's own.
+    /// The task's own timeout.
     pub(crate) timeout: Option<Duration>,
 }
 

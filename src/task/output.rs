@@ -1,6 +1,6 @@
-//! What a task may give back.
+//! What a task may return.
 
-/// Any error a task can fail with.
+/// Any error that a task can fail with.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The result of a task that can fail.
@@ -15,10 +15,12 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// ```
 pub type TaskResult<E = BoxError> = Result<(), E>;
 
-/// What a task's future or closure may give back: `()`, a `Result` whose error is an error, or `!` (a task without an end).
+/// What a task's future or closure may return: `()`, a `Result` whose error is an error, or `!` (a
+/// task without an end).
 ///
-/// The value of an `Ok` is dropped; the error of an `Err` becomes [`TaskEnd::Failed`](crate::TaskEnd::Failed). It crosses
-/// threads, so a `Box<dyn Error>` needs `+ Send + Sync`: use [`BoxError`].
+/// The value of an `Ok` is dropped. The error of an `Err` becomes
+/// [`TaskEnd::Failed`](crate::TaskEnd::Failed). The error crosses threads, so a `Box<dyn Error>`
+/// needs `+ Send + Sync`: use [`BoxError`].
 ///
 /// ```
 /// use tower_background_tasks::Task;
@@ -28,7 +30,7 @@ pub type TaskResult<E = BoxError> = Result<(), E>;
 /// let _ = Task::blocking(|| std::fs::read_to_string("/etc/hostname"));
 /// ```
 ///
-/// A number, say, is neither success nor failure, so it does not compile:
+/// A number, for instance, is neither success nor failure, so it does not compile:
 ///
 /// ```compile_fail
 /// # use tower_background_tasks::Task;
@@ -62,7 +64,8 @@ impl<T, E: Into<BoxError>> TaskOutput for Result<T, E> {
     }
 }
 
-/// Names `!`, which stable Rust has but cannot write: under edition 2024 `async { loop { … } }` has it for its output.
+/// Names `!`, which stable Rust has but cannot write. Under edition 2024 it is the output of `async
+/// { loop { … } }`.
 mod never {
     #[expect(unnameable_types, reason = "only `Never` below is for use")]
     pub trait Returns {

@@ -1,4 +1,4 @@
-//! [`RequestLine`]: which request a task is of.
+//! [`RequestLine`]: the request that a task belongs to.
 
 use std::str;
 
@@ -11,10 +11,11 @@ pub(crate) struct RequestLine {
     path: Path,
 }
 
-/// A copy of a path. hyper's own is a part of its read buffer, and would keep all of that for as long as a task waits.
+/// A copy of a path. hyper's own is a part of its read buffer, and would keep the whole buffer for
+/// as long as a task waits.
 #[derive(Clone, Debug, Default)]
 enum Path {
-    /// Of a request in authority form (CONNECT).
+    /// For a request in authority form (CONNECT).
     #[default]
     None,
     /// Most paths are short, and need no allocation.
@@ -38,7 +39,7 @@ impl RequestLine {
         }
     }
 
-    /// The path without the query, which may hold secrets.
+    /// Returns the path without the query, which may hold secrets.
     pub(crate) fn path(&self) -> Option<&str> {
         match &self.path {
             Path::None => None,

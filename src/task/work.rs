@@ -1,4 +1,5 @@
-//! The erased work of a task. Each form is one type, so that a task is one allocation and keeps its caller's type name.
+//! The erased work of a task. Each form is one type, so that a task is one allocation and keeps its
+//! caller's type name.
 
 use std::{
     any::type_name,
@@ -14,30 +15,32 @@ use super::{
     output::{TaskOutput, TaskResult},
 };
 
-/// What a task does, and where it must be polled.
+/// What a task does, and where it is polled.
 pub(crate) trait Form: Send {
-    /// A poll may block its thread. Such work is polled once, on the blocking pool, and is then done.
+    /// True if a poll may block its thread. Such work is polled once, on the blocking pool, and is
+    /// then done.
     const IS_BLOCKING: bool;
 
     /// The type name of the caller's future or closure.
     fn type_name() -> &'static str;
 
-    /// `context` is called by the forms that want a [`TaskContext`]; the others cost none.
+    /// Only forms that need a [`TaskContext`] call `context`. The others do not pay for it.
     fn poll(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         context: &dyn Fn() -> TaskContext,
     ) -> Poll<TaskResult>;
 
-    /// Gives back the job of a task that was refused; `None` where the task is no job, or has begun.
+    /// Gives back the job of a refused task. `None` if the task is no job, or has begun.
     #[cfg(feature = "jobs")]
     fn take_job(self: Pin<&mut Self>) -> Option<Box<dyn std::any::Any + Send>> {
         None
     }
 }
 
-/// A [`Form`] whose type is forgotten. It can be shared, as most futures cannot, because it can only be polled through a mutable
-/// reference: so an error that gives back a task can go wherever errors go.
+/// A [`Form`] whose type is erased. It is `Sync`, as most futures are not, because it is only
+/// polled through a mutable reference. So an error that gives back a task can go wherever errors
+/// go.
 pub(crate) trait Work: Send + Sync {
     fn is_blocking(&self) -> bool;
 
@@ -108,7 +111,7 @@ where
 }
 
 pin_project! {
-    /// A future that is made from its context when it starts.
+    /// A future that is made from its context at the first poll.
     #[project = AsyncWithContextProj]
     pub(crate) enum AsyncWithContext<C, F> {
         /// `make` is `Some` until the first poll.
@@ -151,7 +154,7 @@ where
 }
 
 pin_project! {
-    /// A closure for the blocking pool; `call` is `Some` until it is polled.
+    /// A closure for the blocking pool. `call` is `Some` until it is polled.
     pub(crate) struct Blocking<C> {
         pub(crate) call: Option<C>,
     }
@@ -179,7 +182,7 @@ where
 }
 
 pin_project! {
-    /// A closure for the blocking pool that wants its context; `call` is `Some` until it is polled.
+    /// A closure for the blocking pool that takes its context. `call` is `Some` until it is polled.
     pub(crate) struct BlockingWithContext<C> {
         pub(crate) call: Option<C>,
     }
