@@ -8,10 +8,10 @@ use tokio::time::Instant;
 
 use crate::task::{id::TaskId, kind::TaskKind, label::Label, request_line::RequestLine};
 
-/// A task that waits or runs: a snapshot.
+/// A snapshot of a task that waits or runs.
 ///
-/// Its [`Display`](fmt::Display) is one line for a log: `welcome-mail: running for 3.2s, for POST /signup, added at
-/// src/signup.rs:17:11`.
+/// Its [`Display`](fmt::Display) is one line for a log: `welcome-mail: running for 3.2s, for POST
+/// /signup, added at src/signup.rs:17:11`.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -33,28 +33,30 @@ pub struct TaskInfo {
     pub(crate) location: &'static Location<'static>,
     pub(crate) kind: TaskKind,
     pub(crate) age: Duration,
-    /// `None` while it waits.
+    /// `None` while the task waits.
     pub(crate) running_for: Option<Duration>,
     pub(crate) request: Option<RequestLine>,
-    /// It has timed out.
+    /// True if the task has timed out.
     pub(crate) is_overdue: bool,
 }
 
-/// What a task that has not ended does.
+/// What an unfinished task does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TaskState {
-    /// It waits: for its response to end, for its turn within its request, or for a place under the runner's limits.
+    /// The task waits: for its response to end, for the tasks before it, or for a place under the
+    /// runner's limits.
     Waiting,
-    /// It runs.
+    /// The task runs.
     Running,
-    /// It is blocking, and has timed out: it has ended ([`TimedOut`](crate::TaskEnd::TimedOut)), but cannot be stopped. Until it
-    /// returns it holds its thread, and its place under the limits.
+    /// The task is blocking and has timed out. It has ended
+    /// ([`TimedOut`](crate::TaskEnd::TimedOut)), but cannot be stopped. Until it returns, it holds
+    /// its thread and its place under the limits.
     Overdue,
 }
 
 impl TaskInfo {
-    /// A row for a task that began at `begun`, or that waits.
+    /// Makes the row of a task that began at `begun`, or that waits.
     pub(crate) fn new(
         label: &Label,
         begun: Option<Instant>,
@@ -73,7 +75,7 @@ impl TaskInfo {
         }
     }
 
-    /// The same task, which has timed out and whose thread goes on.
+    /// The same task, timed out, whose thread still runs.
     pub(crate) fn overdue(self) -> Self {
         Self {
             is_overdue: true,
@@ -81,27 +83,27 @@ impl TaskInfo {
         }
     }
 
-    /// Its number within the runner.
+    /// Returns the task's number within the runner.
     pub fn id(&self) -> TaskId {
         self.id
     }
 
-    /// Its name.
+    /// Returns the task's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Where in the source it was added.
+    /// Returns where in the source the task was added.
     pub fn location(&self) -> &'static Location<'static> {
         self.location
     }
 
-    /// Whether it is async or blocking.
+    /// Returns whether the task is async or blocking.
     pub fn kind(&self) -> TaskKind {
         self.kind
     }
 
-    /// Whether it waits or runs.
+    /// Returns whether the task waits or runs.
     pub fn state(&self) -> TaskState {
         match self.running_for {
             _ if self.is_overdue => TaskState::Overdue,
@@ -110,23 +112,25 @@ impl TaskInfo {
         }
     }
 
-    /// The time since it was added.
+    /// Returns the time since the task was added.
     pub fn age(&self) -> Duration {
         self.age
     }
 
-    /// The time since it began to run, or `None` while it waits.
+    /// Returns the time since the task began to run, or `None` while it waits.
     pub fn running_for(&self) -> Option<Duration> {
         self.running_for
     }
 
-    /// The method of its request, or `None` for a task of no request, and of one that came through
-    /// [`Runner::attach`](crate::Runner::attach), which is not told.
+    /// Returns the method of the task's request, or `None` for a task of no request. A task that
+    /// came through [`Runner::attach`](crate::Runner::attach) has `None` too, as its request is
+    /// unknown.
     pub fn method(&self) -> Option<&Method> {
         self.request.as_ref().map(|request| &request.method)
     }
 
-    /// The path of its request, without the query, or `None` as for [`method`](Self::method).
+    /// Returns the path of the task's request, without the query, or `None` as for
+    /// [`method`](Self::method).
     pub fn path(&self) -> Option<&str> {
         self.request.as_ref()?.path()
     }
@@ -134,7 +138,8 @@ impl TaskInfo {
 
 impl fmt::Display for TaskInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.name.escape_debug(); // it may be a user's input, and this a line of a log
+        // The name may be a user's input, and this is a line of a log.
+        let name = self.name.escape_debug();
         match self.running_for {
             Some(time) if self.is_overdue => {
                 write!(f, "{name}: timed out, its thread running for {time:.1?}")?;
@@ -149,7 +154,7 @@ impl fmt::Display for TaskInfo {
     }
 }
 
-/// Those added first in front.
+/// Sorts the tasks in the order added.
 pub(crate) fn in_order(mut tasks: Vec<TaskInfo>) -> Vec<TaskInfo> {
     tasks.sort_by_key(TaskInfo::id);
     tasks

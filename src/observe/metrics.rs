@@ -1,11 +1,13 @@
-//! Counters, gauges and histograms, from the first task on, through the [`metrics`](https://docs.rs/metrics) facade; nothing without the feature.
+//! Counters, gauges and histograms through the [`metrics`](https://docs.rs/metrics) facade, from
+//! the first task on. Nothing without the feature.
 //!
-//! The label `task` is a task's name where that is a part of the program: a type name, or a `&'static str` that it was given. A
-//! name made at run time could be anything, a user's input even, and each would be a time series of its own: all of them are
-//! `(dynamic)`.
+//! The label `task` is a task's name if that is a part of the program: a type name, or a `&'static
+//! str` that it was given. A name made at run time could be anything, even a user's input, and each
+//! would be a time series of its own. All of those are `(dynamic)`.
 //!
-//! A task is in its queue when it is counted as added: one that begins on another thread in between is taken from the pending gauge
-//! before it was added to it. Who reads the gauge in that moment reads one too few, below zero even; afterwards it is right.
+//! A task is in its queue before it is counted as added. If it begins on another thread in between,
+//! it leaves the pending gauge before it has entered it. A scrape in that moment reads one too few,
+//! even below zero. Afterwards the gauge is right.
 
 #[cfg(feature = "metrics")]
 use metrics::{
@@ -53,7 +55,7 @@ pub(crate) fn describe() {
     }
 }
 
-/// The label of a task, taken while its queue is locked and told afterwards.
+/// The label of a task. It is taken while the queue is locked, and recorded afterwards.
 #[derive(Clone, Copy)]
 pub(crate) struct MetricName(#[cfg(feature = "metrics")] &'static str);
 
@@ -80,7 +82,7 @@ pub(crate) fn added(name: MetricName) {
     #[cfg(feature = "metrics")]
     {
         let MetricName(task) = name;
-        // A recorder is code of the user's.
+        // A recorder is user code.
         let _ = contain(|| {
             counter!(ADDED, "task" => task).increment(1);
             gauge!(PENDING, "task" => task).increment(1.0);
@@ -104,7 +106,7 @@ pub(crate) fn begun(name: MetricName) {
     let _ = name;
 }
 
-/// The caller contains it.
+/// Records an end. The caller contains this.
 pub(crate) fn ended(report: &Report<'_>) {
     #[cfg(feature = "metrics")]
     {

@@ -1,4 +1,4 @@
-//! [`TaskReport`]: what is told of a task that has ended.
+//! [`TaskReport`]: what an observer is told of a task that has ended.
 
 use std::{borrow::Cow, fmt, panic::Location, time::Duration};
 
@@ -42,53 +42,56 @@ impl<'a> TaskReport<'a> {
         Self { report, name }
     }
 
-    /// The task's number within the runner.
+    /// Returns the task's number within the runner.
     pub fn id(&self) -> TaskId {
         self.report.label.id
     }
 
-    /// The task's name.
+    /// Returns the task's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Where in the source the task was added.
+    /// Returns where in the source the task was added.
     pub fn location(&self) -> &'static Location<'static> {
         self.report.label.location
     }
 
-    /// Whether the task was async or blocking.
+    /// Returns whether the task was async or blocking.
     pub fn kind(&self) -> TaskKind {
         self.report.label.kind
     }
 
-    /// How it ended.
+    /// Returns how the task ended.
     pub fn end(&self) -> &TaskEnd {
         self.report.end
     }
 
-    /// From when it was added until it began, or ended without.
+    /// Returns the time from when the task was added until it began, or ended without.
     pub fn waited(&self) -> Duration {
         self.report.waited()
     }
 
-    /// From when it began until it ended; zero if it never began.
+    /// Returns the time from when the task began until it ended; zero if it never began.
     pub fn ran(&self) -> Duration {
         self.report.ran()
     }
 
-    /// The method of its request; `None` for a task of no request, and of one that came through
-    /// [`Runner::attach`](crate::Runner::attach), which is not told.
+    /// Returns the method of the task's request, or `None` for a task of no request. A task that
+    /// came through [`Runner::attach`](crate::Runner::attach) has `None` too, as its request is
+    /// unknown.
     pub fn method(&self) -> Option<&Method> {
         self.report.request.map(|request| &request.method)
     }
 
-    /// The path of its request, without the query; `None` as for [`method`](Self::method).
+    /// Returns the path of the task's request, without the query, or `None` as for
+    /// [`method`](Self::method).
     pub fn path(&self) -> Option<&str> {
         self.report.request.and_then(RequestLine::path)
     }
 
-    /// How its response ended; `None` for a task of no request, and one that ended before its response.
+    /// Returns how the response ended, or `None` for a task of no request, and for one that ended
+    /// before its response.
     pub fn response(&self) -> Option<&ResponseOutcome> {
         self.report.response
     }
@@ -106,7 +109,7 @@ impl fmt::Debug for TaskReport<'_> {
     }
 }
 
-/// Whether the event of this end is worth making: that of a completion, only where a subscriber wants it.
+/// True if the event of this end is worth making. A completion's is, only if a subscriber wants it.
 #[inline]
 pub(crate) fn is_logged(end: &TaskEnd) -> bool {
     #[cfg(feature = "tracing")]
@@ -121,11 +124,11 @@ pub(crate) fn is_logged(end: &TaskEnd) -> bool {
     }
 }
 
-/// Everything known of a task at its end.
+/// All that is known of a task at its end.
 pub(crate) struct Report<'a> {
     pub(crate) label: &'a Label,
     pub(crate) end: &'a TaskEnd,
-    /// `None` where the task never got its turn.
+    /// `None` if the task never began.
     pub(crate) begun: Option<Instant>,
     pub(crate) ended: Instant,
     pub(crate) response: Option<&'a ResponseOutcome>,
@@ -144,9 +147,11 @@ impl Report<'_> {
     }
 }
 
-/// Logs the end, so that a failure is never silent: without any set-up it is in the log under the task's name.
+/// Logs the end, so that no failure is silent: without any set-up, it is in the log under the
+/// task's name.
 ///
-/// A failure goes to `tracing` even where there is no subscriber: its feature `log` passes it on to the `log` crate.
+/// A failure goes to `tracing` even without a subscriber, as its feature `log` passes it on to the
+/// `log` crate.
 pub(crate) fn log(report: &Report<'_>) {
     #[cfg(feature = "tracing")]
     let _ = contain(|| report.log());
@@ -185,7 +190,7 @@ impl Report<'_> {
         match self.end {
             TaskEnd::Completed => log!(debug),
             TaskEnd::Panicked(_) => log!(error),
-            // Somebody wanted that.
+            // The user asked for these.
             TaskEnd::Skipped(SkipReason::Condition | SkipReason::EarlierFailure) => log!(debug),
             TaskEnd::Failed(_)
             | TaskEnd::TimedOut
@@ -197,14 +202,14 @@ impl Report<'_> {
         }
     }
 
-    /// The text of what went wrong, which is code of the user's as well.
+    /// Returns the text of what went wrong. Making it is user code as well.
     fn error(&self) -> Option<String> {
         let error = contain(|| self.end.error());
         error.unwrap_or_else(|_| Some("its error cannot be shown".into()))
     }
 }
 
-/// A stand-alone queue was dropped with these tasks in it.
+/// Warns that a stand-alone queue was dropped with these tasks in it.
 pub(crate) fn never_attached(names: &[Cow<'static, str>]) {
     #[cfg(feature = "tracing")]
     tracing::warn!(

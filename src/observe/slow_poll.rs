@@ -1,4 +1,5 @@
-//! [`SlowPoll`]: names an async task that holds its worker. Blocking code in an async task is the commonest mistake of all.
+//! [`SlowPoll`]: names an async task that holds its worker. Blocking code in an async task is the
+//! commonest mistake.
 
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ pub(crate) struct SlowPoll {
 }
 
 impl SlowPoll {
-    /// The label is taken before the poll: a task that is cancelled meanwhile is the very one to be named.
+    /// The label is taken before the poll: a task that is cancelled during a slow poll must still
+    /// be named.
     pub(crate) fn watch(threshold: Duration, label: Option<Label>) -> Self {
         #[cfg(feature = "tracing")]
         {
@@ -31,7 +33,7 @@ impl SlowPoll {
         }
     }
 
-    /// The poll has returned: warns if it took too long.
+    /// Warns if the poll, which has returned, took too long.
     pub(crate) fn check(self, span: &TaskSpan) {
         #[cfg(feature = "tracing")]
         if let Some((threshold, begun, label)) = self.timed {
