@@ -1,4 +1,5 @@
-//! [`ResponseBody`]: passes every frame through unchanged, and watches for the end. Keeps the promise "transparent".
+//! [`ResponseBody`]: passes every frame through unchanged, and watches for the end. Keeps the
+//! promise "transparent".
 
 use std::{
     pin::Pin,

@@ -37,7 +37,6 @@ impl<S: Sync> OptionalFromRequestParts<S> for BackgroundTasks {
 /// [`BackgroundTasksLayer`](crate::BackgroundTasksLayer) or
 /// [`Runner::attach`](crate::Runner::attach) takes the tasks off the response. If neither does,
 /// they are dropped, and a warning names them. Returning the request's own queue changes nothing.
-/// nothing.
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 impl IntoResponseParts for BackgroundTasks {
     type Error = Infallible;

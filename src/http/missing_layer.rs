@@ -6,7 +6,8 @@ use http::Extensions;
 
 use crate::BackgroundTasks;
 
-/// The request has no queue: it did not come through [`BackgroundTasksLayer`](crate::BackgroundTasksLayer).
+/// The request has no queue: it did not come through
+/// [`BackgroundTasksLayer`](crate::BackgroundTasksLayer).
 ///
 /// As an axum rejection it is a 500 with this text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
