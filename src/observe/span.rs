@@ -1,4 +1,5 @@
-//! [`TaskSpan`]: the `tracing` span that a task runs in. Without the feature, or without a subscriber, it is nothing.
+//! [`TaskSpan`]: the `tracing` span that a task runs in. Empty without the feature, or without a
+//! subscriber.
 
 #[cfg(feature = "tracing")]
 use std::sync::Arc;
@@ -10,33 +11,37 @@ use crate::task::{added_in::AddedIn, label::Label, request_line::RequestLine};
 #[cfg(feature = "tracing")]
 use crate::util::contain::{contain, contain_drop};
 
-/// How the span of a task relates to the span that was current when the task was added, which most often is the request's.
+/// How the span of a task relates to the span that was current when the task was added, usually the
+/// request's.
 #[cfg(feature = "tracing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SpanRelation {
-    /// It follows from it: the two are linked, and the request's span stays open until each of its tasks has begun.
+    /// The task's span follows from it. The two are linked, and the request's span stays open until
+    /// each of its tasks has begun.
     #[default]
     FollowsFrom,
-    /// It is its child: the request's span stays open until its tasks have ended.
+    /// The task's span is its child. The request's span stays open until its tasks have ended.
     ///
-    /// Not for a task that adds itself again and again: each is the child of the one before, and a child keeps all its ancestors
-    /// open, so that their spans are closed, and their memory is free, only when the last has ended.
+    /// Do not use this for a task that adds itself again and again. Each is the child of the one
+    /// before, and a child keeps all its ancestors open. Their spans close, and free their memory,
+    /// only when the last task has ended.
     Child,
-    /// None: it is a root.
+    /// The task's span is a root.
     None,
 }
 
-/// The span `background_task` of one task. It is entered around whatever is the task's: each poll, its destructor, its end.
+/// The span `background_task` of one task. It is entered around each poll of the task, its
+/// destructor and its end.
 #[derive(Clone, Default)]
 pub(crate) struct TaskSpan {
-    /// `None` where nobody subscribes to it. Shared, so that a subscriber hears of one handle.
+    /// `None` if nobody subscribes to it. Shared, so that a subscriber hears of one handle.
     #[cfg(feature = "tracing")]
     span: Option<Arc<Contained>>,
 }
 
-/// A subscriber is code of the user's: when it closes a span, too.
+/// A subscriber is user code, also when it closes a span.
 #[cfg(feature = "tracing")]
 struct Contained(Option<Span>);
 
@@ -47,7 +52,7 @@ impl Drop for Contained {
     }
 }
 
-/// What the span of a task is made of.
+/// What the span of a task is made from.
 #[cfg_attr(
     not(feature = "tracing"),
     expect(dead_code, reason = "there are no spans")
@@ -60,7 +65,7 @@ pub(crate) struct SpanOf<'a> {
 }
 
 impl TaskSpan {
-    /// Whether any subscriber may want spans of tasks. It is one load to know that none does.
+    /// True if a subscriber may want spans of tasks. If none does, this costs one load.
     #[inline]
     pub(crate) fn is_wanted() -> bool {
         #[cfg(feature = "tracing")]
@@ -69,7 +74,7 @@ impl TaskSpan {
         false
     }
 
-    /// Opens the span of a task that begins. A subscriber that panics has none.
+    /// Opens the span of a task that begins. If the subscriber panics, there is no span.
     #[inline]
     pub(crate) fn open(of: &SpanOf<'_>, label: impl FnOnce() -> Option<Label>) -> Self {
         #[cfg(feature = "tracing")]
@@ -90,8 +95,8 @@ impl TaskSpan {
         true
     }
 
-    /// Calls `f` in the span. A panic of the subscriber's at entering it leaves `f` without; one at leaving it is contained. What
-    /// panics in `f` is the caller's to contain.
+    /// Calls `f` in the span. If the subscriber panics as the span is entered, `f` runs without it.
+    /// A panic as the span is left is contained. The caller contains panics of `f`.
     #[inline]
     pub(crate) fn in_scope<R>(&self, f: impl FnOnce() -> R) -> R {
         #[cfg(feature = "tracing")]
@@ -119,7 +124,8 @@ fn open_span(of: &SpanOf<'_>, label: &Label) -> Option<Arc<Contained>> {
             request.path = request.and_then(RequestLine::path),
         )
     };
-    // An id means something only to the subscriber that gave it, which need not be this thread's.
+    // A span's id means something only to the subscriber that gave it, which need not be this
+    // thread's.
     let span = match (of.relation, added_in) {
         (SpanRelation::Child, Some(parent)) => parent
             .with_subscriber(|(id, dispatch)| with_default(dispatch, || open(Some(id.clone()))))
@@ -138,7 +144,7 @@ fn open_span(of: &SpanOf<'_>, label: &Label) -> Option<Arc<Contained>> {
     (!span.is_disabled()).then(|| Arc::new(Contained(Some(span))))
 }
 
-/// Leaves a span, contained.
+/// Leaves a span when dropped, with panics contained.
 #[cfg(feature = "tracing")]
 struct Entered<'a>(Option<tracing::span::Entered<'a>>);
 

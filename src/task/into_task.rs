@@ -2,7 +2,8 @@
 
 use super::{Task, output::TaskOutput};
 
-/// What [`add_task`](crate::BackgroundTasks::add_task) takes: a [`Task`], or any future whose output is a [`TaskOutput`].
+/// What [`add_task`](crate::BackgroundTasks::add_task) takes: a [`Task`], or any future whose
+/// output is a [`TaskOutput`].
 ///
 /// ```
 /// use tower_background_tasks::{BackgroundTasks, Task};

@@ -43,7 +43,8 @@ impl RequestLine {
     pub(crate) fn path(&self) -> Option<&str> {
         match &self.path {
             Path::None => None,
-            Path::Short { length, bytes } => str::from_utf8(&bytes[..usize::from(*length)]).ok(), // it is a whole `str`
+            // The bytes are a whole `str`.
+            Path::Short { length, bytes } => str::from_utf8(&bytes[..usize::from(*length)]).ok(),
             Path::Long(path) => Some(path),
         }
     }
