@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-/// How a response ended, for a task to ask: [`TaskContext::response`](crate::TaskContext::response),
-/// [`Task::run_if`](crate::Task::run_if).
+/// How a response ended, for a task that asks:
+/// [`TaskContext::response`](crate::TaskContext::response), [`Task::run_if`](crate::Task::run_if).
 ///
 /// ```
 /// use tower_background_tasks::{ResponseOutcome, Task};
@@ -22,17 +22,18 @@ use http::StatusCode;
 pub struct ResponseOutcome {
     /// What ended the response.
     pub end: ResponseEnd,
-    /// The status of the response head, or `None` where there was no response.
+    /// The status of the response head, or `None` if there was no response.
     pub status: Option<StatusCode>,
-    /// Bytes of the body's data that the server took: without headers and chunk sizes, and before any compression that
-    /// stands outside the layer.
+    /// Bytes of the body's data that the server took: without headers and chunk sizes, and before
+    /// any compression outside the layer.
     pub body_bytes: u64,
-    /// From the request's arrival at the layer to the end of the response.
+    /// The time from the request's arrival at the layer to the end of the response.
     pub elapsed: Duration,
 }
 
 impl ResponseOutcome {
-    /// One without a byte, that took no time: for a test of a condition, which sets what else it asks for.
+    /// Makes an outcome without a byte, which took no time. A test of a condition sets the fields
+    /// that the condition reads.
     pub fn new(end: ResponseEnd, status: Option<StatusCode>) -> Self {
         Self {
             end,
@@ -42,13 +43,14 @@ impl ResponseOutcome {
         }
     }
 
-    /// The server took the whole body ([`ResponseEnd::Completed`]), and the status is below 400.
+    /// Returns true if the server took the whole body ([`ResponseEnd::Completed`]), and the status
+    /// is below 400.
     pub fn is_success(&self) -> bool {
         self.end == ResponseEnd::Completed
             && self.status.is_some_and(|status| status.as_u16() < 400)
     }
 
-    /// There was a response head, whatever became of the body.
+    /// Returns true if there was a response head, whatever became of the body.
     pub fn is_responded(&self) -> bool {
         self.status.is_some()
     }
@@ -56,27 +58,34 @@ impl ResponseOutcome {
 
 /// What ended a response.
 ///
-/// "Ended" means handed whole to the server. Whether the client received it, no server knows.
+/// "Ended" means handed whole to the server. No server knows whether the client received it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ResponseEnd {
     /// The server took the whole body.
     ///
-    /// So it did where the body was dropped with nothing more owed: `is_end_stream` was true, trailers or as many bytes as
-    /// the body's exact size hint (or else the response's `Content-Length`) had gone by (unless over HTTP/2 the response announces trailers
-    /// in a [`Trailer` header](https://www.rfc-editor.org/rfc/rfc9110#section-6.6.2)), or the response has no content by
-    /// [RFC 9110, section 6.4.1](https://www.rfc-editor.org/rfc/rfc9110#section-6.4.1): an answer to HEAD, a success for
-    /// CONNECT, status 1xx, 204 or 304.
+    /// A body that is dropped with nothing more owed counts as taken whole. Nothing more is owed in
+    /// these cases:
+    ///
+    /// - `is_end_stream` was true, or trailers had passed.
+    /// - All bytes of the body's exact size hint, or else of the response's `Content-Length`, had
+    ///   passed. Over HTTP/2 this does not hold if the response announces trailers in a [`Trailer`
+    ///   header](https://www.rfc-editor.org/rfc/rfc9110#section-6.6.2).
+    /// - The response has no content by [RFC 9110, section
+    ///   6.4.1](https://www.rfc-editor.org/rfc/rfc9110#section-6.4.1): an answer to HEAD, a success
+    ///   for CONNECT, status 1xx, 204 or 304.
     Completed,
     /// The body was dropped before its end: the client left, or the server gave up.
     Aborted,
-    /// The body gave an error, or ended short of its own exact size hint (or else the response's `Content-Length`).
+    /// The body gave an error, or ended short of its exact size hint (or else the response's
+    /// `Content-Length`).
     BodyFailed,
     /// The inner service returned an error, so there was no response.
     ServiceFailed,
-    /// The request was dropped before there was a response: the client left while the handler ran (and the server noticed), or
-    /// a timeout outside the layer struck.
+    /// The request was dropped before there was a response. The client left while the handler ran
+    /// (and the server noticed), or a timeout outside the layer expired.
     Cancelled,
-    /// A panic in the handler or the body; or the response was dropped while its thread unwound from a panic elsewhere.
+    /// The handler or the body panicked; or the response was dropped while its thread unwound from
+    /// a panic elsewhere.
     Panicked,
 }
