@@ -16,11 +16,13 @@ use crate::{
 impl BackgroundTasks {
     /// Adds a job.
     ///
-    /// Where the runner has no [`job_store`](crate::RunnerBuilder::job_store) it is a task of this request, which runs here once the
-    /// response has ended; this resolves at once. Where it has one, this resolves when the store has the job: from then on it runs at
-    /// least once, on any worker, whatever becomes of this process and of the response.
+    /// If the runner has no [`job_store`](crate::RunnerBuilder::job_store), the job is a task of
+    /// this request. It runs here once the response has ended, and this resolves at once.
     ///
-    /// The job's number comes back; it is that which [`JobContext::id`] says.
+    /// If the runner has one, this resolves when the store has the job. From then on the job runs
+    /// at least once, on any worker, whatever becomes of this process and of the response.
+    ///
+    /// Returns the job's id, which is also [`JobContext::id`].
     ///
     /// ```
     /// use axum::http::StatusCode;
@@ -41,13 +43,18 @@ impl BackgroundTasks {
     ///
     /// # Errors
     ///
-    /// This returns an error, with the job in it, when the job is not registered, when the runner refuses it as it may refuse
-    /// [`try_add_task`](Self::try_add_task), and when the store fails or does not answer in time. See
-    /// [`AddJobErrorKind`](crate::AddJobErrorKind).
+    /// This returns an error, with the job in it:
+    ///
+    /// - when the job is not registered,
+    /// - when the runner refuses it, for the reasons of [`try_add_task`](Self::try_add_task),
+    /// - when the store fails or does not answer in time.
+    ///
+    /// See [`AddJobErrorKind`](crate::AddJobErrorKind).
     ///
     /// # Cancel safety
     ///
-    /// Nothing is added before the first poll. Dropped while it waits for a store, the job may or may not be in it.
+    /// Nothing is added before the first poll. If this is dropped while it waits for a store, the
+    /// store may or may not have the job.
     #[track_caller]
     pub fn add_job<J: Job>(
         &self,
@@ -60,18 +67,21 @@ impl BackgroundTasks {
 /// Jobs.
 #[cfg_attr(docsrs, doc(cfg(feature = "jobs")))]
 impl Runner {
-    /// Adds a job of no request: it starts at once, or goes to the [`job_store`](crate::RunnerBuilder::job_store).
+    /// Adds a job of no request. It starts at once, or goes to the
+    /// [`job_store`](crate::RunnerBuilder::job_store).
     ///
-    /// As [`BackgroundTasks::add_job`] otherwise; and [`RunnerBuilder::jobs`](crate::RunnerBuilder::jobs) has an example.
+    /// All else is as for [`BackgroundTasks::add_job`].
+    /// [`RunnerBuilder::jobs`](crate::RunnerBuilder::jobs) has an example.
     ///
     /// # Errors
     ///
-    /// This returns an error, with the job in it, when the job is not registered, when the runner refuses it, and when the store
-    /// fails or does not answer in time.
+    /// This returns an error, with the job in it, when the job is not registered, when the runner
+    /// refuses it, and when the store fails or does not answer in time.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is added before the first poll. Dropped while it waits for a store, the job may or may not be in it.
+    /// Nothing is added before the first poll. If this is dropped while it waits for a store, the
+    /// store may or may not have the job.
     #[track_caller]
     pub fn add_job<J: Job>(
         &self,
@@ -88,7 +98,8 @@ async fn add<J: Job>(
     location: &'static Location<'static>,
 ) -> Result<JobId, AddJobError> {
     let registered = registered::<J>(&queue);
-    // A queue with jobs of its own runs them wherever it has been merged into: no store of that one's runner has them.
+    // A queue with jobs of its own runs them, even after it is merged into another. The store of
+    // that queue's runner does not get them.
     let stays = JobSide::of(&queue).is_some_and(|side| side.jobs.is_some());
     let queue = queue.root();
     let settings = settings_of(&queue).filter(|_| !stays);
@@ -158,7 +169,7 @@ fn task_of<J: Job>(job: J, registered: Arc<Registered<J>>, id: JobId) -> Task {
     }))
 }
 
-/// By the queue's own jobs, or else by those of its runner.
+/// Looks in the queue's own jobs if it has some, and otherwise in those of its runner.
 fn registered<J: Job>(queue: &Arc<Queue>) -> Option<Arc<Registered<J>>> {
     let own = JobSide::of(queue).and_then(|side| side.jobs.as_ref());
     match own {
@@ -175,7 +186,7 @@ fn stored<J: Job>(queue: &Queue, job: &J) -> Result<StoredJob, serde_json::Error
     Ok(StoredJob::new(job)?.with_origin(queue.request(), trace(queue)))
 }
 
-/// The current trace; or else the one that the request came with.
+/// Returns the current trace, or else the trace that the request came with.
 fn trace(queue: &Queue) -> HashMap<String, String> {
     let current = settings_of(queue).map(JobSettings::trace);
     let current = current.filter(|trace| !trace.is_empty());

@@ -7,9 +7,10 @@ use sync_wrapper::SyncWrapper;
 use super::store::PushError;
 use crate::{BoxError, Job, Task};
 
-/// A job was not taken, and comes back: from [`BackgroundTasks::add_job`](crate::BackgroundTasks::add_job).
+/// A job was refused, and comes back: from
+/// [`BackgroundTasks::add_job`](crate::BackgroundTasks::add_job).
 ///
-/// As an axum response it is a 503; or a 500 where the program is at fault.
+/// As an axum response it is a 503, or a 500 if the program is at fault.
 ///
 /// ```
 /// # use serde::{Deserialize, Serialize};
@@ -32,15 +33,16 @@ use crate::{BoxError, Job, Task};
 pub struct AddJobError {
     name: &'static str,
     kind: AddJobErrorKind,
-    /// So the error is `Sync` even if the job is not.
+    /// Wrapped, so that the error is `Sync` even if the job is not.
     job: SyncWrapper<Box<dyn Any + Send>>,
 }
 
-/// Why a job was not taken.
+/// Why a job was refused.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AddJobErrorKind {
-    /// No job of that type is registered: with [`RunnerBuilder::jobs`](crate::RunnerBuilder::jobs), or for a stand-alone queue, with
+    /// No job of that type is registered with [`RunnerBuilder::jobs`](crate::RunnerBuilder::jobs).
+    /// A stand-alone queue takes its jobs from
     /// [`BackgroundTasks::with_jobs`](crate::BackgroundTasks::with_jobs).
     NotRegistered,
     /// As many tasks wait as [`RunnerBuilder::max_pending`](crate::RunnerBuilder::max_pending) allows.
@@ -49,10 +51,12 @@ pub enum AddJobErrorKind {
     Closed,
     /// The job cannot be serialised to JSON.
     NotSerialised(serde_json::Error),
-    /// The store did not take it. Where only its answer was lost, it may have the job all the same.
+    /// The store did not take the job. If only the store's answer was lost, it may have the job all
+    /// the same.
     StoreFailed(BoxError),
-    /// The store did not answer within this time, [`RunnerBuilder::job_store_timeout`](crate::RunnerBuilder::job_store_timeout). It may
-    /// have the job all the same: added again, it may run twice, under two numbers.
+    /// The store did not answer within this time
+    /// ([`RunnerBuilder::job_store_timeout`](crate::RunnerBuilder::job_store_timeout)). It may have
+    /// the job all the same. If the job is added again, it may run twice, under two ids.
     StoreTimedOut(Duration),
 }
 
@@ -100,12 +104,12 @@ impl AddJobError {
         )
     }
 
-    /// Why.
+    /// Returns why the job was refused.
     pub fn kind(&self) -> &AddJobErrorKind {
         &self.kind
     }
 
-    /// [`Job::NAME`].
+    /// Returns [`Job::NAME`].
     pub fn job_name(&self) -> &'static str {
         self.name
     }
@@ -122,7 +126,7 @@ impl AddJobError {
         }
     }
 
-    /// True where it is no use to try again: the program is at fault.
+    /// Returns true if it is no use to try again, as the program is at fault.
     pub fn is_permanent(&self) -> bool {
         matches!(
             self.kind,
@@ -173,7 +177,7 @@ impl Error for AddJobError {
     }
 }
 
-/// Without the job, which need not be `Debug`, and may hold what is not for a log.
+/// Leaves out the job, which need not be `Debug`, and may hold what does not belong in a log.
 impl fmt::Debug for AddJobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AddJobError")
@@ -183,7 +187,7 @@ impl fmt::Debug for AddJobError {
     }
 }
 
-/// A 503; or, where the program is at fault, a 500, whose text says what to do.
+/// A 503. If the program is at fault, a 500 whose text says what to do.
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 impl axum_core::response::IntoResponse for AddJobError {

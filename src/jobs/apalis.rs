@@ -18,9 +18,10 @@ use crate::{
     util::sync::{Mutex, lock},
 };
 
-/// A [`JobStore`] over any backend of apalis 1.x that stores [`StoredJob`] and can be cloned: `SQLite`, Postgres, Redis and others.
+/// A [`JobStore`] over any backend of apalis 1.x that stores [`StoredJob`] and can be cloned:
+/// `SQLite`, Postgres, Redis and others.
 ///
-/// The worker is apalis' own. [`Jobs`] is its service, which so learns the attempt:
+/// The worker is apalis' own. [`Jobs`] is its service, and so learns the attempt:
 ///
 /// ```
 /// use apalis_core::{backend::dequeue::VecDequeBackend, worker::builder::WorkerBuilder};
@@ -61,7 +62,7 @@ use crate::{
 /// # }
 /// ```
 ///
-/// Where a worker has more to do, a function does as well:
+/// A worker that does more takes a function:
 ///
 /// ```
 /// use apalis_core::{error::BoxDynError, task::{attempt::Attempt, data::Data}};
@@ -76,16 +77,19 @@ use crate::{
 ///
 /// # What to set on a backend
 ///
-/// - The queue's name. By default it is made of the type's path, which another version of this crate may change.
-/// - `poll_with_interval`, on the worker's side: what is pushed by another process may else wait for the next heartbeat.
-/// - How often a failed job is tried again, and how soon: backends differ.
+/// - The queue's name. By default it is made from the type's path, which another version of this
+///   crate may change.
+/// - `poll_with_interval`, on the worker's side. Without it, a job that another process pushed may
+///   wait for the next heartbeat.
+/// - How often and how soon a failed job is tried again. Backends differ.
 #[derive(Clone)]
 pub struct ApalisStore<S> {
     shared: Arc<Shared<S>>,
 }
 
 struct Shared<S> {
-    /// Each push has a clone: pushing wants `&mut`. Locked to clone, so that a backend need not be `Sync`.
+    /// Each push clones it, as pushing needs `&mut`. The lock lets a backend be cloned that is not
+    /// `Sync`.
     storage: Mutex<S>,
     prepare: Option<Box<Prepare>>,
 }
@@ -93,12 +97,13 @@ struct Shared<S> {
 type Prepare = dyn Fn(&StoredJob, TaskBuilder<()>) -> TaskBuilder<()> + Send + Sync;
 
 impl<S> ApalisStore<S> {
-    /// Keeps jobs in `storage`.
+    /// Makes a store that keeps jobs in `storage`.
     pub fn new(storage: S) -> Self {
         Self::with(storage, None)
     }
 
-    /// Keeps jobs in `storage`, as `prepare` sets them up: how many attempts, which priority, when.
+    /// Makes a store that keeps jobs in `storage`. `prepare` sets up each job: how many attempts,
+    /// which priority, when.
     ///
     /// ```
     /// use apalis_core::backend::dequeue::VecDequeBackend;

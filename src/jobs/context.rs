@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{Job, JobId, JobRequest, TaskContext};
 
-/// What a running job may ask: who it is, which attempt this is, where it came from.
+/// What a running job may ask: its id, which attempt this is, where it came from.
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};
@@ -41,7 +41,7 @@ pub struct JobContext {
 }
 
 impl JobContext {
-    /// The context of a new job's first attempt, for a unit test of [`Job::run`].
+    /// Makes the context of a new job's first attempt, for a unit test of [`Job::run`].
     pub fn new<J: Job>() -> Self {
         Self::on_worker(JobId::random(), J::NAME, 1, None)
     }
@@ -61,7 +61,7 @@ impl JobContext {
         }
     }
 
-    /// Of a job that is a task of its request.
+    /// The context of a job that is a task of its request.
     pub(crate) fn of_task(id: JobId, name: &'static str, task: TaskContext) -> Self {
         Self {
             id,
@@ -72,29 +72,31 @@ impl JobContext {
         }
     }
 
-    /// The job's number: the same at each attempt, on whichever machine.
+    /// Returns the job's id: the same at each attempt, on any machine.
     pub fn id(&self) -> JobId {
         self.id
     }
 
-    /// Which run of the job this is: 1 for the first.
+    /// Returns which run of the job this is: 1 for the first.
     ///
-    /// As far as is known: a worker that died may have run it without telling, and [`Jobs::run`](crate::Jobs::run) is told nothing.
+    /// This is the number of runs that are known. A worker that died may have run the job without
+    /// telling. [`Jobs::run`](crate::Jobs::run) is not told the attempt.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
 
-    /// [`Job::NAME`].
+    /// Returns [`Job::NAME`].
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The request in which the job was added; `None` for a job of no request.
+    /// Returns the request in which the job was added, or `None` for a job of no request.
     pub fn request(&self) -> Option<&JobRequest> {
         self.request.as_ref()
     }
 
-    /// Where the job runs as a task of its request: how the response went, and whether the runner shuts down. `None` on a worker.
+    /// Returns the context of the task, if the job is a task of its request: how the response went,
+    /// and whether the runner shuts down. `None` on a worker.
     pub fn task(&self) -> Option<&TaskContext> {
         self.task.as_ref()
     }

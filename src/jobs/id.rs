@@ -10,10 +10,11 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A job's number, random in 128 bits: the same for each run of the job, wherever it runs, and no other job's.
+/// A job's id, random in 128 bits. It is the same for each run of the job, wherever it runs, and no
+/// other job has it.
 ///
-/// It is what makes a job idempotent: a key for the payment provider, a unique column for the row that says "done". As text it is 32
-/// hexadecimal digits.
+/// The id makes a job idempotent, as a key for the payment provider or a unique column of the row
+/// that says "done". As text it is 32 hexadecimal digits.
 ///
 /// ```
 /// use tower_background_tasks::JobId;
@@ -25,13 +26,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 pub struct JobId(u128);
 
 impl JobId {
-    /// Of what is no job.
+    /// The id of what is no job.
     pub(crate) const NONE: Self = Self(0);
 
-    /// A new one.
+    /// Makes a new id.
     ///
-    /// The standard library's hashers are keyed from the system's source of randomness: what they make of a count is unique, though
-    /// no secret.
+    /// The standard library's hashers are keyed from the system's source of randomness. What they
+    /// make of a count is unique, though no secret.
     pub(crate) fn random() -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let (count, keys) = (COUNT.fetch_add(1, Ordering::Relaxed), RandomState::new());
@@ -56,14 +57,14 @@ impl FromStr for JobId {
     type Err = ParseJobIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // A number may have a sign, and any number of digits.
+        // The number parser alone would accept a sign, and any number of digits.
         let is_digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         let number = is_digits.then(|| u128::from_str_radix(text, 16).ok());
         number.flatten().map(Self).ok_or(ParseJobIdError)
     }
 }
 
-/// A text is no [`JobId`].
+/// The text is no [`JobId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ParseJobIdError;

@@ -4,10 +4,10 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{JobContext, TaskResult};
 
-/// A task that can leave this process: what it needs is its own fields, which are serialised, and a state that whoever runs it
-/// has.
+/// A task that can leave this process. It needs only its own fields, which are serialised, and a
+/// state that its runner or worker has.
 ///
-/// The handler's code is the same whether a job runs here after the response, or on another machine:
+/// The handler's code is the same whether a job runs here after the response or on another machine:
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};
@@ -46,34 +46,39 @@ use crate::{JobContext, TaskResult};
 ///
 /// # At least once
 ///
-/// A job that came from a store may run more often than once: its worker may die before it has told the store, or the handler
-/// may have added it again when the store's answer was late. So it should be idempotent; [`JobContext::id`] is the same for each run of
-/// the same job, and [`JobContext::attempt`] says which run this is.
+/// A job from a store may run more than once. Its worker may die before it has told the store. Or
+/// the handler may have added the job again, when the store's answer was late. So a job should be
+/// idempotent. [`JobContext::id`] is the same for each run of the same job, and
+/// [`JobContext::attempt`] says which run this is.
 ///
 /// # Versions
 ///
-/// A job may be run by an older or a newer version of the program than the one that stored it. A new field wants
-/// `#[serde(default)]`; what is no longer the same job wants a new name.
+/// An older or a newer version of the program may run a job than the one that stored it. A new
+/// field needs `#[serde(default)]`. A job whose meaning changes needs a new name.
 ///
 /// # What JSON cannot hold
 ///
-/// Stored jobs are JSON, of which `serde_json` writes some that it does not read: a float that is NaN or infinite becomes `null`, and what
-/// is nested deeper than 127 is too deep. Such a job fails when it is run, with [`RunJobError::Payload`](crate::RunJobError::Payload).
+/// Stored jobs are JSON. `serde_json` writes some values that it does not read back: a float that
+/// is NaN or infinite becomes `null`, and nesting deeper than 127 is too deep. Such a job fails
+/// when it is run, with [`RunJobError::Payload`](crate::RunJobError::Payload).
 pub trait Job: Serialize + DeserializeOwned + Send + 'static {
-    /// What the job is called in stores, logs and reports. It must not change while stored jobs have it.
+    /// The job's name in stores, logs and reports. It must not change while a store has jobs of
+    /// that name.
     const NAME: &'static str;
 
-    /// What a job wants from whoever runs it: pools, clients, settings. Given to [`Jobs::new`](crate::Jobs::new), and cloned for
-    /// each run.
+    /// What a job needs from its runner or worker: pools, clients, settings.
+    /// [`Jobs::new`](crate::Jobs::new) takes it, and each run gets a clone.
     type State: Clone + Send + Sync + 'static;
 
     /// Does the job.
     ///
-    /// As a task of its request it must not block its thread for long, as any other async task.
+    /// As a task of its request, a job must not block its thread for long, like any other async
+    /// task.
     ///
     /// # Errors
     ///
-    /// This returns an error when the job failed. Here the task then ends [`Failed`](crate::TaskEnd::Failed); a worker of apalis
-    /// gets the error as it is, and retries as it is set to. `apalis_core::error::AbortError` tells it not to.
+    /// This returns an error when the job failed. Here the task then ends
+    /// [`Failed`](crate::TaskEnd::Failed). A worker of apalis gets the error as it is, and retries
+    /// as it is configured. `apalis_core::error::AbortError` tells it not to.
     fn run(self, state: Self::State, cx: JobContext) -> impl Future<Output = TaskResult> + Send;
 }

@@ -1,4 +1,4 @@
-//! [`JobSide`]: what a queue knows for the jobs that are added to it.
+//! [`JobSide`]: what a queue knows for its jobs.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -7,21 +7,23 @@ use http::{Extensions, HeaderMap, HeaderValue};
 use super::registered::Registry;
 use crate::{BackgroundTasks, Jobs, queue::Queue};
 
-/// The headers of W3C's Trace Context, and how many bytes of each are passed on at most. A `traceparent` has 55, and may have more in a
-/// later version; 512 of `tracestate` are what everybody should pass on.
+/// The headers of W3C's Trace Context, and how many bytes of each are passed on at most. A
+/// `traceparent` has 55 bytes, and may have more in a later version. Everybody should pass on 512
+/// bytes of `tracestate`.
 const TRACE_HEADERS: [(&str, usize); 2] = [("traceparent", 256), ("tracestate", 512)];
 
-/// In the extensions of a queue.
+/// Kept in the extensions of a queue.
 #[derive(Clone)]
 pub(crate) struct JobSide {
-    /// Of a stand-alone queue that was made with jobs. Elsewhere the runner has them.
+    /// The jobs of a stand-alone queue that was made with them. For any other queue the runner has
+    /// them.
     pub(crate) jobs: Option<Arc<Registry>>,
     /// The trace that the request came with, in the order of [`TRACE_HEADERS`].
     trace: [Option<HeaderValue>; 2],
 }
 
 impl JobSide {
-    /// For a stand-alone queue.
+    /// Makes the extensions of a stand-alone queue.
     pub(super) fn of_jobs(jobs: Arc<Registry>) -> Extensions {
         let mut extensions = Extensions::new();
         extensions.insert(Self {
@@ -31,14 +33,14 @@ impl JobSide {
         extensions
     }
 
-    /// Notes nothing where the request came with no trace.
+    /// Notes the request's trace, or nothing if the request came with none.
     pub(super) fn note_trace(headers: &HeaderMap, extensions: &mut Extensions) {
         let trace = TRACE_HEADERS.map(|(name, limit)| {
             let value = headers.get(name)?;
             let fits = value.len() <= limit && value.to_str().is_ok();
             fits.then(|| value.clone())
         });
-        // A `tracestate` says nothing without its `traceparent`.
+        // A `tracestate` means nothing without its `traceparent`.
         if trace[0].is_some() {
             extensions.insert(Self { jobs: None, trace });
         }
@@ -48,7 +50,7 @@ impl JobSide {
         queue.extensions().get()
     }
 
-    /// The trace that the request came with, as far as it is text.
+    /// Returns the trace that the request came with, as far as it is text.
     pub(crate) fn trace(&self) -> HashMap<String, String> {
         let values = TRACE_HEADERS.iter().zip(&self.trace);
         let header = |((name, _), value): (&(&str, usize), &Option<HeaderValue>)| {
@@ -62,9 +64,10 @@ impl JobSide {
 /// Jobs.
 #[cfg_attr(docsrs, doc(cfg(feature = "jobs")))]
 impl BackgroundTasks {
-    /// A stand-alone queue that takes jobs: for a unit test of a handler, or to attach to a response.
+    /// Makes a stand-alone queue that takes jobs: for a unit test of a handler, or to attach to a
+    /// response.
     ///
-    /// A job in it is a task like any other, whatever store the runner that takes the queue may have.
+    /// A job in it is a task like any other, even if the runner that takes the queue has a store.
     ///
     /// ```
     /// # use serde::{Deserialize, Serialize};

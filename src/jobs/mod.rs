@@ -1,10 +1,11 @@
-//! Jobs: tasks that can leave the process, because they are a name and a payload (feature `jobs`).
+//! Jobs: tasks that can leave the process, as they are a name and a payload (feature `jobs`).
 //!
-//! It stands on top of all other rooms, none of which knows of it: what a runner is told of jobs is in its settings' extensions, what a
-//! request's queue is to know in the queue's, and a shutdown calls a hook.
+//! This room stands on top of all others, and none of them knows of it. The settings' extensions
+//! hold what a runner knows of jobs, and a queue's extensions what a request knows. A shutdown
+//! calls a hook.
 //!
-//! `add` decides where a job goes: to its request's queue, or into a store. `run` is the worker's side. `spill` is the way from
-//! the one to the other, when the runner shuts down.
+//! `add` decides where a job goes: to its request's queue or into a store. `run` is the worker's
+//! side. `spill` moves jobs from the queue to the store when the runner shuts down.
 
 mod add;
 mod add_error;

@@ -1,4 +1,4 @@
-//! [`Jobs`]: which jobs there are, and the states they run with.
+//! [`Jobs`]: the registered jobs, and the states they run with.
 
 use std::{any::Any, collections::BTreeMap, fmt, marker::PhantomData, pin::Pin, sync::Arc};
 
@@ -10,9 +10,11 @@ use crate::{
     Job, JobContext, RunJob, RunJobError, StoredJob, TaskResult, util::contain::contain_drop,
 };
 
-/// Which jobs there are, and the states they run with: for a [`RunnerBuilder`](crate::RunnerBuilder::jobs), a worker, or both.
+/// The registered jobs, and the states they run with: for a
+/// [`RunnerBuilder`](crate::RunnerBuilder::jobs), a worker, or both.
 ///
-/// `S` is the state of the jobs that are registered next. A job that wants another does not compile.
+/// `S` is the state of the jobs that are registered next. A job that needs another state does not
+/// compile.
 ///
 /// ```
 /// # use serde::{Deserialize, Serialize};
@@ -52,7 +54,8 @@ use crate::{
 /// let jobs = Jobs::new(Pool).register::<WelcomeEmail>(); // its state is a `Mailer`
 /// ```
 ///
-/// With the feature `apalis` it is a service, so that a worker is built from it: see [`ApalisStore`](crate::ApalisStore).
+/// With the feature `apalis` this is a service, from which a worker is built: see
+/// [`ApalisStore`](crate::ApalisStore).
 #[derive(Clone)]
 #[must_use = "jobs do nothing unless a runner or a worker has them"]
 pub struct Jobs<S> {
@@ -71,14 +74,14 @@ pub(crate) struct Registry {
 #[cfg(feature = "tracing")]
 pub(crate) type LinkSpan = dyn Fn(&Span, &StoredJob) + Send + Sync;
 
-/// A job under way.
+/// A running job.
 pub(crate) type Running = Pin<Box<dyn Future<Output = TaskResult> + Send>>;
 
-/// A registered job whose type is forgotten.
+/// A registered job whose type is erased.
 pub(crate) trait Entry: Send + Sync {
     fn name(&self) -> &'static str;
 
-    /// Parses the payload, and starts the job.
+    /// Parses the payload and starts the job.
     fn start(&self, payload: &str, cx: JobContext) -> Result<Running, RunJobError>;
 
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
@@ -91,7 +94,7 @@ pub(crate) struct Registered<J: Job> {
 }
 
 impl<S> Jobs<S> {
-    /// No jobs yet; those that are registered next run with `state`.
+    /// Makes an empty set. Jobs that are registered next run with `state`.
     pub fn new(state: S) -> Self {
         Self {
             registry: Arc::default(),
@@ -99,7 +102,8 @@ impl<S> Jobs<S> {
         }
     }
 
-    /// Those that are registered from now on run with `state`; those registered before keep theirs.
+    /// Sets the state of jobs that are registered from now on. Jobs that were registered before
+    /// keep theirs.
     pub fn with_state<T>(self, state: T) -> Jobs<T> {
         Jobs {
             registry: self.registry,
@@ -107,11 +111,11 @@ impl<S> Jobs<S> {
         }
     }
 
-    /// Adds a job, to be run with the current state.
+    /// Registers a job, which runs with the current state.
     ///
     /// # Panics
     ///
-    /// If there is a job of that name already.
+    /// If a job of that name is registered already.
     #[track_caller]
     pub fn register<J: Job<State = S>>(mut self) -> Self
     where
@@ -131,8 +135,9 @@ impl<S> Jobs<S> {
         self
     }
 
-    /// Called with the span of each job that a worker runs, to link it to the trace in which the job was added
-    /// ([`StoredJob::trace`]). A panic in it is contained.
+    /// Sets a function that is called with the span of each job that a worker runs. It links the
+    /// span to the trace in which the job was added ([`StoredJob::trace`]). A panic in it is
+    /// contained.
     ///
     /// ```
     /// use tower_background_tasks::Jobs;
@@ -145,7 +150,7 @@ impl<S> Jobs<S> {
     /// # drop(jobs);
     /// ```
     ///
-    /// With OpenTelemetry (the map is an extractor of its, as it stands):
+    /// With OpenTelemetry, whose extractor the map is as it stands:
     ///
     /// ```text
     /// .link_span(|span, stored| {
@@ -160,15 +165,16 @@ impl<S> Jobs<S> {
         self
     }
 
-    /// The registered jobs' names, in alphabetical order.
+    /// Returns the registered jobs' names, in alphabetical order.
     pub fn names(&self) -> Vec<&'static str> {
         self.registry.entries.keys().copied().collect()
     }
 
     /// Runs a stored job: the body of a worker's function.
     ///
-    /// It runs in a span `background_task` under its name, with the method and path of the request it came from. To the job this is
-    /// the first attempt since it was stored; [`run_attempt`](Self::run_attempt) says otherwise.
+    /// The job runs in a span `background_task` under its name, with the method and path of the
+    /// request that it came from. The job takes this for the first attempt since it was stored.
+    /// [`run_attempt`](Self::run_attempt) tells it otherwise.
     ///
     /// ```
     /// # use serde::{Deserialize, Serialize};
@@ -192,8 +198,9 @@ impl<S> Jobs<S> {
     ///
     /// # Errors
     ///
-    /// This returns a [`RunJobError`] when no job is registered under that name, when the payload is not that job's, and when the job
-    /// panics; the job's own error when it fails. Each leaves it to the worker to try again.
+    /// This returns a [`RunJobError`] when no job is registered under that name, when the payload
+    /// is not that job's, and when the job panics. It returns the job's own error when the job
+    /// fails. In each case the worker decides whether to try again.
     ///
     /// # Cancel safety
     ///
@@ -202,9 +209,11 @@ impl<S> Jobs<S> {
         self.run_attempt(stored, 1)
     }
 
-    /// Runs a stored job, whose `attempt`-th run since it was stored this is: 1 for the first. As [`run`](Self::run) otherwise.
+    /// Runs a stored job, for the `attempt`-th time since it was stored: 1 for the first. All else
+    /// is as for [`run`](Self::run).
     ///
-    /// For a worker's function that is told the attempt; of apalis', `attempt.current()`.
+    /// This is for a worker's function that is told the attempt. With apalis, that is
+    /// `attempt.current()`.
     pub fn run_attempt(&self, stored: StoredJob, attempt: u32) -> RunJob {
         self.run_with(stored, Attempt::Given(attempt))
     }
@@ -219,7 +228,8 @@ impl<S> Jobs<S> {
 }
 
 impl Registry {
-    /// Drops what is the user's code, each by itself: two that panic at once would abort the process.
+    /// Drops the user's code, one value at a time: two destructors that panic at once would abort
+    /// the process.
     pub(crate) fn let_go(self) {
         for entry in self.entries.into_values() {
             let _ = contain_drop(entry);
@@ -232,7 +242,7 @@ impl Registry {
         self.entries.get(name)
     }
 
-    /// `None` also where another type has that name.
+    /// Returns `None` also if another type has that name.
     pub(crate) fn registered<J: Job>(&self) -> Option<Arc<Registered<J>>> {
         let entry = Arc::clone(self.entry(J::NAME)?);
         entry.into_any().downcast().ok()

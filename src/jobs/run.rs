@@ -18,7 +18,8 @@ use crate::{
 
 /// Runs a stored job: from [`Jobs::run`](crate::Jobs::run).
 ///
-/// It does nothing until it is polled. A panic of the job's is contained, and is the error.
+/// It does nothing until it is polled. If the job panics, the panic is contained and becomes the
+/// error.
 #[must_use = "futures do nothing unless polled"]
 pub struct RunJob {
     stage: Stage,
@@ -27,7 +28,7 @@ pub struct RunJob {
 enum Stage {
     Waiting(Box<Waiting>),
     Running {
-        /// `None` once it has ended.
+        /// `None` once the job has ended.
         job: Option<Running>,
         name: &'static str,
         span: JobSpan,
@@ -41,10 +42,11 @@ struct Waiting {
     attempt: Attempt,
 }
 
-/// How often the store has had the job run, this run included.
+/// How often the store has run the job, this run included.
 pub(crate) enum Attempt {
     Given(u32),
-    /// apalis counts when it first polls what runs the job: later than it is made.
+    /// apalis counts when it first polls the future that runs the job, which is later than this is
+    /// made.
     #[cfg(feature = "apalis")]
     Counted(apalis_core::task::attempt::Attempt),
 }
@@ -114,7 +116,7 @@ impl Stage {
             Ok(polled) => ready!(polled),
             Err(message) => Err(panicked(name, message).into()),
         };
-        // What it holds is dropped before whoever waits hears of its end, and in its span.
+        // The job is dropped in its span, and before a waiter hears of its end.
         let dropped = contain(|| span.in_scope(|| *slot = None));
         Poll::Ready(match dropped {
             Ok(()) => result,
@@ -141,7 +143,7 @@ impl Future for RunJob {
     }
 }
 
-/// Dropped unfinished, the job is as well: in its span, and contained.
+/// Drops an unfinished job in its span, and contained.
 impl Drop for RunJob {
     fn drop(&mut self) {
         if let Stage::Running { job, span, .. } = &mut self.stage {

@@ -2,10 +2,11 @@
 
 use std::{error::Error, fmt};
 
-/// A stored job could not be run to its end, other than by its own error: from [`Jobs::run`](crate::Jobs::run).
+/// A stored job could not run to its end, for another reason than its own error: from
+/// [`Jobs::run`](crate::Jobs::run).
 ///
-/// To a worker it is an error like any other, which leaves the job in the store for its retries: a worker of another version may
-/// know the name, or read the payload.
+/// To a worker this is an error like any other, which leaves the job in the store for its retries.
+/// A worker of another version may know the name, or read the payload.
 ///
 /// ```
 /// # use tower_background_tasks::{Jobs, RunJobError, StoredJob};
@@ -28,31 +29,31 @@ pub enum RunJobError {
     /// No job is registered under that name.
     #[non_exhaustive]
     NotRegistered {
-        /// The stored job's.
+        /// The name of the stored job.
         name: String,
     },
     /// The payload is not that job's: an older or newer version stored it.
     #[non_exhaustive]
     Payload {
-        /// The job's.
+        /// The name of the job.
         name: String,
         /// What does not fit, and where.
         error: serde_json::Error,
     },
-    /// What the store had is no job: it has no name, or no id.
+    /// The stored value is no job: it has no name, or no id.
     Unreadable,
     /// The job panicked. Nothing else of the worker is harmed.
     #[non_exhaustive]
     Panicked {
-        /// The job's.
+        /// The name of the job.
         name: String,
-        /// The panic's.
+        /// The message of the panic.
         message: String,
     },
 }
 
 impl RunJobError {
-    /// The stored job's name; empty where it has none.
+    /// Returns the stored job's name, or an empty one if it has none.
     pub fn job_name(&self) -> &str {
         match self {
             Self::NotRegistered { name }
@@ -63,7 +64,7 @@ impl RunJobError {
     }
 }
 
-/// With its cause, as stores keep no more than the text.
+/// Includes the cause, as stores keep only the text.
 impl fmt::Display for RunJobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,4 +1,4 @@
-//! What a [`RunnerBuilder`] is told of jobs.
+//! What a [`RunnerBuilder`] knows of jobs.
 
 use std::{
     collections::HashMap,
@@ -24,7 +24,7 @@ use crate::{
 
 type Inject = dyn Fn(&mut HashMap<String, String>) + Send + Sync;
 
-/// In the extensions of a runner's settings.
+/// Kept in the extensions of a runner's settings.
 #[derive(Clone)]
 pub(crate) struct JobSettings {
     pub(super) jobs: Option<Arc<Registry>>,
@@ -33,7 +33,7 @@ pub(crate) struct JobSettings {
     pub(super) spill_store: Option<Arc<dyn JobStore>>,
     pub(super) spill_timeout: Duration,
     inject: Option<Arc<Inject>>,
-    /// Those under way, of which each keeps the runner.
+    /// The spills that are running. Weak, as each keeps the runner alive.
     spills: Arc<Mutex<Vec<Weak<Spill>>>>,
 }
 
@@ -52,12 +52,12 @@ impl Default for JobSettings {
 }
 
 impl JobSettings {
-    /// `None` for a runner whose builder was told nothing of jobs.
+    /// `None` for a runner whose builder knows nothing of jobs.
     pub(super) fn of(owner: &Owner) -> Option<&Self> {
         owner.shared.settings.extensions.get()
     }
 
-    /// The current trace, by the user's closure.
+    /// Returns the current trace, from the user's closure.
     pub(super) fn trace(&self) -> HashMap<String, String> {
         let mut trace = HashMap::new();
         if let Some(inject) = &self.inject {
@@ -78,7 +78,7 @@ impl JobSettings {
     }
 }
 
-/// Each by itself: two destructors that panic at once would abort the process.
+/// Drops one value at a time: two destructors that panic at once would abort the process.
 impl Drop for JobSettings {
     fn drop(&mut self) {
         if let Some(jobs) = self.jobs.take().and_then(Arc::into_inner) {
@@ -95,7 +95,7 @@ impl RunnerBuilder {
         self.settings.extensions.get_or_insert_default()
     }
 
-    /// Requests' queues note the trace that the request came with: a job may come to a store.
+    /// Has requests' queues note the trace that the request came with, as a job may go to a store.
     fn note_traces(&mut self) {
         self.settings.on_request = Some(Box::new(JobSide::note_trace));
     }
@@ -104,10 +104,11 @@ impl RunnerBuilder {
 /// Jobs.
 #[cfg_attr(docsrs, doc(cfg(feature = "jobs")))]
 impl RunnerBuilder {
-    /// The jobs that may be added, and the states they run with.
+    /// Sets the jobs that can be added, and the states they run with.
     ///
-    /// Without a [`job_store`](Self::job_store) a job is a task of its request, named by [`Job::NAME`](crate::Job::NAME): it runs
-    /// here after the response, once, under this runner's limits, with every promise of any other task.
+    /// Without a [`job_store`](Self::job_store), a job is a task of its request, named by
+    /// [`Job::NAME`](crate::Job::NAME). It runs here after the response, once, under this runner's
+    /// limits, with every promise of any other task.
     ///
     /// ```
     /// # use serde::{Deserialize, Serialize};
@@ -134,13 +135,15 @@ impl RunnerBuilder {
         self
     }
 
-    /// Where jobs are kept until a worker runs them, on this machine or another.
+    /// Sets the store that keeps jobs until a worker runs them, on this machine or another.
     ///
-    /// From then on [`add_job`](crate::BackgroundTasks::add_job) resolves when the store has the job. It then runs at least once,
-    /// even if this process dies that moment, and whatever becomes of the response: none of this runner's settings holds for it,
-    /// it is in no count, and a shutdown has nothing to wait for.
+    /// [`add_job`](crate::BackgroundTasks::add_job) then resolves when the store has the job. The
+    /// job runs at least once, even if this process dies at that moment, and whatever becomes of
+    /// the response. None of this runner's settings holds for it. It is in no count, and a shutdown
+    /// does not wait for it.
     ///
-    /// With [`jobs`](Self::jobs), only those registered there are taken, though they do not run here; without, each is.
+    /// With [`jobs`](Self::jobs), the runner takes only jobs that are registered there, though they
+    /// do not run here. Without, it takes every job.
     ///
     /// ```
     /// # use serde::{Deserialize, Serialize};
@@ -179,8 +182,9 @@ impl RunnerBuilder {
         self
     }
 
-    /// How long [`add_job`](crate::BackgroundTasks::add_job) waits for the [`job_store`](Self::job_store) to answer; 5 seconds by
-    /// default. Past it the handler gets the job back, with an error.
+    /// Sets how long [`add_job`](crate::BackgroundTasks::add_job) waits for the
+    /// [`job_store`](Self::job_store) to answer; 5 seconds by default. After that the handler gets
+    /// the job back, with an error.
     ///
     /// # Panics
     ///
@@ -190,26 +194,36 @@ impl RunnerBuilder {
         self
     }
 
-    /// Where a shutdown puts the jobs that have not ended, so that a deploy loses none.
+    /// Sets the store to which a shutdown hands the jobs that have not ended, so that a deploy
+    /// loses none.
     ///
-    /// Jobs run here, as tasks of their requests. When [`Runner::shutdown`](crate::Runner::shutdown) comes to the end of its grace
-    /// period, what is left of them is stopped as any other task, and each is pushed into this store, for a worker to run: those that
-    /// run, those that wait for their turn, for a place under the limits, or for their response to end. Each that the store takes ends
-    /// [`Spilled`](crate::TaskEnd::Spilled), and is in
-    /// [`ShutdownReport::spilled`](crate::ShutdownReport::spilled). One that it does not take ends
-    /// [`Aborted`](crate::TaskEnd::Aborted), and is named as unfinished; where the store had not answered in time, it may have it all the
-    /// same. Jobs that have not begun are pushed first. One that would not run if its turn came now, as its response's end or an earlier
-    /// task's failure keeps it from that, ends as it would then, such as [`Skipped`](crate::TaskEnd::Skipped), and is not pushed.
+    /// Jobs run here, as tasks of their requests. When the grace period of
+    /// [`Runner::shutdown`](crate::Runner::shutdown) ends, unfinished jobs are stopped like any
+    /// other task. Each is then pushed into this store, for a worker to run. This includes jobs
+    /// that run, that wait behind others, for a place under the limits, or for their response to
+    /// end. Jobs that have not begun are pushed first.
     ///
-    /// What changes for a job that is spilled: it runs at least once (one that was running may have done its work, or a part
-    /// of it), whether or not a response that has not ended comes to be, and beside the others of its request. One that is in the
-    /// middle of a poll goes on to its next await point here, perhaps beside the worker's run of it.
+    /// - A job that the store takes ends [`Spilled`](crate::TaskEnd::Spilled), and is in
+    ///   [`ShutdownReport::spilled`](crate::ShutdownReport::spilled).
+    /// - A job that the store does not take ends [`Aborted`](crate::TaskEnd::Aborted), and is named
+    ///   as unfinished. If the store did not answer in time, it may have the job all the same.
+    /// - A job that would not run now, because of its response's end or an earlier task's failure,
+    ///   is not pushed. It ends as it would have ended here, such as
+    ///   [`Skipped`](crate::TaskEnd::Skipped).
     ///
-    /// Only jobs can be handed over; other tasks are aborted. So are jobs where there is no shutdown: a crash, a `kill -9`, the end of the
-    /// runtime, a [`cancel`](crate::Runner::cancel). To survive those, use a [`job_store`](Self::job_store). Jobs that were added to a
-    /// stand-alone queue ([`BackgroundTasks::with_jobs`](crate::BackgroundTasks::with_jobs)) are tasks like others.
+    /// A spilled job runs at least once: a job that was running may have done its work, or a part
+    /// of it. It runs whether or not its response ever ends, and beside the other jobs of its
+    /// request. A job in the middle of a poll goes on to its next await point here, perhaps while a
+    /// worker runs it.
     ///
-    /// Each job is serialised when it is added, as it cannot be once it runs. Without this setting none is.
+    /// Only jobs can be handed over, and other tasks are aborted. Jobs are aborted too if there is
+    /// no shutdown: at a crash, a `kill -9`, the end of the runtime, or a
+    /// [`cancel`](crate::Runner::cancel). To survive those, use a [`job_store`](Self::job_store).
+    /// Jobs that were added to a stand-alone queue
+    /// ([`BackgroundTasks::with_jobs`](crate::BackgroundTasks::with_jobs)) are tasks like others.
+    ///
+    /// With this setting each job is serialised when it is added, as it cannot be once it runs.
+    /// Without it, none is.
     pub fn spill_store(mut self, store: impl JobStore) -> Self {
         self.job_settings().spill_store = Some(Arc::new(store));
         self.note_traces();
@@ -218,10 +232,11 @@ impl RunnerBuilder {
         self
     }
 
-    /// How long a shutdown goes on after its grace period to hand jobs to the [`spill_store`](Self::spill_store), all of them together;
-    /// 10 seconds by default. Those that the store has not taken by then are aborted.
+    /// Sets how long a shutdown goes on after its grace period to hand all jobs to the
+    /// [`spill_store`](Self::spill_store); 10 seconds by default. Jobs that the store has not taken
+    /// by then are aborted.
     ///
-    /// So a shutdown takes up to its grace period and this.
+    /// So a shutdown takes up to the sum of its grace period and this time.
     ///
     /// # Panics
     ///
@@ -231,11 +246,14 @@ impl RunnerBuilder {
         self
     }
 
-    /// Called when a job is added that may come to a store, to write down the current trace: the headers of W3C's Trace
-    /// Context, or whatever the worker's [`Jobs::link_span`](crate::Jobs::link_span) can read.
+    /// Sets a function that writes down the current trace. It is called when a job is added that
+    /// may go to a store. It writes the headers of W3C's Trace Context, or what the worker's
+    /// [`Jobs::link_span`](crate::Jobs::link_span) can read.
     ///
-    /// Where this is not set, or writes nothing, the request's own `traceparent` and `tracestate` are passed on as they came; one
-    /// that is longer than 256 or 512 bytes, or no text, is dropped, and a `tracestate` with its `traceparent`.
+    /// If this is not set, or writes nothing, the request's own `traceparent` and `tracestate` are
+    /// passed on as they came. A `traceparent` of more than 256 bytes, a `tracestate` of more than
+    /// 512, or one that is no text, is dropped. Without its `traceparent`, a `tracestate` is
+    /// dropped too.
     ///
     /// ```
     /// use tower_background_tasks::Runner;
@@ -248,7 +266,7 @@ impl RunnerBuilder {
     ///     .build();
     /// ```
     ///
-    /// With OpenTelemetry (the map is an injector of its, as it stands):
+    /// With OpenTelemetry, whose injector the map is as it stands:
     ///
     /// ```text
     /// .job_trace(|trace| {

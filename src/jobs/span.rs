@@ -1,4 +1,5 @@
-//! [`JobSpan`]: the `tracing` span that a job runs in on a worker. Without the feature, or without a subscriber, it is nothing.
+//! [`JobSpan`]: the `tracing` span that a job runs in on a worker. Empty without the feature, or
+//! without a subscriber.
 
 use super::registered::Registry;
 use crate::StoredJob;
@@ -11,7 +12,7 @@ pub(crate) struct JobSpan {
 }
 
 impl JobSpan {
-    /// Within the worker's own span, if it has one.
+    /// Opens the span within the worker's own span, if it has one.
     pub(crate) fn open(registry: &Registry, stored: &StoredJob, attempt: u32) -> Self {
         #[cfg(feature = "tracing")]
         {
@@ -29,7 +30,7 @@ impl JobSpan {
         }
     }
 
-    /// The caller contains it.
+    /// Calls `f` in the span. The caller contains panics.
     pub(crate) fn in_scope<R>(&self, f: impl FnOnce() -> R) -> R {
         #[cfg(feature = "tracing")]
         return self.span.in_scope(f);

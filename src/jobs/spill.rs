@@ -1,9 +1,11 @@
-//! The spill: the jobs that a shutdown finds unfinished, on their way to the store. Keeps the promise "nothing disappears".
+//! The spill: it hands the jobs that a shutdown finds unfinished to the store. Keeps the promise
+//! "nothing disappears".
 //!
-//! 1. A job is claimed first: whoever polls it can no longer end it, and is woken to drop it.
-//! 2. It then is a [`SpillingJob`], whose end is told once: when the store has answered, or when it is dropped.
-//! 3. The jobs are with a [`Spill`], which is a task of the runner's runtime: it goes on though whoever called the shutdown has gone,
-//!    or is itself one of the tasks that were claimed.
+//! 1. A job is claimed first. Its batch can no longer end it, and is woken to drop it.
+//! 2. The job is then a [`SpillingJob`], whose end is told once: when the store has answered, or
+//!    when the [`SpillingJob`] is dropped.
+//! 3. A [`Spill`] holds the jobs. It is a task of the runner's runtime, so it goes on if the caller
+//!    of the shutdown has gone, or is itself one of the claimed tasks.
 
 use std::{
     future::poll_fn,
@@ -30,36 +32,38 @@ use crate::{
     },
 };
 
-/// So many jobs are pushed at once.
+/// How many jobs are pushed at once.
 const PUSHED_AT_ONCE: usize = 16;
 
 /// Jobs on their way to the store.
 pub(crate) struct Spill {
-    /// `None` once it has ended.
+    /// `None` once the spill has ended.
     ///
-    /// Pushes are polled and dropped under this lock, contained as they are: whoever ends the spill knows that all is reported then. But for
-    /// the one who polls, only those take it whose time is over.
+    /// Pushes are polled and dropped under this lock, contained. So a thread that ends the spill
+    /// knows that all jobs are reported then. Besides the task that polls, only shutdowns whose
+    /// time is over take the lock.
     pushing: Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>,
-    /// Set when it is first polled.
+    /// Set by the first poll.
     begun: OnceLock<()>,
 }
 
 /// Jobs.
 #[cfg_attr(docsrs, doc(cfg(feature = "jobs")))]
 impl ShutdownReport {
-    /// The jobs that were handed to the [`spill_store`](crate::RunnerBuilder::spill_store), those added first in front: they ended
-    /// [`Spilled`](crate::TaskEnd::Spilled), and a worker runs them.
+    /// Returns the jobs that the [`spill_store`](crate::RunnerBuilder::spill_store) took, in the
+    /// order added. They ended [`Spilled`](crate::TaskEnd::Spilled), and a worker runs them.
     pub fn spilled(&self) -> &[TaskInfo] {
         &self.unfinished.spilled
     }
 
-    /// Why the store did not take jobs that are [`unfinished`](Self::unfinished), as of the first of them.
+    /// Returns why the store did not take the first of the jobs that are
+    /// [`unfinished`](Self::unfinished).
     pub fn spill_error(&self) -> Option<&str> {
         self.unfinished.spill_error.as_deref()
     }
 }
 
-/// Aborts what is left, but jobs: those it hands to the store that is set for it.
+/// Aborts the unfinished tasks, except for jobs: it hands those to the spill store.
 pub(super) async fn spill_jobs(runner: Runner) {
     let Some(settings) = JobSettings::of(runner.owner()) else {
         return;
@@ -74,15 +78,15 @@ pub(super) async fn spill_jobs(runner: Runner) {
             settings.note_spill(&spill);
             spill.run_on(runner.owner().runtime(), limit).await;
         }
-        // Another shutdown may have more under way, whose names belong in this one's report too.
+        // Another shutdown may run a spill too. Its jobs belong in this shutdown's report as well.
         runner.owner().shared.drained().await;
     };
     within(limit, spilled).await;
-    // Nothing is left unless time is over, here or in a runtime that nobody drives.
+    // A spill is still unfinished only if the time is over, here or on a runtime that nobody runs.
     settings.end_spills();
 }
 
-/// Claims what is left. Of the jobs, those come back that are to be spilled.
+/// Claims the unfinished tasks. Returns the jobs that the store gets.
 fn claim_jobs(runner: &Runner) -> Vec<SpillingJob> {
     let (claims, now) = (
         runner.owner().abort_all(SpillingJob::is_job),
@@ -91,7 +95,7 @@ fn claim_jobs(runner: &Runner) -> Vec<SpillingJob> {
     let spilling = |claim: Claim| SpillingJob::new(runner, claim, now);
     let mut jobs: Vec<_> = claims.into_iter().map(spilling).collect();
     jobs.retain_mut(SpillingJob::may_run);
-    // If time runs out, then for those that may have done their work.
+    // If the time runs out, it does so for jobs that may have done their work.
     jobs.sort_by_key(|job| job.info.running_for().is_some());
     jobs
 }
@@ -104,7 +108,7 @@ impl Spill {
         }
     }
 
-    /// On `runtime`, or else here.
+    /// Runs the spill on `runtime`, or else here.
     async fn run_on(self: Arc<Self>, runtime: Option<Handle>, limit: Duration) {
         if let Some(runtime) = runtime {
             let mut running = runtime.spawn(Arc::clone(&self).run(limit));
@@ -114,7 +118,8 @@ impl Spill {
                 _ => {}
             }
         }
-        self.run(limit).await; // there is no runtime, it has gone, or nobody drives it
+        // There is no runtime, it has gone, or nobody runs it.
+        self.run(limit).await;
     }
 
     async fn run(self: Arc<Self>, limit: Duration) {
@@ -136,13 +141,14 @@ impl Spill {
         Poll::Ready(())
     }
 
-    /// What the store has not taken by now ends aborted.
+    /// Ends the jobs that the store has not taken by now aborted.
     pub(crate) fn end(&self) {
         *lock(&self.pushing) = None;
     }
 }
 
-/// Pushes all, some at once. Dropped before, those that the store has not taken end aborted.
+/// Pushes all jobs, some of them at once. If this is dropped before, the jobs that the store has
+/// not taken end aborted.
 async fn push_all(store: Arc<dyn JobStore>, jobs: Vec<SpillingJob>) {
     let store = &*store;
     let push_one = async |mut job: SpillingJob| {
@@ -156,7 +162,7 @@ async fn push_all(store: Arc<dyn JobStore>, jobs: Vec<SpillingJob>) {
         .await;
 }
 
-/// Waits, but no longer than `limit`: `None` is time that is over.
+/// Waits for `future`, but no longer than `limit`. Returns `None` if the time is over.
 async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
     let (mut future, mut over) = (pin!(future), pin!(elapse(limit)));
     poll_fn(|cx| match future.as_mut().poll(cx) {

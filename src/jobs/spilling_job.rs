@@ -1,4 +1,4 @@
-//! [`SpillingJob`]: a job that a shutdown has claimed, on its way to its one end.
+//! [`SpillingJob`]: a job that a shutdown has claimed, until its one end.
 
 use std::sync::Arc;
 
@@ -10,18 +10,18 @@ use crate::{
     util::sync::lock,
 };
 
-/// It is named, as spilled or unfinished, before its end is told: whoever waits for that finds the name. Dropped, it ends as `end`
-/// says.
+/// The job is named, as spilled or unfinished, before its end is told, so that a waiter finds the
+/// name. When this is dropped, the job ends as `end` says.
 pub(super) struct SpillingJob {
     runner: Runner,
-    /// `None` once its end is told.
+    /// `None` once the end is told.
     claim: Option<Claim>,
-    /// `None` once it is pushed.
+    /// `None` once the job is pushed.
     pub(super) stored: Option<StoredJob>,
     pub(super) info: TaskInfo,
-    /// `Aborted`, unless the store takes it, or it would not have run.
+    /// `Aborted`, unless the store takes the job, or the job would not have run.
     end: TaskEnd,
-    /// Why the store did not take it.
+    /// Why the store did not take the job.
     error: Option<String>,
 }
 
@@ -45,7 +45,7 @@ impl SpillingJob {
         }
     }
 
-    /// False for a job that would not run here, if its turn came now: it is not for a worker either.
+    /// False for a job that would not run here now. No worker gets it either.
     pub(super) fn may_run(&mut self) -> bool {
         let waits = self.claim.as_ref().filter(|claim| claim.begun.is_none());
         if let Some(Err(end)) = waits.map(|claim| claim.queue().may_run(|| None)) {

@@ -14,10 +14,11 @@ use crate::{
     util::timer::elapse,
 };
 
-/// What [`JobStore::push`] gives back.
+/// What [`JobStore::push`] returns.
 pub type PushFuture<'a> = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send + 'a>>;
 
-/// Keeps jobs: a queue in a database, or on a broker. [`ApalisStore`](crate::ApalisStore) is one over any backend of apalis.
+/// Keeps jobs: a queue in a database, or on a broker. [`ApalisStore`](crate::ApalisStore) is a
+/// store over any backend of apalis.
 ///
 /// ```
 /// use std::sync::Mutex;
@@ -36,14 +37,15 @@ pub type PushFuture<'a> = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Se
 /// }
 /// ```
 pub trait JobStore: Send + Sync + 'static {
-    /// Resolves when the job is kept, and a worker will find it.
+    /// Keeps a job. The future resolves when the job is kept, and a worker will find it.
     ///
-    /// It may be dropped when it takes longer than
-    /// [`RunnerBuilder::job_store_timeout`](crate::RunnerBuilder::job_store_timeout), and may or may not have kept the job then.
+    /// The future may be dropped when it takes longer than
+    /// [`RunnerBuilder::job_store_timeout`](crate::RunnerBuilder::job_store_timeout). The store may
+    /// or may not have kept the job then.
     ///
     /// # Errors
     ///
-    /// The future gives an error when the job is not kept.
+    /// The future returns an error when the job is not kept.
     fn push(&self, job: StoredJob) -> PushFuture<'_>;
 }
 
@@ -59,13 +61,13 @@ impl<S: JobStore + ?Sized> JobStore for Arc<S> {
     }
 }
 
-/// Why a store has not taken a job.
+/// Why a store did not take a job.
 pub(crate) enum PushError {
     Failed(BoxError),
     TimedOut(Duration),
 }
 
-/// Pushes a job. A store is code of the user's: a panic in it is its failure.
+/// Pushes a job. A store is user code, and a panic in it counts as its failure.
 pub(crate) async fn push(store: &dyn JobStore, job: StoredJob) -> Result<(), BoxError> {
     match contain(|| store.push(job)) {
         Ok(push) => Push(Some(push)).await,
@@ -73,7 +75,8 @@ pub(crate) async fn push(store: &dyn JobStore, job: StoredJob) -> Result<(), Box
     }
 }
 
-/// A push under way; `None` once the store has answered. That its destructor panics changes nothing.
+/// A push that has not been answered; `None` once it has. A panic in its destructor changes
+/// nothing.
 struct Push<'a>(Option<PushFuture<'a>>);
 
 impl Future for Push<'_> {
@@ -102,7 +105,7 @@ fn panicked(message: &str) -> BoxError {
     format!("the store panicked: {message}").into()
 }
 
-/// What a store's error says, which is code of the user's too.
+/// Returns the text of a store's error. The error is user code, too.
 pub(crate) fn text_of(error: BoxError) -> String {
     let text = contain(|| error.to_string());
     let _ = contain_drop(error);

@@ -9,9 +9,11 @@ use serde_json::Value;
 
 use crate::{Job, JobId, task::request_line::RequestLine};
 
-/// A job as a store keeps it: an id, a name and a payload, and where it came from.
+/// A job as a store keeps it: an id, a name, a payload, and the request and trace that it came
+/// from.
 ///
-/// It is serialisable; a backend of apalis stores it as its arguments. A worker hands it to [`Jobs::run`](crate::Jobs::run).
+/// It is serialisable, and a backend of apalis stores it as its arguments. A worker hands it to
+/// [`Jobs::run`](crate::Jobs::run).
 ///
 /// ```
 /// # use serde::{Deserialize, Serialize};
@@ -33,24 +35,26 @@ use crate::{Job, JobId, task::request_line::RequestLine};
 ///
 /// # What cannot be read
 ///
-/// A worker of apalis ends at arguments that it cannot read, and finds them again when it is started anew. So what was written by this
-/// type can always be read: the payload is a string in it, whose text is parsed only when the job is run, and fails by name
-/// ([`RunJobError::Payload`](crate::RunJobError::Payload)). What is JSON but no job, as it has no name or no id, fails as a job, with
-/// [`RunJobError::Unreadable`](crate::RunJobError::Unreadable).
+/// A worker of apalis ends at arguments that it cannot read, and finds them again when it is
+/// started anew. So what this type has written can always be read. The payload is a string in it.
+/// Its text is parsed only when the job is run, and fails under the job's name
+/// ([`RunJobError::Payload`](crate::RunJobError::Payload)). JSON that is no job, as it has no name
+/// or no id, fails as a job, with [`RunJobError::Unreadable`](crate::RunJobError::Unreadable).
 ///
-/// Of what others have written, reading fails for what `serde_json` does not take for JSON: among it is what is nested deeper than 127, a
-/// number that is too large for an `f64`, and half a surrogate pair. A job that is written by hand may have its payload as
-/// it is (`"payload": {"to": …}`), unless that is itself a string: a string is JSON text.
+/// Reading what others have written fails if `serde_json` does not take it for JSON. Examples are
+/// nesting deeper than 127, a number that is too large for an `f64`, and half a surrogate pair. A
+/// job that is written by hand may have its payload as it is (`"payload": {"to": …}`), unless the
+/// payload is itself a string: a string is JSON text.
 #[derive(Clone, PartialEq)]
 pub struct StoredJob {
     id: JobId,
     name: String,
-    /// JSON.
+    /// JSON text.
     payload: String,
     attempts: u32,
     request: Option<JobRequest>,
     trace: HashMap<String, String>,
-    /// What was read instead, of what is no job.
+    /// The value that was read, if it is no job.
     no_job: Option<Value>,
 }
 
@@ -58,15 +62,16 @@ pub struct StoredJob {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct JobRequest {
-    /// Its method, such as `POST`.
+    /// The request's method, such as `POST`.
     pub method: String,
-    /// Its path, without the query: that may hold what is not for a store.
+    /// The request's path. The query is left out, as it may hold what does not belong in a store.
     pub path: String,
 }
 
 impl StoredJob {
-    /// A job of no request: to store it by other means than a [`JobStore`](crate::JobStore), such as a row in the same transaction
-    /// as what it is about.
+    /// Makes a stored job of no request. It can then be stored by other means than a
+    /// [`JobStore`](crate::JobStore), such as a row in the same transaction as the data it is
+    /// about.
     ///
     /// # Errors
     ///
@@ -93,40 +98,41 @@ impl StoredJob {
         self
     }
 
-    /// Counts an attempt that was cut short before the job came to the store.
+    /// Counts an attempt that was stopped before the job came to the store.
     pub(crate) fn with_attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts;
         self
     }
 
-    /// The same for each run of the job.
+    /// Returns the job's id, which is the same for each run of the job.
     pub fn id(&self) -> JobId {
         self.id
     }
 
-    /// [`Job::NAME`].
+    /// Returns [`Job::NAME`].
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The job's own fields, as JSON. Of what is no job, all there was.
+    /// Returns the job's own fields, as JSON. If this is no job, it is all that was read.
     pub fn payload(&self) -> &str {
         &self.payload
     }
 
-    /// How often it had begun to run before it was stored: once for a job that was running when its runner shut down, and otherwise
-    /// never. The store counts its own attempts.
+    /// Returns how often the job had begun to run before it was stored. This is 1 for a job that
+    /// ran when its runner shut down, and otherwise 0. The store counts its own attempts.
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// The request in which it was added; `None` for a job of no request.
+    /// Returns the request in which the job was added, or `None` for a job of no request.
     pub fn request(&self) -> Option<&JobRequest> {
         self.request.as_ref()
     }
 
-    /// The trace in which it was added, as the headers by which W3C's Trace Context travels: `traceparent`, `tracestate`. Or whatever
-    /// [`RunnerBuilder::job_trace`](crate::RunnerBuilder::job_trace) put there.
+    /// Returns the trace in which the job was added, as the headers of W3C's Trace Context:
+    /// `traceparent`, `tracestate`. [`RunnerBuilder::job_trace`](crate::RunnerBuilder::job_trace)
+    /// may have put others there.
     pub fn trace(&self) -> &HashMap<String, String> {
         &self.trace
     }
@@ -168,7 +174,7 @@ impl From<Value> for StoredJob {
                     Value::String(json) => json,
                     payload => payload.to_string(),
                 },
-                // May be missing: an older version may have stored the job, or somebody by hand.
+                // These may be missing, if an older version stored the job, or somebody by hand.
                 attempts: taken(&mut value, "attempts"),
                 request: taken(&mut value, "request"),
                 trace: taken(&mut value, "trace"),
@@ -187,7 +193,8 @@ impl From<Value> for StoredJob {
     }
 }
 
-/// A part of what was read; its default where it is missing, or something else.
+/// Takes a part of the value that was read. Returns the default if the part is missing, or of
+/// another type.
 fn taken<T: DeserializeOwned + Default>(value: &mut Value, part: &str) -> T {
     let part = value.get_mut(part).map(Value::take).unwrap_or_default();
     serde_json::from_value(part).unwrap_or_default()
@@ -209,7 +216,7 @@ impl From<&RequestLine> for JobRequest {
     }
 }
 
-/// Without the payload, which may hold what is not for a log.
+/// Leaves out the payload, which may hold what does not belong in a log.
 impl fmt::Debug for StoredJob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StoredJob")

@@ -11,7 +11,7 @@ use pin_project_lite::pin_project;
 use crate::{Job, TaskContext, TaskResult, task::work::Form};
 
 pin_project! {
-    /// A job that is started with its context; until then it can be taken back.
+    /// A job that is started with its context. Until then it can be taken back.
     #[project = JobWorkProj]
     pub(crate) enum JobWork<J, C, F> {
         /// `job` and `start` are `Some` until the first poll.
@@ -37,7 +37,7 @@ where
 {
     const IS_BLOCKING: bool = false;
 
-    /// The job's name, which so costs nothing.
+    /// Returns the job's name, so that the name costs nothing.
     fn type_name() -> &'static str {
         J::NAME
     }
