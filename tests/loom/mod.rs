@@ -1,9 +1,10 @@
-//! loom's models of what races: each checks all interleavings (with up to three preemptions) of the real queue, registry, limits
-//! and counters.
+//! loom's models of the races in the queue, the registry, the limits and the counters. Each checks
+//! all interleavings of the real code, with up to three preemptions.
 //!
-//! A module of the library (`src/lib.rs` has its path), as it looks into its insides:
-//! `RUSTFLAGS="--cfg background_tasks_loom" cargo test --release --lib loom_tests`. Batches run on the thread that schedules them.
-//! Tokio's semaphores and `Notify` are taken as they are: no thread changes within them.
+//! This is a module of the library (`src/lib.rs` has its path), as it uses crate-private items:
+//! `RUSTFLAGS="--cfg background_tasks_loom" cargo test --release --lib loom_tests`. A batch runs on
+//! the thread that schedules it. loom does not look into Tokio's semaphores and `Notify`: no thread
+//! switches within them.
 
 use std::{
     panic::Location,
@@ -31,7 +32,7 @@ use crate::{
     task::id::TaskId,
 };
 
-/// Runs what is ready here and now.
+/// Runs a ready batch on the thread that schedules it.
 struct Inline(Executor);
 
 impl Schedule for Inline {
@@ -39,7 +40,7 @@ impl Schedule for Inline {
         let mut batch = pin!(self.0.on_worker(ready));
         let mut cx = Context::from_waker(Waker::noop());
         while batch.as_mut().poll(&mut cx).is_pending() {
-            thread::yield_now(); // it waits for a permit, or gives way
+            thread::yield_now(); // the batch waits for a permit, or yields
         }
     }
 }
@@ -62,21 +63,21 @@ fn end(queue: Arc<Queue>) {
     queue.end(ResponseEnd::Completed, Some(http::StatusCode::OK), 0);
 }
 
-/// Checks `model` in all interleavings, and prints how many there were.
+/// Checks `model` in all interleavings, and prints their number.
 fn check(name: &str, model: impl Fn() + Send + Sync + 'static) {
     let executions = Arc::new(StdAtomicUsize::new(0));
     let count = Arc::clone(&executions);
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
     builder.check(move || {
-        // Where an execution cannot be played again, there is no end to them.
+        // An execution that cannot be replayed makes loom go on without end.
         assert!(count.fetch_add(1, Relaxed) < 1_000_000, "too many");
         model();
     });
     println!("loom: {name}: {} executions", executions.load(Relaxed));
 }
 
-/// What the tasks of a model did.
+/// Records what the tasks of a model did.
 #[derive(Clone)]
 struct Witness {
     inside: Arc<AtomicUsize>,
@@ -91,7 +92,7 @@ impl Witness {
         }
     }
 
-    /// A task that checks that it runs alone, and notes that it ran.
+    /// Makes a task that checks that it runs alone, and records that it ran.
     fn task(&self, number: usize) -> Task {
         let witness = self.clone();
         Task::new(async move {
@@ -174,7 +175,7 @@ fn adding_against_shutdown() {
         let _ = runner.owner().abort_all(|_| false);
         let rows = aborted(&runner);
         adder.join().unwrap();
-        // What came in before is aborted and named; what came later, refused.
+        // Tasks added before are aborted and named. Tasks added later are refused.
         let stats = runner.stats();
         assert_eq!((stats.added, stats.aborted), (2, rows as u64));
         assert!(witness.ran().is_empty());
@@ -213,7 +214,7 @@ fn two_shutdowns_tell_the_same() {
             let _ = other.owner().abort_all(|_| false);
             aborted(&other)
         });
-        // The other call waits until all has ended, and finds nothing left to abort.
+        // The other call waits until all tasks have ended, and finds none to abort.
         loom::future::block_on(runner.owner().shared.drained());
         runner.owner().queues.close();
         let _ = runner.owner().abort_all(|_| false);
@@ -290,7 +291,7 @@ fn no_more_than_the_limit_wait() {
     check("max_pending", || {
         let (runner, witness) = (runner(Runner::builder().max_pending(1)), Witness::new());
         let queue = of_response(&runner);
-        // Of another request, so that the two may run side by side.
+        // The task belongs to another request, so that the two may run side by side.
         let (other, task) = (of_response(&runner), Witness::new().task(1));
         let adder = thread::spawn(move || {
             add(&other, task);
@@ -331,7 +332,7 @@ fn adding_side_by_side_against_the_end() {
         add(&queue, witness.task(0));
         let ended = Arc::clone(&queue);
         let ender = thread::spawn(move || end(ended));
-        // Of another witness, so that the two may run side by side.
+        // The task has another witness, so that the two may run side by side.
         let beside = Witness::new();
         add(&queue, beside.task(1));
         ender.join().unwrap();
