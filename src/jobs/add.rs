@@ -75,8 +75,11 @@ impl Runner {
     ///
     /// # Errors
     ///
-    /// This returns an error, with the job in it, when the job is not registered, when the runner
-    /// refuses it, and when the store fails or does not answer in time.
+    /// This returns an error, with the job in it:
+    ///
+    /// - when the job is not registered,
+    /// - when the runner refuses it,
+    /// - when the store fails or does not answer in time.
     ///
     /// # Cancel safety
     ///

@@ -45,7 +45,8 @@ pub enum AddJobErrorKind {
     /// A stand-alone queue takes its jobs from
     /// [`BackgroundTasks::with_jobs`](crate::BackgroundTasks::with_jobs).
     NotRegistered,
-    /// As many tasks wait as [`RunnerBuilder::max_pending`](crate::RunnerBuilder::max_pending) allows.
+    /// As many tasks wait as [`RunnerBuilder::max_pending`](crate::RunnerBuilder::max_pending)
+    /// allows.
     Full,
     /// The runner has shut down.
     Closed,

@@ -4,8 +4,8 @@
 //! 1. A job is claimed first. Its batch can no longer end it, and is woken to drop it.
 //! 2. The job is then a [`SpillingJob`], whose end is told once: when the store has answered, or
 //!    when the [`SpillingJob`] is dropped.
-//! 3. A [`Spill`] holds the jobs. It is a task of the runner's runtime, so it goes on if the caller
-//!    of the shutdown has gone, or is itself one of the claimed tasks.
+//! 3. A [`Spill`] holds the jobs. It is a task of the runner's runtime. So it goes on if the caller
+//!    of the shutdown has gone, or is itself a claimed task.
 
 use std::{
     future::poll_fn,
@@ -112,6 +112,8 @@ impl Spill {
     async fn run_on(self: Arc<Self>, runtime: Option<Handle>, limit: Duration) {
         if let Some(runtime) = runtime {
             let mut running = runtime.spawn(Arc::clone(&self).run(limit));
+            // A runtime that nobody runs gets half of the time. The rest is for running the spill
+            // here.
             match within(limit / 2, &mut running).await {
                 Some(Ok(())) => return,
                 None if self.is_begun() => return drop(running.await),

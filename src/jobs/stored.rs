@@ -69,9 +69,8 @@ pub struct JobRequest {
 }
 
 impl StoredJob {
-    /// Makes a stored job of no request. It can then be stored by other means than a
-    /// [`JobStore`](crate::JobStore), such as a row in the same transaction as the data it is
-    /// about.
+    /// Makes a stored job of no request. A program can store it by other means than a
+    /// [`JobStore`](crate::JobStore), such as a row in the same transaction as its data.
     ///
     /// # Errors
     ///
@@ -174,7 +173,7 @@ impl From<Value> for StoredJob {
                     Value::String(json) => json,
                     payload => payload.to_string(),
                 },
-                // These may be missing, if an older version stored the job, or somebody by hand.
+                // These may be missing, if an older version stored the job or a person wrote it.
                 attempts: taken(&mut value, "attempts"),
                 request: taken(&mut value, "request"),
                 trace: taken(&mut value, "trace"),

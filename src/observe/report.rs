@@ -174,7 +174,7 @@ impl Report<'_> {
                         task.kind = self.label.kind.as_str(),
                         task.location = %self.label.location,
                         task.end = self.end.as_str(),
-                        error = self.error().as_deref(), // not made where nobody reads it
+                        error = self.error().as_deref(), // not made if no subscriber reads it
                         request.method = request.map(|request| request.method.as_str()),
                         request.path = request.and_then(RequestLine::path),
                         response.end = response.map(|response| tracing::field::debug(response.end)),

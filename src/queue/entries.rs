@@ -25,7 +25,8 @@ pub(crate) struct Entry {
 }
 
 /// `Waiting` becomes `Running` when the task begins. Both become `Ended` when a party claims the
-/// end. A supervised task that has timed out then becomes `Overdue`, until its thread returns.
+/// end. The entry is removed once the end is counted, but a supervised task that timed out stays
+/// `Overdue` until its thread returns.
 pub(super) enum State {
     /// The task waits for a permit, or for its thread.
     Waiting(Task),

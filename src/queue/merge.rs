@@ -22,7 +22,7 @@ impl Queue {
         if matches!(from_state.phase, Phase::Merged(_)) {
             return;
         }
-        // This queue was merged before both locks were held. Start again from its new root.
+        // `into` was merged before both locks were held. Start again from its new root.
         if matches!(state.phase, Phase::Merged(_)) {
             drop((state, from_state));
             return into.merge(&from);

@@ -22,11 +22,11 @@ use crate::{
 ///
 /// # Runtime
 ///
-/// Tasks run on the runtime on which their response ends, or on which they are added. If that
-/// thread has no runtime (it dropped a body), they run on their request's runtime, or else on the
-/// first that the runner saw. So one runner serves any number of runtimes, one after another and
-/// side by side. [`RunnerBuilder::runtime`] sets one for all. Without any runtime, and when the
-/// runtime goes away, tasks end [`Aborted`](crate::TaskEnd::Aborted).
+/// Tasks run on the runtime on which their response ends, or on which they are added. If a thread
+/// without a runtime drops the body, they run on their request's runtime, or else on the first that
+/// the runner saw. So one runner serves any number of runtimes, one after another and side by side.
+/// [`RunnerBuilder::runtime`] sets one for all. Without any runtime, and when the runtime goes
+/// away, tasks end [`Aborted`](crate::TaskEnd::Aborted).
 ///
 /// The async tasks of a request share one task of the runtime. Its consecutive blocking tasks share
 /// one closure on the blocking pool. So [`tokio::task::id`] does not tell them apart;

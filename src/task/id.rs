@@ -7,8 +7,8 @@ use std::{fmt, num::ParseIntError, str::FromStr};
 /// Ids grow in the order in which the runner came to know of the tasks. They say nothing of the
 /// order in which tasks of different requests run. A task that no runner knows yet has the id 0.
 ///
-/// As text it is the number that the log has as `task.id`, so that an operator who reads of a task
-/// there can end it. It is no secret, and easily guessed: a route that takes one is for operators.
+/// As text it is the number that the log has as `task.id`, so that an operator can end a task that
+/// the log names. It is no secret, and easily guessed: a route that takes one is for operators.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
