@@ -26,7 +26,7 @@ use crate::{
         dequeued::Dequeued,
         ready::{Next, Ready},
     },
-    task::{end::TaskEnd, kind::TaskKind, node::Needs},
+    task::{Task, end::TaskEnd, kind::TaskKind, node::Needs},
     util::contain::contain_drop,
 };
 
@@ -191,10 +191,11 @@ impl Batch {
         }
     }
 
-    /// Takes up a dequeued task that has not begun, or the end of the batch.
+    /// Takes up what the queue gave: a task, or the end of the batch.
     fn enter(&mut self, next: Next, is_first: bool) {
         self.stage = match next {
-            Next::Begun(_) | Next::End => Stage::Ended,
+            Next::End => Stage::Ended,
+            Next::Begun(task) => return self.run(task, None),
             Next::Waiting(dequeued) if self.ready.is_concurrent() => {
                 self.ready.run_beside(&dequeued);
                 Stage::Next
@@ -205,6 +206,11 @@ impl Batch {
                 self.waiting(dequeued)
             }
         };
+    }
+
+    fn run(&mut self, task: Task, permit: Option<Box<Permit>>) {
+        let task = RunningTask::new(self.ready.queue(), task, permit);
+        self.stage = Stage::Running(Execution::here(task));
     }
 
     fn waiting(&self, dequeued: Dequeued) -> Stage {
@@ -221,19 +227,14 @@ impl Batch {
         let Stage::Waiting(waiting) = mem::replace(&mut self.stage, Stage::Next) else {
             return;
         };
-        let (
-            queue,
-            Waiting {
-                dequeued, permit, ..
-            },
-        ) = (self.ready.queue(), waiting);
-        let limit = queue.timeout_of(dequeued.needs);
-        if dequeued.needs.kind == TaskKind::Blocking && limit.is_some() {
-            let execution = Execution::supervised(queue, dequeued.id, permit, limit);
+        let (queue, permit) = (self.ready.queue(), waiting.permit);
+        let Dequeued { id, needs } = waiting.dequeued;
+        let limit = queue.timeout_of(needs);
+        if needs.kind == TaskKind::Blocking && limit.is_some() {
+            let execution = Execution::supervised(queue, id, permit, limit);
             self.stage = Stage::Running(execution);
-        } else if let Some(task) = queue.begin(dequeued.id) {
-            let task = RunningTask::new(queue, task, permit);
-            self.stage = Stage::Running(Execution::here(task));
+        } else if let Some(task) = queue.begin(id) {
+            self.run(task, permit);
         }
         // Otherwise its end is claimed, and the batch goes on to the next task.
     }

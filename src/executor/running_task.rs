@@ -32,11 +32,11 @@ pub(crate) struct RunningTask {
     id: TaskId,
     span: TaskSpan,
     /// What few tasks need, in a box of its own.
-    extras: Option<Box<Extras>>,
+    extras: Option<Box<RunExtras>>,
 }
 
 #[derive(Default)]
-struct Extras {
+struct RunExtras {
     /// For an async task with a timeout.
     deadline: Option<Timer>,
     /// The end of a task that does not run.
@@ -69,7 +69,7 @@ impl RunningTask {
             Ok(deadline) => (deadline, None),
             Err(end) => (None, Some(end)),
         };
-        let extras = Extras {
+        let extras = RunExtras {
             deadline,
             not_run,
             _permit: permit,

@@ -61,13 +61,14 @@ impl SpillingJob {
         }
     }
 
-    fn name(&mut self, left: &mut Unfinished) {
+    fn name(&mut self, unfinished: &mut Unfinished) {
         match self.end {
-            TaskEnd::Spilled => left.spilled.push(self.info.clone()),
+            TaskEnd::Spilled => unfinished.spilled.push(self.info.clone()),
             TaskEnd::Aborted => {
-                left.aborted.push(self.info.clone());
+                unfinished.aborted.push(self.info.clone());
                 let error = self.error.take();
-                left.spill_error
+                unfinished
+                    .spill_error
                     .get_or_insert_with(|| error.unwrap_or_else(|| NO_ANSWER.into()));
             }
             _ => {}

@@ -63,7 +63,7 @@ impl MetricName {
     #[inline]
     pub(crate) fn of_task(task: &Task) -> Self {
         #[cfg(feature = "metrics")]
-        return Self::of(&task.label().name);
+        return Self::of(&task.own_name());
         #[cfg(not(feature = "metrics"))]
         {
             let _ = task;

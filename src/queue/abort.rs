@@ -28,13 +28,14 @@ impl Owner {
     pub(crate) fn abort_all(&self, spare: impl Fn(&Claim) -> bool) -> Vec<Claim> {
         // Tasks are claimed and recorded under one lock, and their ends are told afterwards. A
         // concurrent call finds either a task or its row.
-        let mut left = lock(&self.shared.unfinished);
+        let mut unfinished = lock(&self.shared.unfinished);
         let (queues, now) = (self.queues.entries(), Instant::now());
         let claims = queues.iter().flat_map(Queue::claim_all);
         let (spared, aborted): (Vec<_>, Vec<_>) = claims.partition(spare);
-        left.aborted
+        unfinished
+            .aborted
             .extend(aborted.iter().map(|claim| claim.info(now)));
-        drop(left);
+        drop(unfinished);
         for claim in aborted {
             claim.tell(&TaskEnd::Aborted);
         }

@@ -121,7 +121,7 @@ impl Queue {
     }
 
     /// Ends a dequeued task aborted, unless its end is claimed.
-    pub(super) fn abort_turn(self: &Arc<Self>, id: TaskId) {
+    pub(super) fn abort_dequeued(self: &Arc<Self>, id: TaskId) {
         let mut state = lock(&self.state);
         let entry = state.entries.get_mut(id);
         let claim = entry.and_then(|entry| Claim::of_entry(self, entry));

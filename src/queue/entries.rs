@@ -12,7 +12,7 @@ use crate::{
 
 pub(crate) struct Entry {
     pub(super) label: Label,
-    pub(super) state: State,
+    pub(super) state: EntryState,
     /// `None` until the task begins.
     pub(super) begun: Option<Instant>,
     /// Wakes the poller of the task, which then drops it. `None` before the first pending poll, and
@@ -27,7 +27,7 @@ pub(crate) struct Entry {
 /// `Waiting` becomes `Running` when the task begins. Both become `Ended` when a party claims the
 /// end. The entry is removed once the end is counted, but a supervised task that timed out stays
 /// `Overdue` until its thread returns.
-pub(super) enum State {
+pub(super) enum EntryState {
     /// The task waits for a permit, or for its thread.
     Waiting(Task),
     /// The poller has the task.
@@ -40,21 +40,21 @@ pub(super) enum State {
 
 impl Entry {
     pub(super) fn waiting(task: Task) -> Self {
-        Self::new(task.label(), State::Waiting(task), None)
+        Self::new(task.label(), EntryState::Waiting(task), None)
     }
 
     #[inline(always)]
     pub(super) fn running(label: Label, now: Instant) -> Self {
-        Self::new(label, State::Running, Some(now))
+        Self::new(label, EntryState::Running, Some(now))
     }
 
     /// An entry for a task that ends before it begins.
     pub(super) fn ended(label: Label) -> Self {
-        Self::new(label, State::Ended, None)
+        Self::new(label, EntryState::Ended, None)
     }
 
     #[inline(always)]
-    fn new(label: Label, state: State, begun: Option<Instant>) -> Self {
+    fn new(label: Label, state: EntryState, begun: Option<Instant>) -> Self {
         Self {
             label,
             state,
@@ -76,13 +76,13 @@ impl Entry {
     /// True while no party has claimed the end.
     #[inline]
     pub(super) fn is_current(&self) -> bool {
-        matches!(self.state, State::Waiting(_) | State::Running)
+        matches!(self.state, EntryState::Waiting(_) | EntryState::Running)
     }
 
     pub(super) fn info(&self, request: Option<&RequestLine>, now: Instant) -> TaskInfo {
         let info = TaskInfo::new(&self.label, self.begun, request, now);
         match self.state {
-            State::Overdue => info.overdue(),
+            EntryState::Overdue => info.overdue(),
             _ => info,
         }
     }
@@ -90,7 +90,7 @@ impl Entry {
 
 /// The waker and the span of an ended entry. Dropping them may run user code, so the caller
 /// releases the lock first.
-#[must_use = "to be dropped behind the lock"]
+#[must_use = "drop it after the lock is released"]
 #[derive(Default)]
 pub(super) struct Settled {
     waker: Option<Waker>,

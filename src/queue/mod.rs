@@ -43,7 +43,7 @@ use tokio::{runtime::Handle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    entries::{Entries, Entry, State as EntryState},
+    entries::{Entries, Entry, EntryState},
     owner::Owner,
     task_list::TaskList,
 };

@@ -68,7 +68,7 @@ impl Queue {
     fn new(origin: Origin) -> Arc<Self> {
         let owner = origin.owner.as_ref();
         Arc::new(Self {
-            runtime: owner.and_then(|owner| owner.current_runtime()),
+            runtime: owner.and_then(|owner| owner.remember_current_runtime()),
             owner: origin.owner,
             request: origin.request,
             arrived: Instant::now(),

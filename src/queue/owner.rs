@@ -40,7 +40,7 @@ impl Owner {
 
     /// Returns the current runtime, unless the settings name one.
     #[inline]
-    pub(super) fn current_runtime(&self) -> Option<Handle> {
+    pub(super) fn remember_current_runtime(&self) -> Option<Handle> {
         if self.shared.settings.runtime.is_some() {
             return None;
         }
@@ -55,7 +55,7 @@ impl Owner {
     #[cfg(feature = "jobs")]
     pub(crate) fn runtime(&self) -> Option<Handle> {
         let set = self.shared.settings.runtime.clone();
-        set.or_else(|| self.current_runtime())
+        set.or_else(|| self.remember_current_runtime())
             .or_else(|| self.first_runtime())
     }
 

@@ -207,7 +207,7 @@ impl Drop for Ready {
             return;
         }
         if let Some(id) = self.current {
-            self.queue.abort_turn(id);
+            self.queue.abort_dequeued(id);
         }
         if !self.is_for_one {
             self.queue.abort_waiting();

@@ -42,7 +42,7 @@ impl TaskList {
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<Task> {
         if self.oldest.is_none() {
-            self.turn_round();
+            self.reverse_newest();
         }
         let link = pop_head(&mut self.oldest)?;
         self.len -= 1;
@@ -107,7 +107,7 @@ impl TaskList {
         links
     }
 
-    fn turn_round(&mut self) {
+    fn reverse_newest(&mut self) {
         while let Some(link) = pop_head(&mut self.newest) {
             push_head(&mut self.oldest, link);
         }

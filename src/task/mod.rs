@@ -300,6 +300,11 @@ impl Task {
         run_if.map(SyncWrapper::into_inner)
     }
 
+    #[cfg(feature = "metrics")]
+    pub(crate) fn own_name(&self) -> label::Name {
+        self.node.name()
+    }
+
     pub(crate) fn name(&self) -> Cow<'static, str> {
         self.node.name().to_cow()
     }

@@ -272,7 +272,7 @@ fn two_merges_of_the_same_pair() {
 }
 
 #[test]
-fn no_more_than_the_limit_run_and_nobody_is_left_waiting() {
+fn no_more_than_the_limit_run_and_all_run() {
     check("admission", || {
         let (runner, witness) = (runner(Runner::builder().max_running(1)), Witness::new());
         let (other, task) = (of_no_request(&runner), witness.task(1));
@@ -307,7 +307,7 @@ fn no_more_than_the_limit_wait() {
 }
 
 #[test]
-fn whoever_waits_for_idle_is_woken() {
+fn waiters_for_idle_are_woken() {
     check("idle", || {
         let (runner, witness) = (runner(Runner::builder()), Witness::new());
         let queue = of_response(&runner);
