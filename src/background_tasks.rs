@@ -79,6 +79,10 @@ impl BackgroundTasks {
 
     /// Adds a task: a future, or a [`Task`].
     ///
+    /// **It runs when there was a response, whatever the status.** For 2xx and 3xx only, give it
+    /// [`Task::run_if`]`(`[`ResponseOutcome::is_success`](crate::ResponseOutcome::is_success)`)`,
+    /// or all tasks [`RunnerBuilder::run_if`](crate::RunnerBuilder::run_if).
+    ///
     /// This never fails and never blocks. If the runner refuses the task, it ends
     /// [`Rejected`](TaskEnd::Rejected). Nothing of the task runs before the response has ended.
     ///

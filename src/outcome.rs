@@ -43,11 +43,25 @@ impl ResponseOutcome {
         }
     }
 
-    /// Returns true if the server took the whole body ([`ResponseEnd::Completed`]), and the status
-    /// is below 400.
+    /// Returns true if the status is 2xx or 3xx, whether or not the client stayed to read the body.
+    ///
+    /// So a client that leaves after the handler has committed its work still gets its mail.
+    ///
+    /// ```
+    /// use http::StatusCode;
+    /// use tower_background_tasks::{ResponseEnd, ResponseOutcome};
+    ///
+    /// let left_early = ResponseOutcome::new(ResponseEnd::Aborted, Some(StatusCode::CREATED));
+    /// assert!(left_early.is_success() && !left_early.is_complete());
+    /// ```
     pub fn is_success(&self) -> bool {
+        let status = self.status;
+        status.is_some_and(|status| status.is_success() || status.is_redirection())
+    }
+
+    /// Returns true if the server took the whole body ([`ResponseEnd::Completed`]), whatever the status.
+    pub fn is_complete(&self) -> bool {
         self.end == ResponseEnd::Completed
-            && self.status.is_some_and(|status| status.as_u16() < 400)
     }
 
     /// Returns true if there was a response head, whatever became of the body.

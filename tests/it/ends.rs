@@ -392,6 +392,33 @@ async fn by_default_tasks_run_whatever_the_status_and_end() {
 }
 
 #[tokio::test]
+async fn success_is_the_status_complete_is_the_end() {
+    let (runner, mut outcomes) = (Runner::new(), Outcomes::new());
+    for (status, is_read, expected) in [
+        (201, true, (true, true)),
+        (201, false, (true, false)), // the client left, and the order stands
+        (303, false, (true, false)),
+        (404, true, (false, true)),
+        (500, false, (false, false)),
+    ] {
+        let response = respond(&runner, get("/"), |tasks| {
+            tasks.add_task(outcomes.task());
+            let body = ScriptedBody::new(vec![DATA, DATA]);
+            Response::builder().status(status).body(body).unwrap()
+        })
+        .await;
+        if is_read {
+            response.into_body().collect().await.unwrap();
+        } else {
+            drop(response);
+        }
+        let outcome = outcomes.only(&runner).await;
+        let seen = (outcome.is_success(), outcome.is_complete());
+        assert_eq!(seen, expected, "{status}, read: {is_read}");
+    }
+}
+
+#[tokio::test]
 async fn run_if_decides_for_its_own_task() {
     let (runner, log) = (Runner::new(), Log::default());
     for status in [200, 399, 400, 500] {
