@@ -1,15 +1,23 @@
 //! How a request's queue is found; and [`MissingLayer`], if there is none.
 
+#[cfg(all(feature = "axum", feature = "tracing"))]
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+};
 use std::{error::Error, fmt};
 
 use http::Extensions;
 
 use crate::BackgroundTasks;
+#[cfg(all(feature = "axum", feature = "tracing"))]
+use crate::util::contain::contain;
 
 /// The request has no queue: it did not come through
 /// [`BackgroundTasksLayer`](crate::BackgroundTasksLayer).
 ///
-/// As an axum rejection it is a 500 with this text.
+/// As an axum rejection it is a plain 500, and an error in the log: once for each of the first paths
+/// that it happens on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MissingLayer;
@@ -41,10 +49,41 @@ impl BackgroundTasks {
 impl fmt::Display for MissingLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "no background task queue in the request: is `BackgroundTasksLayer` applied? \
-             (`router.layer(runner.layer())`, behind the routes it is for)",
+            "no background task queue in the request: is `BackgroundTasksLayer` applied \
+             (`router.layer(runner.layer())`, behind the routes it is for), and does no middleware \
+             spawn the handler and drop the request's extensions?",
         )
     }
 }
 
 impl Error for MissingLayer {}
+
+/// Paths that were logged, of which a scanner could make any number.
+#[cfg(all(feature = "axum", feature = "tracing"))]
+const LOGGED_PATHS: usize = 64;
+
+#[cfg(feature = "axum")]
+impl MissingLayer {
+    /// Tells the operator once for each path.
+    pub(crate) fn log_once(self, path: &str) {
+        #[cfg(feature = "tracing")]
+        if is_new(path) {
+            let _ = contain(|| {
+                tracing::error!(
+                    target: "tower_background_tasks",
+                    { request.path = path },
+                    "{self}"
+                );
+            });
+        }
+        #[cfg(not(feature = "tracing"))]
+        let _ = path;
+    }
+}
+
+#[cfg(all(feature = "axum", feature = "tracing"))]
+fn is_new(path: &str) -> bool {
+    static LOGGED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
+    logged.len() < LOGGED_PATHS && logged.insert(path.to_owned())
+}

@@ -50,7 +50,7 @@ fn without_the_layer_the_error_names_the_remedy() {
     assert!(
         error
             .to_string()
-            .contains("is `BackgroundTasksLayer` applied?")
+            .contains("is `BackgroundTasksLayer` applied")
     );
 }
 

@@ -5,7 +5,7 @@ use axum::{
     body::Body,
     extract::FromRequestParts,
     middleware::{Next, from_fn},
-    response::IntoResponse,
+    response::{IntoResponse, Response},
     routing::get,
 };
 use http::{Request, StatusCode, request::Parts};
@@ -23,15 +23,63 @@ async fn answer(app: Router) -> (StatusCode, String) {
 }
 
 #[tokio::test]
-async fn missing_layer_is_a_500_that_says_what_to_do() {
+async fn missing_layer_is_a_500_without_our_insides() {
     let app = Router::new().route("/", get(async |_: BackgroundTasks| "hello"));
     let (status, text) = answer(app).await;
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
-    assert!(
-        text.contains("is `BackgroundTasksLayer` applied?"),
-        "{text}"
-    );
-    assert!(text.contains("router.layer(runner.layer())"), "{text}");
+    assert_eq!(text, "internal server error");
+}
+
+/// Middleware that makes a new request of the old one's parts, without its extensions.
+async fn rebuild(request: Request<Body>, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    parts.extensions.clear();
+    next.run(Request::from_parts(parts, body)).await
+}
+
+#[tokio::test]
+async fn queue_is_found_though_middleware_drops_the_extensions() {
+    let (runner, log) = (Runner::new(), Log::default());
+    let handler_log = log.clone();
+    let handler = async move |tasks: BackgroundTasks, other: Option<BackgroundTasks>| {
+        tasks.add_task(handler_log.task("found"));
+        other.unwrap().add_task(handler_log.task("found twice"));
+        "hello"
+    };
+    let app = Router::new()
+        .route("/", get(handler))
+        .layer(from_fn(rebuild))
+        .layer(runner.layer());
+    assert_eq!(answer(app).await, (StatusCode::OK, "hello".into()));
+    soon(runner.idle()).await;
+    assert_eq!(log.lines(), ["found", "found twice"]);
+}
+
+/// Middleware that answers with a response of its own, and the text of the handler's.
+async fn answer_anew(request: Request<Body>, next: Next) -> Response {
+    let body = next.run(request).await.into_body();
+    let text = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    text.into_response()
+}
+
+#[tokio::test]
+async fn returned_tasks_run_though_middleware_answers_anew() {
+    let (runner, log) = (Runner::new(), Log::default());
+    let handler_log = log.clone();
+    let handler = async move |own: BackgroundTasks| {
+        let tasks = BackgroundTasks::new();
+        tasks.add_task(handler_log.task("returned"));
+        own.add_task(handler_log.task("own"));
+        (tasks, "hello")
+    };
+    let app = Router::new()
+        .route("/", get(handler))
+        .layer(from_fn(answer_anew))
+        .layer(runner.layer());
+    assert_eq!(answer(app).await, (StatusCode::OK, "hello".into()));
+    soon(runner.idle()).await;
+    assert_eq!(log.lines(), ["own", "returned"]);
+    assert_eq!(runner.stats().added, 2);
 }
 
 #[tokio::test]

@@ -401,6 +401,30 @@ async fn without_a_relation_the_requests_span_closes_at_once() {
     }
 }
 
+#[cfg(feature = "axum")]
+#[tokio::test]
+async fn a_missing_layer_is_logged_once_for_its_path() {
+    use axum::{Router, body::Body, routing::get};
+    use tower::ServiceExt;
+
+    capture();
+    let app = Router::new().fallback(get(async |_: BackgroundTasks| "hello"));
+    for path in ["/orders", "/orders", "/mails"] {
+        let request = http::Request::get(path).body(Body::empty()).unwrap();
+        let response = app.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 500);
+    }
+    let seen = SEEN.lock().unwrap();
+    let errors = seen
+        .events
+        .iter()
+        .filter(|event| event.level == Level::ERROR);
+    let remedy = "is `BackgroundTasksLayer` applied";
+    let told = errors.filter(|event| event.fields["message"].contains(remedy));
+    let paths: Vec<_> = told.map(|event| &*event.fields["request.path"]).collect();
+    assert_eq!(paths, ["/orders", "/mails"]);
+}
+
 #[test]
 fn shutdown_without_a_timer_warns_and_names_the_remedy() {
     capture();
