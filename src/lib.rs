@@ -2,6 +2,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 mod background_tasks;
 mod executor;
+mod held;
 mod http;
 #[cfg(feature = "jobs")]
 mod jobs;
@@ -34,6 +35,7 @@ pub use self::jobs::{
 pub use self::observe::span::SpanRelation;
 pub use self::{
     background_tasks::BackgroundTasks,
+    held::Held,
     http::body::ResponseBody,
     http::future::ResponseFuture,
     http::layer::BackgroundTasksLayer,

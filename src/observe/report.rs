@@ -191,7 +191,9 @@ impl Report<'_> {
             TaskEnd::Completed => log!(debug),
             TaskEnd::Panicked(_) => log!(error),
             // The user asked for these.
-            TaskEnd::Skipped(SkipReason::Condition | SkipReason::EarlierFailure) => log!(debug),
+            TaskEnd::Skipped(
+                SkipReason::Condition | SkipReason::EarlierFailure | SkipReason::NotReleased,
+            ) => log!(debug),
             TaskEnd::Failed(_)
             | TaskEnd::TimedOut
             | TaskEnd::Skipped(SkipReason::NoResponse)

@@ -15,7 +15,7 @@ use crate::{
         Task,
         add_error::{AddTaskError, Refusal},
         added_in::AddedIn,
-        end::TaskEnd,
+        end::{SkipReason, TaskEnd},
         id::TaskId,
     },
     util::{contain::contain_drop, sync::lock},
@@ -46,9 +46,16 @@ impl Queue {
     #[inline]
     fn push(self: &Arc<Self>, mut task: Task) -> Result<TaskId, AddTaskError> {
         let mut state = lock(&self.state);
-        if let Phase::Merged(_) = &state.phase {
-            drop(state);
-            return self.root().push(task);
+        match &state.phase {
+            Phase::Merged(_) => {
+                drop(state);
+                return self.root().push(task);
+            }
+            Phase::Discarded => {
+                drop(state);
+                return Ok(self.skip_discarded(task));
+            }
+            Phase::Open | Phase::Running | Phase::Idle => {}
         }
         match self.count_in(&mut state) {
             Ok(id) => task.set_id(id),
@@ -60,6 +67,11 @@ impl Queue {
         drop(state);
         self.added(name, ready);
         Ok(id)
+    }
+
+    #[cold]
+    fn skip_discarded(&self, task: Task) -> TaskId {
+        self.end_at_once(task, &TaskEnd::Skipped(SkipReason::NotReleased))
     }
 
     /// Counts the added task in the metrics and schedules the batch. The caller has released the
@@ -115,16 +127,24 @@ impl Queue {
         matches!(state.phase, Phase::Idle).then(|| self.make_ready(state))
     }
 
-    /// Ends a refused task rejected.
-    pub(super) fn reject(&self, mut task: Task) {
-        let Some(owner) = &self.owner else { return };
-        task.set_id(owner.shared.count_added());
+    /// Ends a refused task.
+    pub(super) fn reject(&self, task: Task) {
+        self.end_at_once(task, &TaskEnd::Rejected);
+    }
+
+    /// Counts, ends and tells a task that is never in the queue.
+    fn end_at_once(&self, mut task: Task, end: &TaskEnd) -> TaskId {
+        let Some(owner) = &self.owner else {
+            return TaskId::NONE;
+        };
+        let id = owner.shared.count_added();
+        task.set_id(id);
         metrics::added(MetricName::of_task(&task));
         let label = task.label();
         let _ = contain_drop(task);
-        let end = TaskEnd::Rejected;
-        self.report(&label, None, &end, &TaskSpan::default());
-        owner.shared.count_ended(&end, false);
+        self.report(&label, None, end, &TaskSpan::default());
+        owner.shared.count_ended_at_once(end);
         owner.shared.notify();
+        id
     }
 }

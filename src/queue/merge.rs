@@ -41,8 +41,7 @@ impl Queue {
                 Err(_) => refused.push(task),
             }
         }
-        let has_tasks = !state.tasks.is_empty();
-        let ready = has_tasks.then(|| into.start_if_idle(&mut state)).flatten();
+        let ready = into.start_if_idle_with_tasks(&mut state);
         drop(state);
         if into.owner.is_some() {
             names.into_iter().for_each(metrics::added);
@@ -57,9 +56,9 @@ impl Queue {
 }
 
 /// Locks both queues at once, so that no task added to `from` meanwhile overtakes those that move.
-/// The serial orders the two locks, so that two merges of one pair cannot wait for each other. A
-/// queue with an owner is never `from`.
-fn lock_both<'a>(
+/// The serial orders the two locks, so that two merges of one pair cannot wait for each other.
+/// Only a stand-alone or a held queue is ever `from`, and those have serials.
+pub(super) fn lock_both<'a>(
     into: &'a Queue,
     from: &'a Queue,
 ) -> (MutexGuard<'a, State>, MutexGuard<'a, State>) {

@@ -29,6 +29,7 @@ pub(crate) mod claim;
 mod condition;
 pub(crate) mod dequeued;
 mod entries;
+mod hold;
 mod merge;
 mod new;
 pub(crate) mod owner;
@@ -85,10 +86,6 @@ pub(crate) struct Queue {
     /// How the response ended. Set once at that end, and never in a queue of no request.
     outcome: OnceLock<ResponseOutcome>,
     /// What a room above notes of the request.
-    #[cfg_attr(
-        not(feature = "jobs"),
-        expect(dead_code, reason = "there is no room above that asks")
-    )]
     extensions: Extensions,
     /// Orders the locks of two stand-alone queues. 0 for all others.
     serial: u64,
@@ -118,6 +115,8 @@ enum Phase {
     Idle,
     /// The tasks moved to this queue. Tasks added later go there too.
     Merged(Arc<Queue>),
+    /// The queue was held and not released. Tasks that are added are skipped.
+    Discarded,
 }
 
 /// A task that has ended, for [`Queue::settle`] to count.
@@ -243,7 +242,7 @@ impl Queue {
         loop {
             let next = match &lock(&queue.state).phase {
                 Phase::Merged(target) => Arc::clone(target),
-                Phase::Open | Phase::Running | Phase::Idle => break,
+                Phase::Open | Phase::Running | Phase::Idle | Phase::Discarded => break,
             };
             queue = next;
         }
@@ -313,6 +312,7 @@ impl fmt::Debug for Queue {
             Phase::Open => "open",
             Phase::Running => "running",
             Phase::Idle => "idle",
+            Phase::Discarded => "discarded",
             Phase::Merged(_) => "merged",
         };
         let waiting = state.tasks.len();

@@ -29,13 +29,12 @@ impl Queue {
 
     /// The same, with notes for a room above.
     pub(crate) fn stand_alone_with(extensions: Extensions) -> Arc<Self> {
-        static SERIAL: AtomicU64 = AtomicU64::new(1);
         Self::new(Origin {
             owner: None,
             request: None,
             multiplexed: true,
             extensions,
-            serial: SERIAL.fetch_add(1, Relaxed),
+            serial: next_serial(),
             phase: Phase::Open,
         })
     }
@@ -57,6 +56,19 @@ impl Queue {
     /// A queue that waits for a response to end, whose request is unknown.
     pub(crate) fn of_response(owner: Arc<Owner>) -> Arc<Self> {
         Self::new(Origin::of(owner, Phase::Open))
+    }
+
+    /// A queue whose tasks wait until they are released into this one.
+    pub(crate) fn held(self: &Arc<Self>) -> Arc<Self> {
+        let root = self.root();
+        Self::new(Origin {
+            owner: root.owner.clone(),
+            request: root.request.clone(),
+            multiplexed: root.multiplexed,
+            extensions: self.extensions.clone(),
+            serial: next_serial(),
+            phase: Phase::Open,
+        })
     }
 
     /// A queue with no response to wait for.
@@ -86,6 +98,11 @@ impl Queue {
             }),
         })
     }
+}
+
+fn next_serial() -> u64 {
+    static SERIAL: AtomicU64 = AtomicU64::new(1);
+    SERIAL.fetch_add(1, Relaxed)
 }
 
 impl Origin {

@@ -164,6 +164,12 @@ impl State {
 }
 
 impl Queue {
+    /// Starts an idle queue to which tasks may have been moved.
+    pub(super) fn start_if_idle_with_tasks(self: &Arc<Self>, state: &mut State) -> Option<Ready> {
+        let has_tasks = !state.tasks.is_empty();
+        has_tasks.then(|| self.start_if_idle(state)).flatten()
+    }
+
     fn begins_async(&self) -> bool {
         let is_limited = self.settings().is_some_and(Settings::is_limited);
         !is_limited && !self.is_concurrent()

@@ -100,11 +100,15 @@ impl Shared {
         if !has_begun {
             // A task that never began counts as begun too, so that no end precedes its beginning.
             counters.task_begun();
-            // A rejected task never took a place.
-            if !matches!(end, TaskEnd::Rejected) {
-                self.give_back_pending_place();
-            }
+            self.give_back_pending_place();
         }
+        counters.task_ended(end);
+    }
+
+    /// The same, for a task that was never in a queue, and so took no place.
+    pub(crate) fn count_ended_at_once(&self, end: &TaskEnd) {
+        let counters = self.counters();
+        counters.task_begun();
         counters.task_ended(end);
     }
 

@@ -59,6 +59,8 @@ pub enum SkipReason {
     /// An earlier task of the request failed, and [`OnFailure::Stop`](crate::OnFailure::Stop) is
     /// set.
     EarlierFailure,
+    /// It was held ([`BackgroundTasks::hold`](crate::BackgroundTasks::hold)) and not released.
+    NotReleased,
 }
 
 impl TaskEnd {
@@ -127,6 +129,7 @@ impl fmt::Display for SkipReason {
             Self::Condition => "its condition did not hold",
             Self::NoResponse => "there was no response",
             Self::EarlierFailure => "a task before it failed",
+            Self::NotReleased => "it was held and not released",
         })
     }
 }

@@ -29,6 +29,7 @@ mod current;
 mod ends;
 mod extract;
 mod failure;
+mod hold;
 mod isolation;
 #[cfg(feature = "jobs")]
 mod job_support;

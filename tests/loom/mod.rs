@@ -356,3 +356,40 @@ fn a_canceller_and_a_shutdown_tell_an_end_once() {
         assert_balanced(&runner);
     });
 }
+
+#[test]
+fn releasing_against_the_end_of_the_response() {
+    check("release against end", || {
+        let (runner, witness) = (runner(Runner::builder()), Witness::new());
+        let queue = of_response(&runner);
+        let held = queue.held();
+        add(&held, witness.task(0));
+        let (into, other) = (Arc::clone(&queue), Arc::clone(&held));
+        let releaser = thread::spawn(move || into.release(&other));
+        let (ended, _kept) = (Arc::clone(&queue), queue);
+        end(ended);
+        releaser.join().unwrap();
+        assert_eq!(witness.ran(), [0]);
+        assert_balanced(&runner);
+    });
+}
+
+#[test]
+fn releasing_against_shutdown() {
+    check("release against shutdown", || {
+        let (runner, witness) = (runner(Runner::builder()), Witness::new());
+        let queue = of_no_request(&runner);
+        let held = queue.held();
+        add(&held, witness.task(0));
+        let (into, other) = (Arc::clone(&queue), Arc::clone(&held));
+        let releaser = thread::spawn(move || into.release(&other));
+        runner.owner().queues.close();
+        let _ = runner.owner().abort_all(|_| false);
+        releaser.join().unwrap();
+        // It completed, or it was aborted and named: perhaps while it ran.
+        let completed = runner.stats().completed as usize;
+        assert_eq!(completed + aborted(&runner), 1);
+        assert!(completed == 0 || witness.ran() == [0]);
+        assert_balanced(&runner);
+    });
+}

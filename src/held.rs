@@ -1,0 +1,91 @@
+//! [`Held`]: tasks that wait for a commit. Keeps the promise "nothing disappears" for those that are
+//! not released.
+//!
+//! It uses the handle [`BackgroundTasks`] and `queue`.
+
+use std::{ops::Deref, sync::Arc};
+
+use crate::{BackgroundTasks, queue::Queue};
+
+/// Tasks that wait until they are released, from [`BackgroundTasks::hold`].
+///
+/// It derefs to a [`BackgroundTasks`], which adds to what is held.
+#[derive(Debug)]
+#[must_use = "held tasks run only if they are released: dropped, they are skipped"]
+pub struct Held {
+    tasks: BackgroundTasks,
+    into: Arc<Queue>,
+    is_released: bool,
+}
+
+impl BackgroundTasks {
+    /// Holds the tasks that are added to what this returns, until [`Held::release`].
+    ///
+    /// Dropped without it, by `?`, a panic, a client that leaves or a timeout, they end
+    /// [`Skipped`](crate::TaskEnd::Skipped) with the reason
+    /// [`NotReleased`](crate::SkipReason::NotReleased). So nothing of a rolled-back transaction is
+    /// ever sent. Held tasks have their numbers at once, are counted and listed, and may be refused
+    /// at once. What is held may be held again within it.
+    ///
+    /// It does not keep a job from a [`job_store`](crate::RunnerBuilder::job_store), which has it as
+    /// soon as `add_job` resolves.
+    ///
+    /// ```
+    /// # use tower_background_tasks::{BackgroundTasks, BoxError};
+    /// # struct Transaction;
+    /// # impl Transaction {
+    /// #     async fn insert(&self, _: &str) -> Result<u64, BoxError> { Ok(7) }
+    /// #     async fn commit(self) -> Result<(), BoxError> { Ok(()) }
+    /// # }
+    /// # async fn send_receipt(_: u64) {}
+    /// async fn order(tasks: BackgroundTasks, tx: Transaction) -> Result<(), BoxError> {
+    ///     let held = tasks.hold();
+    ///     let number = tx.insert("order").await?;
+    ///     held.add_task(send_receipt(number));
+    ///     tx.commit().await?; // on an error nothing is sent
+    ///     held.release();
+    ///     Ok(())
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let tasks = BackgroundTasks::new();
+    /// order(tasks.clone(), Transaction).await.unwrap();
+    /// assert_eq!(tasks.len(), 1);
+    /// # }
+    /// ```
+    pub fn hold(&self) -> Held {
+        let held = self.queue().held();
+        Held {
+            tasks: BackgroundTasks::from(held),
+            into: Arc::clone(self.queue()),
+            is_released: false,
+        }
+    }
+}
+
+impl Held {
+    /// Queues the held tasks, in their order, behind those that are queued already.
+    ///
+    /// If the response has ended, they start at once. A clone of the held handle adds to the request's
+    /// queue from now on.
+    pub fn release(mut self) {
+        self.is_released = true;
+        self.into.release(self.tasks.queue());
+    }
+}
+
+impl Deref for Held {
+    type Target = BackgroundTasks;
+
+    fn deref(&self) -> &BackgroundTasks {
+        &self.tasks
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !self.is_released {
+            self.tasks.queue().discard();
+        }
+    }
+}

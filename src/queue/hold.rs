@@ -1,0 +1,80 @@
+//! Tasks that wait to be released, in a queue of their own beside that of their request.
+//!
+//! A held queue is open, and no response ends it. It has the owner of the queue it is released
+//! into, so that its tasks are counted, listed and limited from the start.
+
+use std::{mem, sync::Arc};
+
+use super::{Phase, Queue, State, claim::Claim, merge::lock_both};
+use crate::{
+    task::end::{SkipReason, TaskEnd},
+    util::{contain::contain_drop, sync::lock},
+};
+
+impl Queue {
+    /// Moves the tasks of `held` behind this queue's own. Tasks added to `held` later come here too.
+    pub(crate) fn release(self: &Arc<Self>, held: &Arc<Self>) {
+        if held.owner.is_none() {
+            return self.merge(held);
+        }
+        let into = self.root();
+        let (mut state, mut held_state) = lock_both(&into, held);
+        if matches!(state.phase, Phase::Merged(_)) {
+            drop((state, held_state));
+            return self.release(held);
+        }
+        if !into.takes_released(&mut state) {
+            return; // a shutdown aborts what is held
+        }
+        held_state.phase = Phase::Merged(Arc::clone(&into));
+        let mut moving = mem::take(&mut held_state.tasks);
+        let handle = held.leave_if_empty(&mut held_state);
+        drop(held_state);
+        while let Some(task) = moving.pop() {
+            state.tasks.push(task);
+        }
+        let ready = into.start_if_idle_with_tasks(&mut state);
+        // Registered for a release without tasks, it may leave again.
+        let into_handle = into.leave_if_empty(&mut state);
+        drop(state);
+        drop((handle, into_handle));
+        if let Some(ready) = ready {
+            into.schedule(ready, true);
+        }
+    }
+
+    /// False once the registry is closed. Until then a shutdown finds what is moved here.
+    fn takes_released(self: &Arc<Self>, state: &mut State) -> bool {
+        let Some(owner) = &self.owner else {
+            return true;
+        };
+        if state.place.is_none() {
+            state.place = owner.queues.enter(self).ok();
+        }
+        state.place.is_some() && !owner.queues.is_closed()
+    }
+
+    /// Skips the tasks of a held queue that was not released, and whatever is added to it later.
+    pub(crate) fn discard(self: &Arc<Self>) {
+        let not_released = TaskEnd::Skipped(SkipReason::NotReleased);
+        let mut state = lock(&self.state);
+        if matches!(state.phase, Phase::Merged(_)) {
+            return;
+        }
+        state.phase = Phase::Discarded;
+        loop {
+            let Some(task) = state.tasks.pop() else {
+                return;
+            };
+            if self.owner.is_none() {
+                drop(state);
+                let _ = contain_drop(task); // no runner knows of it
+            } else {
+                let claim = Claim::of_waiting(self, &mut state, task);
+                drop(state);
+                claim.tell(&not_released);
+            }
+            state = lock(&self.state); // a destructor may have added more
+        }
+    }
+}
