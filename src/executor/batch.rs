@@ -13,6 +13,8 @@ use std::{
     time::Instant,
 };
 
+use tokio::runtime::Handle;
+
 use super::{
     blocking,
     budget::{self, Budget},
@@ -70,13 +72,17 @@ impl Batch {
     /// Hands the batch to the runtime. Without a runtime, or while the runtime shuts down, the
     /// tasks end aborted.
     pub(super) fn launch(self) {
-        let Some(runtime) = self.ready.queue().runtime() else {
-            return;
-        };
+        if let (Some(runtime), other) = self.ready.queue().runtimes() {
+            self.launch_on(&runtime, other);
+        }
+    }
+
+    /// Hands the batch to `runtime`, or to `other` if that is gone.
+    pub(super) fn launch_on(self, runtime: &Handle, other: Option<Handle>) {
         if self.wants_thread() {
-            blocking::launch(self, &runtime);
+            blocking::launch(self, runtime, other);
         } else {
-            runtime.spawn(OnWorker::new(self));
+            runtime.spawn(OnWorker::new(self, other));
         }
     }
 
@@ -288,12 +294,20 @@ fn yield_once(cx: &mut Context<'_>) -> Poll<()> {
     Poll::Pending
 }
 
-/// A batch as a task of the runtime. `None` once the batch has moved to the blocking pool.
-pub(crate) struct OnWorker(Option<Batch>);
+/// A batch as a task of the runtime.
+pub(crate) struct OnWorker {
+    /// `None` once the batch has moved to the blocking pool.
+    batch: Option<Batch>,
+    /// The runtime that the batch goes to if its own is gone. `None` once the batch was polled.
+    other: Option<Handle>,
+}
 
 impl OnWorker {
-    pub(super) fn new(batch: Batch) -> Self {
-        Self(Some(batch))
+    pub(super) fn new(batch: Batch, other: Option<Handle>) -> Self {
+        Self {
+            batch: Some(batch),
+            other,
+        }
     }
 }
 
@@ -301,12 +315,22 @@ impl Future for OnWorker {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(batch) = &mut self.0 {
+        self.other = None;
+        if let Some(batch) = &mut self.batch {
             ready!(batch.poll(cx));
         }
-        if let Some(batch) = self.0.take_if(|batch| batch.wants_thread()) {
+        if let Some(batch) = self.batch.take_if(|batch| batch.wants_thread()) {
             batch.launch();
         }
         Poll::Ready(())
+    }
+}
+
+/// A runtime that is gone drops what is spawned on it, within that call.
+impl Drop for OnWorker {
+    fn drop(&mut self) {
+        if let (Some(batch), Some(other)) = (self.batch.take(), self.other.take()) {
+            batch.launch_on(&other, None);
+        }
     }
 }

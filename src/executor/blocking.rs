@@ -13,8 +13,9 @@ use crate::util::{
 /// How long a batch waits before it asks again, if the system has no thread to give.
 const ASKS_AGAIN: Duration = Duration::from_millis(500);
 
-/// Hands `batch` to the blocking pool. If the pool is shutting down, the batch's tasks end aborted.
-pub(super) fn launch(batch: Batch, runtime: &Handle) {
+/// Hands `batch` to the blocking pool of `runtime`, or to `other` if that is gone. Without either,
+/// the batch's tasks end aborted.
+pub(super) fn launch(batch: Batch, runtime: &Handle, other: Option<Handle>) {
     let slot = Arc::new(Mutex::new(Some(batch)));
     let of_thread = Arc::clone(&slot);
     let spawned = contain(|| {
@@ -29,6 +30,14 @@ pub(super) fn launch(batch: Batch, runtime: &Handle) {
         let batch = lock(&slot).take();
         if let Some(batch) = batch {
             launch_again(batch, runtime);
+        }
+        return;
+    }
+    // A pool that has shut down drops the closure within that call.
+    if Arc::strong_count(&slot) == 1 {
+        let batch = lock(&slot).take();
+        if let (Some(batch), Some(other)) = (batch, other) {
+            batch.launch_on(&other, None);
         }
     }
 }

@@ -41,7 +41,7 @@ impl Executor {
     /// For a loom model, which polls the batch itself.
     #[cfg(all(test, background_tasks_loom))]
     pub(crate) fn on_worker(&self, ready: Ready) -> batch::OnWorker {
-        batch::OnWorker::new(self.batch(ready))
+        batch::OnWorker::new(self.batch(ready), None)
     }
 }
 

@@ -144,15 +144,21 @@ impl Queue {
         &self.extensions
     }
 
-    /// Returns the runtime for a batch: the one that the settings name, or else the current one.
-    /// Failing both, it is the request's, or the first that the runner saw.
-    pub(crate) fn runtime(&self) -> Option<Handle> {
-        let set = self
+    /// Returns the runtime for a batch, and another in case that one is gone: the request's, and then
+    /// the current one, or else the first that the runner has seen.
+    pub(crate) fn runtimes(&self) -> (Option<Handle>, Option<Handle>) {
+        if let Some(set) = self
             .settings()
-            .and_then(|settings| settings.runtime.clone());
-        set.or_else(|| Handle::try_current().ok())
-            .or_else(|| self.runtime.clone())
-            .or_else(|| self.owner.as_ref()?.first_runtime())
+            .and_then(|settings| settings.runtime.clone())
+        {
+            return (Some(set), None);
+        }
+        let current = Handle::try_current().ok();
+        let other = current.or_else(|| self.owner.as_ref()?.first_runtime());
+        match self.runtime.clone() {
+            Some(own) => (Some(own), other),
+            None => (other, None),
+        }
     }
 
     /// Records how the response ended and schedules the waiting tasks.

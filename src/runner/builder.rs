@@ -134,8 +134,7 @@ impl RunnerBuilder {
 
     /// Sets the runtime that all tasks run on.
     ///
-    /// By default a task runs on the runtime where its response ends or where it is added, or else
-    /// on that of its request.
+    /// By default a task runs on the runtime of its request: see [`Runner`].
     pub fn runtime(mut self, runtime: Handle) -> Self {
         self.settings.runtime = Some(runtime);
         self

@@ -22,9 +22,10 @@ use crate::{
 ///
 /// # Runtime
 ///
-/// Tasks run on the runtime on which their response ends, or on which they are added. If a thread
-/// without a runtime drops the body, they run on their request's runtime, or else on the first that
-/// the runner saw. So one runner serves any number of runtimes, one after another and side by side.
+/// Tasks run on the runtime of their request: the one on which it arrived, or on which a task of no
+/// request is added. If that is gone, they run on the runtime on which their response ends, or
+/// else on the first that the runner saw. So one runner serves any number of runtimes, one after
+/// another and side by side.
 /// [`RunnerBuilder::runtime`] sets one for all. Without any runtime, and when the runtime goes
 /// away, tasks end [`Aborted`](crate::TaskEnd::Aborted).
 ///

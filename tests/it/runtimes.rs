@@ -101,6 +101,37 @@ fn a_body_outlives_its_runtime_and_still_runs_its_tasks() {
 }
 
 #[test]
+fn a_body_dropped_in_a_gone_runtimes_context_runs_its_tasks() {
+    let (runner, own, gone) = (Runner::new(), runtime(0), runtime(1));
+    let (response, tasks) = own.block_on(async { open_response(&runner) });
+    tasks.add_task(async {});
+    tasks.add_blocking_task(|| ());
+    let handle = gone.handle().clone();
+    let _entered = handle.enter();
+    thread::scope(|scope| drop(scope.spawn(move || drop(gone))));
+    drop(response);
+    own.block_on(async { soon(runner.idle()).await });
+    assert_eq!(runner.stats().completed, 2);
+}
+
+#[test]
+fn a_body_dropped_in_a_passing_runtime_runs_its_tasks() {
+    let (runner, own) = (Runner::new(), runtime(0));
+    own.block_on(async {
+        let (response, tasks) = open_response(&runner);
+        for _ in 0..10 {
+            tasks.add_task(tokio::time::sleep(Duration::from_millis(1)));
+        }
+        let passes = tokio::task::spawn_blocking(move || {
+            runtime(1).block_on(async move { drop(response) });
+        });
+        passes.await.unwrap();
+        soon(runner.idle()).await;
+    });
+    assert_eq!((runner.stats().completed, runner.stats().aborted), (10, 0));
+}
+
+#[test]
 fn a_late_task_runs_though_its_requests_runtime_is_gone() {
     let (runner, log) = (Runner::new(), Log::default());
     let kept = runtime(0).block_on(async {
