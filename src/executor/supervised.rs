@@ -31,6 +31,10 @@ pub(super) async fn supervise(
     permit: Option<Box<Permit>>,
     limit: Option<Duration>,
 ) -> TaskEnd {
+    // Without a timer the task must not run: nobody could tell its timeout.
+    if let Some(Err(why)) = limit.map(Timer::new) {
+        return no_timer(&why);
+    }
     let (started, has_started) = oneshot::channel();
     let thread = move || {
         let _ = started.send(());

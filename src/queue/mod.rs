@@ -37,7 +37,7 @@ mod progress;
 pub(crate) mod ready;
 mod task_list;
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, fmt, mem, sync::Arc};
 
 use http::{Extensions, StatusCode};
 use tokio::{runtime::Handle, time::Instant};
@@ -274,6 +274,14 @@ impl Queue {
         on_failure == Some(OnFailure::Stop)
     }
 
+    fn take_merged(&self) -> Option<Arc<Self>> {
+        let mut state = lock(&self.state);
+        match mem::replace(&mut state.phase, Phase::Discarded) {
+            Phase::Merged(target) => Some(target),
+            _ => None,
+        }
+    }
+
     /// Takes an empty queue out of the registry. The caller drops the returned handle after it
     /// releases the lock.
     #[inline]
@@ -304,9 +312,18 @@ impl ContextSource for Queue {
 /// its tasks.
 impl Drop for Queue {
     fn drop(&mut self) {
-        let tasks = &lock(&self.state).tasks;
-        if !tasks.is_empty() {
-            let _ = contain(|| report::never_attached(&tasks.names()));
+        let names = {
+            let tasks = &lock(&self.state).tasks;
+            (!tasks.is_empty()).then(|| tasks.names())
+        };
+        if let Some(names) = names {
+            let _ = contain(|| report::never_attached(&names));
+        }
+        // Queues that were merged one into another are dropped in a loop: a recursion would be as
+        // deep as their chain.
+        let mut next = self.take_merged();
+        while let Some(queue) = next.and_then(Arc::into_inner) {
+            next = queue.take_merged();
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{Router, routing::get};
+use axum::{Router, response::IntoResponse, routing::get};
 use http::Request;
 use tokio::sync::mpsc;
 use tower::ServiceExt;
@@ -27,6 +27,20 @@ async fn attached_tasks_run_at_the_responses_end_without_any_layer() {
         (outcome.end, outcome.body_bytes),
         (ResponseEnd::Completed, 5)
     );
+}
+
+#[test]
+fn a_long_chain_of_merged_queues_is_dropped_without_recursion() {
+    let first = BackgroundTasks::new();
+    let mut last = first.clone();
+    for _ in 0..100_000 {
+        let next = BackgroundTasks::new();
+        // Returned together, the one that comes second merges into the first.
+        drop((next.clone(), last, "hello").into_response());
+        last = next;
+    }
+    drop(last);
+    drop(first);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::{
 
 use tower_background_tasks::{BackgroundTasks, Runner, Task, TaskEnd, TaskId};
 
-use crate::support::{block_on, no_panic_in, open_response, turns, watched};
+use crate::support::{Log, block_on, no_panic_in, open_response, turns, watched};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -165,6 +165,25 @@ fn run_by_hand_without_a_timer_fails_timed_tasks() {
                 matches!(ends[..], [TaskEnd::Failed(_), TaskEnd::Failed(_)]),
                 "{ends:?}"
             );
+        }
+    });
+}
+
+#[test]
+fn without_a_timer_a_blocking_task_with_timeout_does_not_run() {
+    no_panic_in("a blocking task's timeout, no timer", |name| {
+        for runtime in watched(name, false) {
+            let (runner, log) = (Runner::new(), Log::default());
+            runtime.block_on(async {
+                let (response, tasks) = open_response(&runner);
+                let must_not = log.clone();
+                tasks.add_task(Task::blocking(move || must_not.write("ran")).timeout(SECOND));
+                tasks.add_task(log.task("behind"));
+                drop(response);
+                runner.idle().await;
+            });
+            assert_eq!(log.lines(), ["behind"]);
+            assert_eq!((runner.stats().failed, runner.stats().completed), (1, 1));
         }
     });
 }
