@@ -16,7 +16,9 @@ use tokio::{
 };
 use tower_background_tasks::{BackgroundTasks, Runner, Task};
 
-use crate::support::{LIMIT, Log, hold, is_quiet, open_response, soon, turns, until, wait_for};
+use crate::support::{
+    LIMIT, Log, PanicsWhenDropped, hold, is_quiet, open_response, soon, turns, until, wait_for,
+};
 
 #[test]
 fn blocking_task_awaiting_a_thread_when_runtime_ends_is_counted() {
@@ -258,4 +260,64 @@ async fn blocking_task_behind_a_cancelled_one_runs_on_no_worker() {
         soon(runner.idle()).await;
         assert_eq!(*on_worker.lock().unwrap(), [false]);
     }
+}
+
+#[test]
+fn async_task_ahead_of_blocking_ones_waits_for_no_thread() {
+    let mut builder = Builder::new_current_thread();
+    let runtime = builder.max_blocking_threads(1).enable_all().build();
+    runtime.unwrap().block_on(async {
+        let (runner, log) = (Runner::new(), Log::default());
+        let (response, used) = open_response(&runner);
+        used.add_blocking_task(|| ());
+        drop(response);
+        soon(runner.idle()).await;
+        let (release, held) = mpsc::channel::<()>();
+        spawn_blocking(move || held.recv());
+        used.add_task(log.task("behind one that has ended"));
+        until(|| log.lines().len() == 1).await;
+        let (response, tasks) = open_response(&runner);
+        tasks.add_task(log.task("ahead"));
+        tasks.add_blocking_task(|| ());
+        drop(response);
+        until(|| log.lines().len() == 2).await;
+        drop(release);
+        soon(runner.idle()).await;
+        assert_eq!(runner.stats().completed, 4);
+    });
+}
+
+#[tokio::test]
+async fn condition_of_an_async_task_is_asked_on_a_worker() {
+    let (runner, on_worker) = (Runner::new(), Arc::default());
+    let notes = Mutex::new(Some(notes_its_thread(&on_worker)));
+    let (response, tasks) = open_response(&runner);
+    tasks.add_blocking_task(|| ());
+    tasks.add_task(Task::new(async {}).run_if(move |_| {
+        let notes = notes.lock().unwrap().take();
+        notes.map(|notes| notes()).is_some()
+    }));
+    drop(response);
+    soon(runner.idle()).await;
+    assert_eq!(*on_worker.lock().unwrap(), [true]);
+    assert_eq!(runner.stats().completed, 2);
+}
+
+#[test]
+fn destructor_panics_of_a_task_without_a_thread_are_told() {
+    let (runner, (release, held)) = (Runner::new(), mpsc::channel::<()>());
+    let mut builder = Builder::new_current_thread();
+    let runtime = builder.max_blocking_threads(1).enable_all().build();
+    let runtime = runtime.unwrap();
+    runtime.block_on(async {
+        spawn_blocking(move || held.recv());
+        let panics = PanicsWhenDropped;
+        let task = Task::blocking(move || drop(panics));
+        runner.add_task(task.timeout(Duration::from_secs(60)));
+        turns(10).await;
+    });
+    runtime.shutdown_background();
+    drop(release);
+    let stats = runner.stats();
+    assert_eq!((stats.panicked, stats.pending), (1, 0));
 }

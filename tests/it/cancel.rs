@@ -2,7 +2,11 @@
 
 use std::{
     future::pending,
-    sync::{Arc, Mutex, mpsc},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
@@ -83,6 +87,11 @@ async fn waits_until_the_end_is_reported(by_shutdown: bool) {
     // Its batch has ended.
     yield_now().await;
     assert!(runner.idle().now_or_never().is_none());
+    assert_eq!(
+        (runner.stats().aborted, ids(&runner).len()),
+        (0, 1),
+        "counted before it is told"
+    );
     release.send(()).unwrap();
     soon(runner.idle()).await;
     let stats = runner.stats();
@@ -296,4 +305,76 @@ fn a_cancelled_task_that_waits_for_a_thread_is_dropped() {
 #[test]
 fn a_cancelled_task_with_a_timeout_that_waits_is_dropped() {
     behind_a_busy_pool(|captured| blocking_task(captured).timeout(Duration::from_secs(60)));
+}
+
+#[tokio::test]
+async fn supervised_task_whose_end_is_being_told_is_told_once() {
+    let (reporting, is_reporting) = mpsc::channel();
+    let (release_report, gate) = mpsc::channel::<()>();
+    let (told, gate) = (Arc::new(AtomicUsize::new(0)), Mutex::new(gate));
+    let count = Arc::clone(&told);
+    let runner = Runner::builder()
+        .on_task_end(move |_| {
+            if count.fetch_add(1, Ordering::SeqCst) == 0 {
+                reporting.send(()).unwrap();
+                let _ = gate.lock().unwrap().recv();
+            }
+        })
+        .build();
+    let (release, holds) = hold();
+    runner.add_task(holds.timeout(Duration::from_secs(60)));
+    until(|| runner.stats().running == 1).await;
+    let other = runner.clone();
+    let shutdown = thread::spawn(move || block_on(other.shutdown(Duration::ZERO)));
+    is_reporting.recv().unwrap();
+    turns(20).await; // the batch is woken, and finds the task's end claimed
+    drop((release_report, release));
+    soon(runner.idle()).await;
+    assert_eq!(shutdown.join().unwrap().unfinished().len(), 1);
+    assert_eq!(told.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_waiting_task_is_dropped_before_its_end_is_told() {
+    let (captured, alive) = (Arc::new(()), Arc::new(Mutex::new(Vec::new())));
+    let (weak, seen) = (Arc::downgrade(&captured), Arc::clone(&alive));
+    let runner = Runner::builder()
+        .on_task_end(move |_| seen.lock().unwrap().push(weak.strong_count()))
+        .build();
+    let (_response, tasks) = open_response(&runner);
+    let id = tasks.try_add_task(async move { drop(captured) }).unwrap();
+    assert!(runner.cancel(id));
+    assert_eq!(*alive.lock().unwrap(), [0]);
+}
+
+#[tokio::test]
+async fn a_task_that_cancels_itself_and_waits_is_dropped() {
+    let (runner, log) = (Runner::new(), Log::default());
+    let (response, tasks) = open_response(&runner);
+    let (canceller, own) = (runner.clone(), Arc::new(Mutex::new(None)));
+    let id = Arc::clone(&own);
+    let task = async move {
+        let id = id.lock().unwrap().take().unwrap();
+        assert!(canceller.cancel(id));
+        pending::<()>().await;
+    };
+    *own.lock().unwrap() = Some(tasks.try_add_task(task).unwrap());
+    tasks.add_task(log.task("next"));
+    drop((response, tasks));
+    soon(runner.idle()).await;
+    assert_eq!(log.lines(), ["next"]);
+    assert_eq!((runner.stats().aborted, runner.stats().completed), (1, 1));
+}
+
+#[tokio::test]
+async fn nothing_holds_a_runner_whose_only_task_was_cancelled() {
+    let held = Arc::new(());
+    let observer = Arc::clone(&held);
+    let builder = Runner::builder().on_task_end(move |_| drop(Arc::clone(&observer)));
+    let runner = builder.build();
+    let (response, tasks) = open_response(&runner);
+    let id = tasks.try_add_task(async {}).unwrap();
+    assert!(runner.cancel(id));
+    drop((runner, response, tasks));
+    assert_eq!(Arc::strong_count(&held), 1);
 }

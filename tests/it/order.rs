@@ -1,6 +1,6 @@
 //! Not before the end, in order, and late is fine.
 
-use http::Response;
+use http::{Response, Version};
 use http_body_util::BodyExt;
 use tokio::sync::{Barrier, Notify, mpsc};
 use tower_background_tasks::{BackgroundTasks, Runner, Task};
@@ -268,4 +268,26 @@ async fn blocking_tasks_of_different_requests_run_side_by_side() {
     }
     soon(runner.idle()).await;
     assert_eq!(runner.stats().completed, 64);
+}
+
+#[tokio::test]
+async fn first_task_goes_behind_the_connection_only_over_http2() {
+    for (version, expected) in [
+        (Version::HTTP_11, ["task", "connection"]),
+        (Version::HTTP_2, ["connection", "task"]),
+    ] {
+        let (runner, log) = (Runner::new(), Log::default());
+        let mut request = get("/");
+        *request.version_mut() = version;
+        let response = respond(&runner, request, |tasks| {
+            tasks.add_task(log.task("task"));
+            full("hello")
+        })
+        .await;
+        drop(response);
+        let connection = tokio::spawn(log.task("connection"));
+        soon(runner.idle()).await;
+        soon(connection).await.unwrap();
+        assert_eq!(log.lines(), expected, "{version:?}");
+    }
 }

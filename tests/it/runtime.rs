@@ -18,9 +18,11 @@ use futures_util::FutureExt;
 use http::Response;
 use http_body_util::Full;
 use tokio::runtime::{Builder, Runtime};
-use tower_background_tasks::{BackgroundTasks, ResponseBody, Runner, Task};
+use tower_background_tasks::{BackgroundTasks, Order, ResponseBody, Runner, Task};
 
-use crate::support::{Log, Outcomes, get, respond, soon};
+use crate::support::{
+    Log, Outcomes, get, hold, is_quiet, open_response, respond, soon, until, wait_for,
+};
 
 fn runtime() -> Runtime {
     Builder::new_multi_thread()
@@ -233,4 +235,30 @@ fn outside_a_runtime_only_async_tasks_fail_by_timeout() {
         ends[0]
     );
     assert_eq!(ends[1].to_string(), "completed");
+}
+
+#[test]
+fn blocking_tasks_that_run_complete_though_their_batch_is_dropped() {
+    const TASKS: usize = 40;
+    let runner = Runner::builder().order(Order::Concurrent).build();
+    let runtime = Builder::new_current_thread().build().unwrap();
+    let (releases, begun) = runtime.block_on(async {
+        let (response, tasks) = open_response(&runner);
+        let (releases, held): (Vec<_>, Vec<_>) = (0..TASKS).map(|_| hold()).unzip();
+        for holds in held {
+            tasks.add_task(holds);
+        }
+        drop(response);
+        until(|| tasks.len() < TASKS).await;
+        // One poll of the batch has not taken them all.
+        (releases, TASKS - tasks.len())
+    });
+    assert!(begun < TASKS);
+    wait_for(|| runner.stats().running as usize == begun);
+    runtime.shutdown_background();
+    drop(releases);
+    wait_for(|| is_quiet(&runner));
+    let stats = runner.stats();
+    assert_eq!(stats.completed as usize, begun);
+    assert_eq!(stats.aborted as usize, TASKS - begun);
 }

@@ -497,3 +497,35 @@ async fn what_an_observer_adds_when_told_of_aborts_is_rejected() {
         adds.0.lock().unwrap().0 = None; // it keeps the runner that keeps it
     }
 }
+
+#[tokio::test]
+async fn an_overdue_task_is_not_aborted_as_well() {
+    let (runner, (release, holds)) = (Runner::new(), hold());
+    runner.add_task(holds.timeout(Duration::from_millis(1)));
+    until(|| runner.stats().timed_out == 1).await;
+    runner.add_task(Task::new(pending::<()>()).named("stuck"));
+    let report = runner.shutdown(Duration::ZERO).await;
+    assert_eq!(report.unfinished().len(), 1, "{report}");
+    assert_eq!(report.unfinished()[0].name(), "stuck");
+    drop(release);
+    until(|| runner.tasks().is_empty()).await;
+    let stats = runner.stats();
+    assert_eq!((stats.added, stats.timed_out, stats.aborted), (2, 1, 1));
+}
+
+#[tokio::test]
+async fn an_aborted_task_whose_thread_goes_on_is_not_listed() {
+    for timeout in [None, Some(60 * SECOND)] {
+        let (runner, (release, mut holds)) = (Runner::new(), hold());
+        if let Some(timeout) = timeout {
+            holds = holds.timeout(timeout);
+        }
+        runner.add_task(holds);
+        until(|| runner.stats().running == 1).await;
+        let report = runner.shutdown(Duration::ZERO).await;
+        assert_eq!(report.unfinished().len(), 1);
+        assert!(runner.tasks().is_empty(), "{:?}", runner.tasks());
+        drop(release);
+        soon(runner.idle()).await;
+    }
+}

@@ -45,9 +45,24 @@ impl Schedule for Inline {
     }
 }
 
+/// The same, and polls a batch only when it was woken: one that nobody wakes is a deadlock.
+struct Woken(Executor);
+
+impl Schedule for Woken {
+    fn schedule(&self, ready: Ready) {
+        loom::future::block_on(self.0.on_worker(ready));
+    }
+}
+
 fn runner(builder: RunnerBuilder) -> Runner {
     let executor = Executor::new(&builder.settings);
     let owner = Owner::new(builder.settings, Box::new(Inline(executor)));
+    Runner::from(Arc::new(owner))
+}
+
+fn woken_runner(builder: RunnerBuilder) -> Runner {
+    let executor = Executor::new(&builder.settings);
+    let owner = Owner::new(builder.settings, Box::new(Woken(executor)));
     Runner::from(Arc::new(owner))
 }
 
@@ -390,6 +405,22 @@ fn releasing_against_shutdown() {
         let completed = runner.stats().completed as usize;
         assert_eq!(completed + aborted(&runner), 1);
         assert!(completed == 0 || witness.ran() == [0]);
+        assert_balanced(&runner);
+    });
+}
+
+#[test]
+fn cancelling_against_parking() {
+    check("cancel against park", || {
+        let runner = woken_runner(Runner::builder());
+        let queue = of_response(&runner);
+        let task = Task::new(std::future::pending::<()>());
+        let id = queue.add(task, Location::caller()).unwrap();
+        let other = runner.clone();
+        let canceller = thread::spawn(move || other.cancel(id));
+        end(queue);
+        assert!(canceller.join().unwrap());
+        assert_eq!(runner.stats().aborted, 1);
         assert_balanced(&runner);
     });
 }
