@@ -35,6 +35,9 @@ use crate::{
 pub(super) struct Batch {
     stage: Stage,
     limits: Option<Arc<Limits>>,
+    /// The current task's. Given back once the task's end has been counted, so that no more tasks
+    /// than the limit count as running.
+    permit: Option<Arc<Permit>>,
     /// Dropped last: it ends the remaining tasks.
     ready: Ready,
 }
@@ -52,7 +55,6 @@ struct Waiting {
     dequeued: Dequeued,
     /// `None` once the task has its permit, and where it needs none.
     acquire: Option<Box<Acquire>>,
-    permit: Option<Box<Permit>>,
 }
 
 impl Batch {
@@ -61,6 +63,7 @@ impl Batch {
         let mut batch = Self {
             stage: Stage::Next,
             limits,
+            permit: None,
             ready,
         };
         if let Some(dequeued) = dequeued {
@@ -121,7 +124,8 @@ impl Batch {
                 }
                 Stage::Next => ended = ready!(self.poll_next(ended.take(), cx)),
                 Stage::Waiting(waiting) => {
-                    ready!(waiting.poll_permit(self.ready.queue(), cx));
+                    let queue = self.ready.queue();
+                    ready!(waiting.poll_permit(&mut self.permit, queue, cx));
                     if self.wants_thread() {
                         return Poll::Ready(());
                     }
@@ -144,6 +148,7 @@ impl Batch {
     /// first poll: this returns such an end.
     fn poll_next(&mut self, ended: Option<Ended>, cx: &mut Context<'_>) -> Poll<Option<Ended>> {
         let next = self.ready.next(ended.as_ref(), true);
+        self.permit = None;
         let is_first = ended.is_none();
         discard(ended);
         let Next::Begun(task) = next else {
@@ -151,7 +156,7 @@ impl Batch {
             return Poll::Ready(None);
         };
         let queue = self.ready.queue();
-        let mut execution = Execution::here(RunningTask::new(queue, task, None));
+        let mut execution = Execution::here(RunningTask::new(queue, task));
         match execution.poll(queue, cx) {
             Poll::Ready(end) => Poll::Ready(Some(execution.conclude(queue, end))),
             Poll::Pending => {
@@ -167,6 +172,7 @@ impl Batch {
         loop {
             if let Stage::Next = self.stage {
                 let next = self.ready.next(ended.as_ref(), false);
+                self.permit = None;
                 self.enter(next, ended.is_none());
                 discard(ended.take());
             }
@@ -190,18 +196,19 @@ impl Batch {
         }
     }
 
-    fn settle(&self, ended: Option<Ended>) {
-        if let Some(ended) = ended {
-            self.ready.queue().settle(&ended);
-            discard(Some(ended));
+    fn settle(&mut self, ended: Option<Ended>) {
+        if let Some(ended) = &ended {
+            self.ready.queue().settle(ended);
         }
+        self.permit = None;
+        discard(ended);
     }
 
     /// Takes up what the queue gave: a task, or the end of the batch.
     fn enter(&mut self, next: Next, is_first: bool) {
         self.stage = match next {
             Next::End => Stage::Ended,
-            Next::Begun(task) => return self.run(task, None),
+            Next::Begun(task) => return self.run(task),
             Next::Waiting(dequeued) if self.ready.is_concurrent() => {
                 self.ready.run_beside(&dequeued);
                 Stage::Next
@@ -214,8 +221,8 @@ impl Batch {
         };
     }
 
-    fn run(&mut self, task: Task, permit: Option<Box<Permit>>) {
-        let task = RunningTask::new(self.ready.queue(), task, permit);
+    fn run(&mut self, task: Task) {
+        let task = RunningTask::new(self.ready.queue(), task);
         self.stage = Stage::Running(Execution::here(task));
     }
 
@@ -223,7 +230,6 @@ impl Batch {
         let limits = self.limits.as_ref();
         Stage::Waiting(Waiting {
             acquire: limits.map(|limits| limits.acquire(dequeued.needs.kind)),
-            permit: None,
             dequeued,
         })
     }
@@ -233,14 +239,15 @@ impl Batch {
         let Stage::Waiting(waiting) = mem::replace(&mut self.stage, Stage::Next) else {
             return;
         };
-        let (queue, permit) = (self.ready.queue(), waiting.permit);
+        let queue = self.ready.queue();
         let Dequeued { id, needs } = waiting.dequeued;
         let limit = queue.timeout_of(needs);
         if needs.kind == TaskKind::Blocking && limit.is_some() {
+            let permit = self.permit.as_ref().map(Arc::downgrade);
             let execution = Execution::supervised(queue, id, permit, limit);
             self.stage = Stage::Running(execution);
         } else if let Some(task) = queue.begin(id) {
-            self.run(task, permit);
+            self.run(task);
         }
         // Otherwise its end is claimed, and the batch goes on to the next task.
     }
@@ -248,12 +255,17 @@ impl Batch {
 
 impl Waiting {
     /// Ready also if the task's end is claimed.
-    fn poll_permit(&mut self, queue: &Queue, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_permit(
+        &mut self,
+        permit: &mut Option<Arc<Permit>>,
+        queue: &Queue,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
         let Some(acquire) = &mut self.acquire else {
             return Poll::Ready(());
         };
         match acquire.poll(cx) {
-            Poll::Ready(permit) => self.permit = Some(permit),
+            Poll::Ready(acquired) => *permit = Some(acquired),
             Poll::Pending if queue.park(self.dequeued.id, cx.waker()) => return Poll::Pending,
             Poll::Pending => {}
         }

@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll},
     time::Duration,
 };
@@ -40,7 +40,7 @@ impl Execution {
     pub(crate) fn supervised(
         queue: &Arc<Queue>,
         id: TaskId,
-        permit: Option<Box<Permit>>,
+        permit: Option<Weak<Permit>>,
         limit: Option<Duration>,
     ) -> Self {
         let end = supervise(Arc::clone(queue), id, permit, limit);
@@ -60,7 +60,7 @@ impl Execution {
             return Some(Self::supervised(queue, dequeued.id, None, limit));
         }
         let task = queue.begin(dequeued.id)?;
-        Some(Self::here(RunningTask::new(queue, task, None)))
+        Some(Self::here(RunningTask::new(queue, task)))
     }
 
     #[inline]

@@ -6,6 +6,7 @@
 //! also wants a running one, and stands behind it.
 
 use std::{
+    mem,
     sync::Arc,
     task::{Context, Poll, ready},
 };
@@ -20,7 +21,7 @@ pub(crate) struct Limits {
     blocking: Option<Arc<Semaphore>>,
 }
 
-/// A place for one running task. Dropping it frees the place.
+/// A place for one running task. Dropping the last handle frees the place.
 #[derive(Debug, Default)]
 pub(crate) struct Permit {
     _blocking: Option<OwnedSemaphorePermit>,
@@ -31,7 +32,7 @@ pub(crate) struct Permit {
 pub(crate) struct Acquire {
     blocking: Option<PollSemaphore>,
     running: Option<PollSemaphore>,
-    permit: Box<Permit>,
+    permit: Permit,
 }
 
 impl Limits {
@@ -51,13 +52,13 @@ impl Limits {
         Box::new(Acquire {
             blocking: blocking.cloned().map(PollSemaphore::new),
             running: self.running.clone().map(PollSemaphore::new),
-            permit: Box::default(),
+            permit: Permit::default(),
         })
     }
 }
 
 impl Acquire {
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Box<Permit>> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Arc<Permit>> {
         if let Some(blocking) = &mut self.blocking {
             // Neither semaphore is ever closed.
             self.permit._blocking = ready!(blocking.poll_acquire(cx));
@@ -67,6 +68,6 @@ impl Acquire {
             self.permit._running = ready!(running.poll_acquire(cx));
             self.running = None;
         }
-        Poll::Ready(std::mem::take(&mut self.permit))
+        Poll::Ready(Arc::new(mem::take(&mut self.permit)))
     }
 }

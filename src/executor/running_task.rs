@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use super::limits::Permit;
 use crate::{
     observe::{
         slow_poll::SlowPoll,
@@ -41,15 +40,13 @@ struct RunExtras {
     deadline: Option<Timer>,
     /// The end of a task that does not run.
     not_run: Option<TaskEnd>,
-    /// Released after the task has been dropped.
-    _permit: Option<Box<Permit>>,
 }
 
 impl RunningTask {
     /// Opens the task's span and asks whether the task runs.
     #[inline]
-    pub(crate) fn new(queue: &Arc<Queue>, task: Task, permit: Option<Box<Permit>>) -> Self {
-        if permit.is_none() && !TaskSpan::is_wanted() && queue.runs_unconditionally(&task) {
+    pub(crate) fn new(queue: &Arc<Queue>, task: Task) -> Self {
+        if !TaskSpan::is_wanted() && queue.runs_unconditionally(&task) {
             return Self {
                 id: task.id(),
                 task: Some(task),
@@ -57,10 +54,10 @@ impl RunningTask {
                 extras: None,
             };
         }
-        Self::asking(queue, task, permit)
+        Self::asking(queue, task)
     }
 
-    fn asking(queue: &Arc<Queue>, mut task: Task, permit: Option<Box<Permit>>) -> Self {
+    fn asking(queue: &Arc<Queue>, mut task: Task) -> Self {
         let span = open_span(queue, &mut task);
         queue.keep_span(task.id(), &span);
         let allowed = span.in_scope(|| queue.may_run(|| task.take_run_if()));
@@ -69,11 +66,7 @@ impl RunningTask {
             Ok(deadline) => (deadline, None),
             Err(end) => (None, Some(end)),
         };
-        let extras = RunExtras {
-            deadline,
-            not_run,
-            _permit: permit,
-        };
+        let extras = RunExtras { deadline, not_run };
         Self {
             id: task.id(),
             task: Some(task),

@@ -3,7 +3,7 @@
 use std::{
     future::poll_fn,
     pin::pin,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Poll, ready},
     time::Duration,
 };
@@ -23,12 +23,13 @@ use crate::{
     },
 };
 
-/// The task keeps its permit until it returns. If the timeout expires first, the queue names the
+/// The task keeps its batch's permit until it returns. One that still waits for a thread does not:
+/// its permit is free as soon as its end is counted. If the timeout expires first, the queue names the
 /// task as overdue until then.
 pub(super) async fn supervise(
     queue: Arc<Queue>,
     id: TaskId,
-    permit: Option<Box<Permit>>,
+    permit: Option<Weak<Permit>>,
     limit: Option<Duration>,
 ) -> TaskEnd {
     // Without a timer the task must not run: nobody could tell its timeout.
@@ -67,11 +68,13 @@ pub(super) async fn supervise(
     .await
 }
 
-fn run(queue: &Arc<Queue>, id: TaskId, permit: Option<Box<Permit>>) -> TaskEnd {
+fn run(queue: &Arc<Queue>, id: TaskId, permit: Option<Weak<Permit>>) -> TaskEnd {
+    // The batch keeps it until the task's end is counted, so it is there for a task that begins.
+    let _permit = permit.and_then(|permit| permit.upgrade());
     let Some(task) = queue.begin_on_thread(id) else {
         return TaskEnd::Aborted; // its end was claimed while it waited for a thread
     };
-    let mut running = RunningTask::new(queue, task, permit);
+    let mut running = RunningTask::new(queue, task);
     let end = running.run(queue);
     let end = running.finish(end);
     queue.returned(id);

@@ -307,6 +307,24 @@ fn a_cancelled_task_with_a_timeout_that_waits_is_dropped() {
     behind_a_busy_pool(|captured| blocking_task(captured).timeout(Duration::from_secs(60)));
 }
 
+#[test]
+fn a_cancelled_task_with_a_timeout_that_waits_for_a_thread_frees_its_place() {
+    let mut builder = Builder::new_current_thread();
+    let runtime = builder.max_blocking_threads(1).enable_all().build();
+    runtime.unwrap().block_on(async {
+        let runner = Runner::builder().max_running(1).build();
+        let (release, held) = mpsc::channel::<()>();
+        let holds = spawn_blocking(move || held.recv());
+        runner.add_task(Task::blocking(|| ()).timeout(Duration::from_secs(60)));
+        turns(20).await;
+        runner.add_task(async {});
+        assert!(runner.cancel(runner.tasks()[0].id()));
+        until(|| runner.stats().completed == 1).await;
+        assert!(!holds.is_finished(), "the thread is still taken");
+        drop(release);
+    });
+}
+
 #[tokio::test]
 async fn supervised_task_whose_end_is_being_told_is_told_once() {
     let (reporting, is_reporting) = mpsc::channel();

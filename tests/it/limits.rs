@@ -11,7 +11,7 @@ use tower_background_tasks::{
     BackgroundTasks, Order, Runner, RunnerBuilder, Task, TaskInfo, TaskState,
 };
 
-use crate::support::{Log, full, soon, turns, until};
+use crate::support::{LIMIT, Log, full, soon, turns, until};
 
 /// Counts how many are inside at once.
 #[derive(Clone, Default)]
@@ -76,6 +76,27 @@ async fn max_running_bounds_what_runs_at_once_and_all_run() {
         assert_eq!(gauge.most(), 3);
         assert_eq!(runner.stats().completed, 250);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn max_running_bounds_what_counts_as_running() {
+    let runner = Runner::builder().max_running(1).build();
+    let most = Arc::new(AtomicUsize::new(0));
+    for number in 0..10_000 {
+        let (counted, most) = (runner.clone(), Arc::clone(&most));
+        let look = move || {
+            let running = counted.stats().running as usize;
+            most.fetch_max(running, Ordering::SeqCst);
+        };
+        runner.add_task(match number % 10 {
+            0 => Task::blocking(look),
+            1 => Task::blocking(look).timeout(LIMIT),
+            _ => Task::new(async move { look() }),
+        });
+    }
+    soon(runner.idle()).await;
+    assert_eq!(runner.stats().completed, 10_000);
+    assert_eq!(most.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
