@@ -143,7 +143,6 @@ impl Ready {
         if begins {
             metrics::begun(name);
         }
-        queue.notify();
         next
     }
 }

@@ -188,9 +188,12 @@ async fn idle_ignores_tasks_whose_response_has_not_ended() {
     .await;
     soon(runner.idle()).await;
     assert_eq!((runner.stats().pending, runner.stats().completed), (1, 0));
+    runner.add_task(async {});
+    soon(runner.idle()).await; // it sleeps, and is woken though one waits
+    assert_eq!((runner.stats().pending, runner.stats().completed), (1, 1));
     drop(response);
     soon(runner.idle()).await;
-    assert_eq!((runner.stats().pending, runner.stats().completed), (0, 1));
+    assert_eq!((runner.stats().pending, runner.stats().completed), (0, 2));
 }
 
 #[tokio::test]

@@ -321,3 +321,25 @@ fn destructor_panics_of_a_task_without_a_thread_are_told() {
     let stats = runner.stats();
     assert_eq!((stats.panicked, stats.pending), (1, 0));
 }
+
+#[test]
+fn a_blocking_tasks_timeout_counts_from_its_beginning() {
+    let mut builder = Builder::new_current_thread();
+    builder.max_blocking_threads(1).start_paused(true);
+    let runtime = builder.enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (runner, (release, held)) = (Runner::new(), mpsc::channel::<()>());
+        spawn_blocking(move || held.recv());
+        let (go, going) = mpsc::channel::<()>();
+        let task = Task::blocking(move || going.recv());
+        runner.add_task(task.timeout(Duration::from_secs(60)));
+        turns(20).await;
+        tokio::time::advance(Duration::from_secs(61)).await;
+        drop(release);
+        wait_for(|| runner.stats().running == 1);
+        turns(20).await;
+        drop(go);
+        soon(runner.idle()).await;
+        assert_eq!(runner.stats().timed_out, 0);
+    });
+}

@@ -11,7 +11,7 @@ use tower_background_tasks::{
     BackgroundTasks, Order, Runner, RunnerBuilder, Task, TaskInfo, TaskState,
 };
 
-use crate::support::{LIMIT, Log, full, soon, turns, until};
+use crate::support::{LIMIT, Log, full, hold, soon, turns, until};
 
 /// Counts how many are inside at once.
 #[derive(Clone, Default)]
@@ -97,6 +97,18 @@ async fn max_running_bounds_what_counts_as_running() {
     soon(runner.idle()).await;
     assert_eq!(runner.stats().completed, 10_000);
     assert_eq!(most.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn async_tasks_run_while_max_blocking_is_used_up() {
+    let runner = Runner::builder().max_blocking(1).build();
+    let (release, holds) = hold();
+    runner.add_task(holds);
+    until(|| runner.stats().running == 1).await;
+    runner.add_task(async {});
+    until(|| runner.stats().completed == 1).await;
+    drop(release);
+    soon(runner.idle()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

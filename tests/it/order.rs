@@ -291,3 +291,13 @@ async fn first_task_goes_behind_the_connection_only_over_http2() {
         assert_eq!(log.lines(), expected, "{version:?}");
     }
 }
+
+#[tokio::test]
+async fn late_task_goes_behind_what_the_runtime_runs_next() {
+    let (runner, log) = (Runner::new(), Log::default());
+    runner.add_task(log.task("task"));
+    let connection = tokio::spawn(log.task("connection"));
+    soon(runner.idle()).await;
+    soon(connection).await.unwrap();
+    assert_eq!(log.lines(), ["connection", "task"]);
+}

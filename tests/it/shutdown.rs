@@ -514,6 +514,18 @@ async fn an_overdue_task_is_not_aborted_as_well() {
 }
 
 #[tokio::test]
+async fn nothing_holds_a_runner_whose_overdue_task_has_returned() {
+    let (held, (release, holds)) = (Arc::new(()), hold());
+    let observer = Arc::clone(&held);
+    let builder = Runner::builder().on_task_end(move |_| drop(Arc::clone(&observer)));
+    let runner = builder.build();
+    runner.add_task(holds.timeout(Duration::from_millis(1)));
+    until(|| runner.stats().timed_out == 1).await;
+    drop((runner, release));
+    until(|| Arc::strong_count(&held) == 1).await;
+}
+
+#[tokio::test]
 async fn an_aborted_task_whose_thread_goes_on_is_not_listed() {
     for timeout in [None, Some(60 * SECOND)] {
         let (runner, (release, mut holds)) = (Runner::new(), hold());

@@ -179,7 +179,7 @@ fn adding_against_the_last_tasks_end() {
 #[test]
 fn adding_against_shutdown() {
     check("add against shutdown", || {
-        let (runner, witness) = (runner(Runner::builder()), Witness::new());
+        let (runner, witness) = (runner(Runner::builder().max_pending(2)), Witness::new());
         let queue = of_response(&runner);
         let (other, first, second) = (Arc::clone(&queue), witness.task(0), witness.task(1));
         let adder = thread::spawn(move || {
@@ -283,6 +283,19 @@ fn two_merges_of_the_same_pair() {
         other.merge(&one);
         merger.join().unwrap();
         assert_eq!((one.len(), other.len()), (2, 2));
+    });
+}
+
+#[test]
+fn waiters_for_the_drain_hear_of_a_rejected_task() {
+    check("reject against drain", || {
+        let runner = runner(Runner::builder());
+        runner.owner().queues.close();
+        let queue = of_no_request(&runner);
+        let adder = thread::spawn(move || add(&queue, Task::new(async {})));
+        loom::future::block_on(runner.owner().shared.drained());
+        adder.join().unwrap();
+        assert_balanced(&runner);
     });
 }
 
