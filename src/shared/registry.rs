@@ -4,8 +4,9 @@
 //! 1. An entry is registered from its first task until it holds none. It enters and leaves with its
 //!    own lock held, so the lock order is entry, then registry. A thread that looks through the
 //!    registry copies the handles out first and locks the entries afterwards.
-//! 2. A closed registry admits no entry. Closing takes each shard's lock, so the closing thread
-//!    sees every entry that was admitted before. A registered entry checks
+//! 2. A closed registry admits no entry. Whether it is closed is checked under the shard's lock, so
+//!    a thread that closes it and then asks for the [`entries`](Registry::entries) gets every entry
+//!    that was ever admitted and has not left. A registered entry checks
 //!    [`is_closed`](Registry::is_closed) under its own lock before it takes in more. So a thread
 //!    that closes the registry and then locks an entry has all that the entry will ever hold.
 
@@ -70,11 +71,6 @@ impl<T> Registry<T> {
     /// Admits no entry from now on.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        // A thread that passed the check in `enter` has inserted its entry once this thread has
-        // held the lock.
-        for shard in self.shards.iter() {
-            drop(lock(shard));
-        }
     }
 
     #[inline]
