@@ -19,12 +19,22 @@ impl Queue {
         }
         let into = self.root();
         let (mut state, mut held_state) = lock_both(&into, held);
-        if matches!(state.phase, Phase::Merged(_)) {
-            drop((state, held_state));
-            return self.release(held);
+        match state.phase {
+            Phase::Merged(_) => {
+                drop((state, held_state));
+                return self.release(held);
+            }
+            Phase::Discarded => {
+                drop((state, held_state));
+                return held.discard();
+            }
+            Phase::Open | Phase::Running | Phase::Idle => {}
         }
         if !into.takes_released(&mut state) {
-            return; // a shutdown aborts what is held
+            // A shutdown aborts what is held.
+            let into_handle = into.leave_if_empty(&mut state);
+            drop((state, held_state));
+            return drop(into_handle);
         }
         held_state.phase = Phase::Merged(Arc::clone(&into));
         let mut moving = mem::take(&mut held_state.tasks);

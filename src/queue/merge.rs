@@ -12,15 +12,19 @@ impl Queue {
     /// Moves the tasks of `from` behind this queue's own. Tasks added to `from` later come here
     /// too.
     ///
-    /// Does nothing if `from` is this queue, belongs to a runner, or is merged already.
+    /// Does nothing if `from` is this queue, belongs to a runner, or is merged or discarded already.
     pub(crate) fn merge(self: &Arc<Self>, from: &Arc<Self>) {
         let (into, from) = (self.root(), from.root());
         if Arc::ptr_eq(&into, &from) || from.owner.is_some() {
             return;
         }
         let (mut state, mut from_state) = lock_both(&into, &from);
-        if matches!(from_state.phase, Phase::Merged(_)) {
+        if matches!(from_state.phase, Phase::Merged(_) | Phase::Discarded) {
             return;
+        }
+        if matches!(state.phase, Phase::Discarded) {
+            drop((state, from_state));
+            return from.discard();
         }
         // `into` was merged before both locks were held. Start again from its new root.
         if matches!(state.phase, Phase::Merged(_)) {

@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! Open ──end──▶ Running ◀──add──▶ Idle          (of a request; a queue of no request begins Idle)
-//! Open ──merge──▶ Merged                        (stand-alone; never ends by itself)
+//! Open ──merge──▶ Merged                        (stand-alone or held; never ends by itself)
+//! Open ──discard──▶ Discarded                   (held, and not released)
 //! ```
 //!
 //! 1. While the phase is `Running`, exactly one [`Ready`](ready::Ready) exists for the whole queue.
@@ -87,7 +88,7 @@ pub(crate) struct Queue {
     outcome: OnceLock<ResponseOutcome>,
     /// What a room above notes of the request.
     extensions: Extensions,
-    /// Orders the locks of two stand-alone queues. 0 for all others.
+    /// Orders the locks of two stand-alone or held queues. 0 for all others.
     serial: u64,
     state: Mutex<State>,
 }

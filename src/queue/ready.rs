@@ -143,6 +143,7 @@ impl Ready {
         if begins {
             metrics::begun(name);
         }
+        // Nobody's wait is over: the dequeued task has not ended.
         next
     }
 }

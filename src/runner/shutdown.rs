@@ -139,7 +139,7 @@ impl Runner {
                 Poll::Pending => grace.as_mut().poll(cx).map(|()| false),
             });
             let in_time = in_time.await;
-            self.owner.queues.close();
+            self.owner.close();
             // A task may have been added before the close. The loop waits for it, too.
             if !in_time || shared.is_drained() {
                 break;

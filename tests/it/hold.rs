@@ -130,6 +130,39 @@ async fn an_inner_hold_runs_only_if_both_are_released() {
 }
 
 #[tokio::test]
+async fn an_inner_hold_released_after_the_outer_was_dropped_is_skipped() {
+    let (runner, log) = (Runner::new(), Log::default());
+    let (response, tasks) = open_response(&runner);
+    let outer = tasks.hold();
+    let inner = outer.hold();
+    inner.add_task(log.task("inner"));
+    drop(outer);
+    let late = inner.clone();
+    inner.release();
+    late.add_task(log.task("late"));
+    drop(response);
+    soon(runner.idle()).await;
+    assert!(log.lines().is_empty());
+    assert_eq!((runner.stats().skipped, runner.stats().pending), (2, 0));
+    assert!(runner.shutdown(Duration::ZERO).await.is_clean());
+}
+
+#[tokio::test]
+async fn without_a_runner_an_inner_hold_of_a_dropped_one_runs_nothing() {
+    let (tasks, log) = (BackgroundTasks::new(), Log::default());
+    let outer = tasks.hold();
+    let inner = outer.hold();
+    inner.add_task(log.task("inner"));
+    drop(outer);
+    let late = inner.clone();
+    inner.release();
+    late.add_task(log.task("late"));
+    assert!(tasks.run().await.is_empty());
+    assert!(late.run().await.is_empty());
+    assert!(log.lines().is_empty());
+}
+
+#[tokio::test]
 async fn a_panic_in_the_handler_skips_what_is_held() {
     let (runner, log) = (Runner::new(), Log::default());
     let (response, tasks) = open_response(&runner);

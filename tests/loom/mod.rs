@@ -186,7 +186,7 @@ fn adding_against_shutdown() {
             add(&other, first);
             add(&other, second);
         });
-        runner.owner().queues.close();
+        runner.owner().close();
         let _ = runner.owner().abort_all(|_| false);
         let rows = aborted(&runner);
         adder.join().unwrap();
@@ -225,13 +225,13 @@ fn two_shutdowns_tell_the_same() {
         add(&queue, Task::new(async {}));
         let other = runner.clone();
         let shutdown = thread::spawn(move || {
-            other.owner().queues.close();
+            other.owner().close();
             let _ = other.owner().abort_all(|_| false);
             aborted(&other)
         });
         // The other call waits until all tasks have ended, and finds none to abort.
         loom::future::block_on(runner.owner().shared.drained());
-        runner.owner().queues.close();
+        runner.owner().close();
         let _ = runner.owner().abort_all(|_| false);
         assert_eq!(aborted(&runner), 1);
         assert_eq!(shutdown.join().unwrap(), 1);
@@ -290,7 +290,7 @@ fn two_merges_of_the_same_pair() {
 fn waiters_for_the_drain_hear_of_a_rejected_task() {
     check("reject against drain", || {
         let runner = runner(Runner::builder());
-        runner.owner().queues.close();
+        runner.owner().close();
         let queue = of_no_request(&runner);
         let adder = thread::spawn(move || add(&queue, Task::new(async {})));
         loom::future::block_on(runner.owner().shared.drained());
@@ -411,7 +411,7 @@ fn releasing_against_shutdown() {
         add(&held, witness.task(0));
         let (into, other) = (Arc::clone(&queue), Arc::clone(&held));
         let releaser = thread::spawn(move || into.release(&other));
-        runner.owner().queues.close();
+        runner.owner().close();
         let _ = runner.owner().abort_all(|_| false);
         releaser.join().unwrap();
         // It completed, or it was aborted and named: perhaps while it ran.
