@@ -147,8 +147,7 @@ impl Batch {
     /// Counts the ended task and dequeues the next, which begins or waits. Most tasks end at their
     /// first poll: this returns such an end.
     fn poll_next(&mut self, ended: Option<Ended>, cx: &mut Context<'_>) -> Poll<Option<Ended>> {
-        let next = self.ready.next(ended.as_ref(), true);
-        self.permit = None;
+        let next = self.next(ended.as_ref(), true);
         let is_first = ended.is_none();
         discard(ended);
         let Next::Begun(task) = next else {
@@ -171,8 +170,7 @@ impl Batch {
         let (hopped, mut ended) = (Instant::now(), None);
         loop {
             if let Stage::Next = self.stage {
-                let next = self.ready.next(ended.as_ref(), false);
-                self.permit = None;
+                let next = self.next(ended.as_ref(), false);
                 self.enter(next, ended.is_none());
                 discard(ended.take());
             }
@@ -196,6 +194,14 @@ impl Batch {
         }
     }
 
+    /// Counts the ended task, gives its permit back, and dequeues the next.
+    fn next(&mut self, ended: Option<&Ended>, on_worker: bool) -> Next {
+        let next = self.ready.next(ended, on_worker);
+        self.permit = None;
+        next
+    }
+
+    /// The same for a batch that stops here and dequeues nothing.
     fn settle(&mut self, ended: Option<Ended>) {
         if let Some(ended) = &ended {
             self.ready.queue().settle(ended);

@@ -23,9 +23,9 @@ use crate::{
     },
 };
 
-/// The task keeps its batch's permit until it returns. One that still waits for a thread does not:
-/// its permit is free as soon as its end is counted. If the timeout expires first, the queue names the
-/// task as overdue until then.
+/// A task that has begun keeps its batch's permit until it returns. If the timeout expires first,
+/// the queue names the task as overdue until then. A task that waits for a thread leaves the permit
+/// to the batch, so a cancel frees it at once.
 pub(super) async fn supervise(
     queue: Arc<Queue>,
     id: TaskId,
@@ -69,7 +69,7 @@ pub(super) async fn supervise(
 }
 
 fn run(queue: &Arc<Queue>, id: TaskId, permit: Option<Weak<Permit>>) -> TaskEnd {
-    // The batch keeps it until the task's end is counted, so it is there for a task that begins.
+    // The batch holds the permit until the end is counted, so a task that begins finds it.
     let _permit = permit.and_then(|permit| permit.upgrade());
     let Some(task) = queue.begin_on_thread(id) else {
         return TaskEnd::Aborted; // its end was claimed while it waited for a thread

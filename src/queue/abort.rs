@@ -16,7 +16,6 @@ impl Owner {
         in_order(queues.iter().flat_map(|queue| queue.infos(now)).collect())
     }
 
-    /// Ends a task aborted. Returns false if no task has this id, or if the task cannot be stopped.
     /// Admits no task from now on. A task that was admitted before has been counted when this
     /// returns: whoever admits one holds its queue's lock until it is counted.
     pub(crate) fn close(&self) {
@@ -26,6 +25,7 @@ impl Owner {
         }
     }
 
+    /// Ends a task aborted. Returns false if no task has this id, or if the task cannot be stopped.
     pub(crate) fn cancel(&self, id: TaskId) -> bool {
         let queues = self.queues.entries();
         let found = queues.iter().find_map(|queue| queue.cancel(id));

@@ -12,7 +12,7 @@ impl Queue {
     /// Moves the tasks of `from` behind this queue's own. Tasks added to `from` later come here
     /// too.
     ///
-    /// Does nothing if `from` is this queue, belongs to a runner, or is merged or discarded already.
+    /// Does nothing if `from` is this queue, belongs to a runner, or is merged or discarded.
     pub(crate) fn merge(self: &Arc<Self>, from: &Arc<Self>) {
         let (into, from) = (self.root(), from.root());
         if Arc::ptr_eq(&into, &from) || from.owner.is_some() {
@@ -22,14 +22,17 @@ impl Queue {
         if matches!(from_state.phase, Phase::Merged(_) | Phase::Discarded) {
             return;
         }
-        if matches!(state.phase, Phase::Discarded) {
-            drop((state, from_state));
-            return from.discard();
-        }
-        // `into` was merged before both locks were held. Start again from its new root.
-        if matches!(state.phase, Phase::Merged(_)) {
-            drop((state, from_state));
-            return into.merge(&from);
+        match state.phase {
+            // `into` was merged before both locks were held. Start again from its new root.
+            Phase::Merged(_) => {
+                drop((state, from_state));
+                return into.merge(&from);
+            }
+            Phase::Discarded => {
+                drop((state, from_state));
+                return from.discard();
+            }
+            Phase::Open | Phase::Running | Phase::Idle => {}
         }
         from_state.phase = Phase::Merged(Arc::clone(&into));
         let mut moving = mem::take(&mut from_state.tasks);

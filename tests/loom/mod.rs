@@ -55,14 +55,15 @@ impl Schedule for Woken {
 }
 
 fn runner(builder: RunnerBuilder) -> Runner {
-    let executor = Executor::new(&builder.settings);
-    let owner = Owner::new(builder.settings, Box::new(Inline(executor)));
-    Runner::from(Arc::new(owner))
+    runner_on(builder, |executor| Box::new(Inline(executor)))
 }
 
-fn woken_runner(builder: RunnerBuilder) -> Runner {
+fn runner_on(
+    builder: RunnerBuilder,
+    scheduler: impl FnOnce(Executor) -> Box<dyn Schedule>,
+) -> Runner {
     let executor = Executor::new(&builder.settings);
-    let owner = Owner::new(builder.settings, Box::new(Woken(executor)));
+    let owner = Owner::new(builder.settings, scheduler(executor));
     Runner::from(Arc::new(owner))
 }
 
@@ -143,6 +144,7 @@ fn assert_balanced(runner: &Runner) {
     assert_eq!(stats.added, ended);
     assert_eq!((stats.pending, stats.running), (0, 0));
     assert!(runner.tasks().is_empty());
+    assert!(runner.owner().queues.entries().is_empty());
 }
 
 #[test]
@@ -287,6 +289,25 @@ fn two_merges_of_the_same_pair() {
 }
 
 #[test]
+fn a_task_admitted_before_the_close_is_counted_after_it() {
+    check("add against close", || {
+        let runner = runner(Runner::builder());
+        let queue = of_response(&runner);
+        let other = Arc::clone(&queue);
+        let adder = thread::spawn(move || {
+            let added = other.add(Task::new(async {}), Location::caller());
+            added.is_ok()
+        });
+        runner.owner().close();
+        let is_drained = runner.owner().shared.is_drained();
+        let is_added = adder.join().unwrap();
+        assert!(!(is_added && is_drained));
+        end(queue);
+        assert_balanced(&runner);
+    });
+}
+
+#[test]
 fn waiters_for_the_drain_hear_of_a_rejected_task() {
     check("reject against drain", || {
         let runner = runner(Runner::builder());
@@ -425,7 +446,7 @@ fn releasing_against_shutdown() {
 #[test]
 fn cancelling_against_parking() {
     check("cancel against park", || {
-        let runner = woken_runner(Runner::builder());
+        let runner = runner_on(Runner::builder(), |executor| Box::new(Woken(executor)));
         let queue = of_response(&runner);
         let task = Task::new(std::future::pending::<()>());
         let id = queue.add(task, Location::caller()).unwrap();
