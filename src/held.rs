@@ -25,7 +25,8 @@ impl BackgroundTasks {
     /// [`Skipped`](crate::TaskEnd::Skipped) with the reason
     /// [`NotReleased`](crate::SkipReason::NotReleased). So nothing of a rolled-back transaction is
     /// ever sent. Held tasks have their numbers at once, are counted and listed, and may be refused
-    /// at once. What is held may be held again within it.
+    /// at once. What is held may be held again within it: it runs only if both are released, whichever
+    /// ends first.
     ///
     /// It does not keep a job from a [`job_store`](crate::RunnerBuilder::job_store), which has it as
     /// soon as `add_job` resolves.
@@ -67,7 +68,8 @@ impl Held {
     /// Queues the held tasks, in their order, behind those that are queued already.
     ///
     /// If the response has ended, they start at once. A clone of the held handle adds to the request's
-    /// queue from now on.
+    /// queue from now on. Once a shutdown has closed the runner, they are not queued and end
+    /// [`Aborted`](crate::TaskEnd::Aborted).
     pub fn release(mut self) {
         self.is_released = true;
         self.into.release(self.tasks.queue());
