@@ -210,6 +210,8 @@ impl RunnerBuilder {
     /// - A job that would not run now, because of its response's end or an earlier task's failure,
     ///   is not pushed. It ends as it would have ended here, such as
     ///   [`Skipped`](crate::TaskEnd::Skipped).
+    /// - A job that is held ([`BackgroundTasks::hold`](crate::BackgroundTasks::hold)) is not pushed
+    ///   either. It ends aborted, and is named.
     ///
     /// A spilled job runs at least once: a job that was running may have done its work, or a part
     /// of it. It runs whether or not its response ever ends, and beside the other jobs of its

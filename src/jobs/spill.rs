@@ -88,10 +88,8 @@ pub(super) async fn spill_jobs(runner: Runner) {
 
 /// Claims the unfinished tasks. Returns the jobs that the store gets.
 fn claim_jobs(runner: &Runner) -> Vec<SpillingJob> {
-    let (claims, now) = (
-        runner.owner().abort_all(SpillingJob::is_job),
-        Instant::now(),
-    );
+    let claims = runner.owner().abort_all(SpillingJob::is_for_store);
+    let now = Instant::now();
     let spilling = |claim: Claim| SpillingJob::new(runner, claim, now);
     let mut jobs: Vec<_> = claims.into_iter().map(spilling).collect();
     jobs.retain_mut(SpillingJob::may_run);

@@ -26,8 +26,9 @@ pub(super) struct SpillingJob {
 }
 
 impl SpillingJob {
-    pub(super) fn is_job(claim: &Claim) -> bool {
-        stored_of(claim).is_some()
+    /// False for a held job. What it waits for may yet be rolled back, and a worker would run it.
+    pub(super) fn is_for_store(claim: &Claim) -> bool {
+        !claim.queue().is_held() && stored_of(claim).is_some()
     }
 
     /// Stops the job.

@@ -64,6 +64,12 @@ impl Queue {
         state.place.is_some() && !owner.queues.is_closed()
     }
 
+    /// True of a queue that [`held`](Self::held) made for a runner, also after its release.
+    #[cfg(feature = "jobs")]
+    pub(crate) fn is_held(&self) -> bool {
+        self.owner.is_some() && self.serial != 0
+    }
+
     /// Skips the tasks of a held queue that was not released, and whatever is added to it later.
     pub(crate) fn discard(self: &Arc<Self>) {
         let not_released = TaskEnd::Skipped(SkipReason::NotReleased);

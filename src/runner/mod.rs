@@ -164,8 +164,8 @@ impl Runner {
     }
 
     /// Ends a task [`Aborted`](crate::TaskEnd::Aborted), whether it waits or runs. Its siblings go
-    /// on. An async task that runs is dropped at its next await point. A task that waits is dropped
-    /// before this returns.
+    /// on. A task that waits is dropped before this returns. An async task that runs is dropped at
+    /// its next await point, and one that has just begun may yet reach its first.
     ///
     /// Returns false if no unfinished task has this id, or if the task is a blocking one that runs:
     /// it cannot be stopped.

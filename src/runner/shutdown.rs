@@ -134,9 +134,9 @@ impl Runner {
         let mut grace = pin!(elapse(grace));
         loop {
             let mut drained = pin!(shared.drained());
-            let in_time = poll_fn(|cx| match drained.as_mut().poll(cx) {
-                Poll::Ready(()) => Poll::Ready(true),
-                Poll::Pending => grace.as_mut().poll(cx).map(|()| false),
+            let in_time = poll_fn(|cx| match grace.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(false),
+                Poll::Pending => drained.as_mut().poll(cx).map(|()| true),
             });
             let in_time = in_time.await;
             self.owner.close();

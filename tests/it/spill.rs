@@ -135,6 +135,29 @@ async fn stored_job_keeps_its_number_attempt_and_origin() {
     }
 }
 
+/// Their transaction may yet be rolled back, and a worker would run them all the same.
+#[tokio::test(start_paused = true)]
+async fn held_jobs_are_aborted_and_named_but_not_spilled() {
+    let (log, store) = (Log::default(), Store::new(Mood::Takes));
+    let (runner, tasks) = (builder(&log, &store).build(), BackgroundTasks::new());
+    let _response = runner.attach(full("hello"), tasks.clone());
+    let (outer, released) = (tasks.hold(), tasks.hold());
+    let inner = outer.hold();
+    add(&inner, "within").await.unwrap();
+    inner.release();
+    add(&outer, "not released").await.unwrap();
+    add(&released, "released").await.unwrap();
+    released.release();
+    let report = runner.shutdown(SECOND).await;
+    assert_eq!(store.texts(), ["released"]);
+    assert_eq!(names(report.unfinished()), ["note", "note"]);
+    assert_eq!(report.spill_error(), None);
+    outer.release();
+    soon(runner.idle()).await;
+    assert_eq!((runner.stats().aborted, runner.stats().spilled), (2, 1));
+    assert_adds_up(&runner);
+}
+
 #[tokio::test(start_paused = true)]
 async fn jobs_that_end_in_time_are_not_spilled() {
     let (log, store) = (Log::default(), Store::new(Mood::Takes));
