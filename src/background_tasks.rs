@@ -180,9 +180,10 @@ impl BackgroundTasks {
     /// Runs the queued tasks here and now, in order, and returns how each ended: for unit tests and
     /// scripts.
     ///
-    /// Tasks that are added meanwhile run too. [`Task::run_if`] is not asked, as there is no
-    /// response to judge. A stand-alone queue has no [`OnFailure::Stop`](crate::OnFailure::Stop),
-    /// so every task runs. On a request's queue the runner's setting holds.
+    /// Tasks that are added meanwhile run too. The runner's limits do not hold here.
+    /// [`Task::run_if`] is not asked, as there is no response to judge. A stand-alone queue has no
+    /// [`OnFailure::Stop`](crate::OnFailure::Stop), so every task runs. On a request's queue the
+    /// runner's setting holds.
     ///
     /// This is meant for queues that no response takes. On a request's queue it takes the tasks
     /// that wait. Once the response has ended, the runner takes the others. They may then run
