@@ -24,6 +24,11 @@ pub struct ResponseOutcome {
     pub end: ResponseEnd,
     /// The status of the response head, or `None` if there was no response.
     pub status: Option<StatusCode>,
+    /// The [status code](https://grpc.io/docs/guides/status-codes/) of a gRPC call, from its trailers,
+    /// or from its head if it has no body. 2 (`UNKNOWN`) if the call ended without one, such as when
+    /// its client left. `None` for a response that is not gRPC, and for gRPC-Web, which has its
+    /// status in the body.
+    pub grpc_status: Option<u32>,
     /// Bytes of the body's data that the server took: without headers and chunk sizes, and before
     /// any compression outside the layer.
     pub body_bytes: u64,
@@ -38,14 +43,17 @@ impl ResponseOutcome {
         Self {
             end,
             status,
+            grpc_status: None,
             body_bytes: 0,
             elapsed: Duration::ZERO,
         }
     }
 
     /// Returns true if the status is 2xx or 3xx, whether or not the client stayed to read the body.
+    /// Of a gRPC call, the `grpc-status` must be 0, too.
     ///
-    /// So a client that leaves after the handler has committed its work still gets its mail.
+    /// So a client that leaves after the handler has committed its work still gets its mail. In
+    /// gRPC, where the status comes last, a call whose client leaves before it is no success.
     ///
     /// ```
     /// use http::StatusCode;
@@ -55,8 +63,8 @@ impl ResponseOutcome {
     /// assert!(left_early.is_success() && !left_early.is_complete());
     /// ```
     pub fn is_success(&self) -> bool {
-        let status = self.status;
-        status.is_some_and(|status| status.is_success() || status.is_redirection())
+        let is_success = |status: StatusCode| status.is_success() || status.is_redirection();
+        self.status.is_some_and(is_success) && self.grpc_status.is_none_or(|code| code == 0)
     }
 
     /// Returns true if the server took the whole body ([`ResponseEnd::Completed`]), whatever the status.
@@ -97,7 +105,9 @@ pub enum ResponseEnd {
     /// The inner service returned an error, so there was no response.
     ServiceFailed,
     /// The request was dropped before there was a response. The client left while the handler ran
-    /// (and the server noticed), or a timeout outside the layer expired.
+    /// (and the server noticed), or a timeout outside the layer expired. The two look the same from
+    /// here. This is so for the `grpc-timeout` of a call, and for tonic's
+    /// `Server::timeout`: tonic keeps both outside of all layers.
     Cancelled,
     /// The handler or the body panicked; or the response was dropped while its thread unwound from
     /// a panic elsewhere.

@@ -21,8 +21,8 @@ use http::{
 };
 use http_body::{Body, Frame};
 
-use super::current::Entered;
-use crate::{ResponseEnd, queue::Queue};
+use super::{current::Entered, grpc};
+use crate::{ResponseEnd, ResponseOutcome, queue::Queue};
 
 /// Follows one response and tells its queue how it ended: at an end that it sees, or at the latest
 /// when it is dropped.
@@ -38,6 +38,8 @@ pub(crate) struct EndGuard {
     /// follow.
     ends_at_length: bool,
     status: Option<StatusCode>,
+    /// Of a gRPC call: UNKNOWN until it has given its status.
+    grpc_status: Option<u32>,
     body_bytes: u64,
     owed: Owed,
 }
@@ -74,6 +76,7 @@ impl EndGuard {
             no_content,
             ends_at_length: version < Version::HTTP_2,
             status: None,
+            grpc_status: None,
             body_bytes: 0,
             owed: Owed::Unknown,
         }
@@ -109,12 +112,14 @@ impl EndGuard {
         self.status = Some(status);
         self.ends_at_length = self.ends_at_length || !headers.contains_key(TRAILER);
         self.owed = if self.no_content.holds(status) || body.is_end_stream() {
+            self.grpc_status = grpc::status(headers);
             Owed::Nothing
+        } else if let Some(length) = body.size_hint().exact() {
+            // Most bodies have one, and looking up headers costs more. Those of gRPC have none.
+            Owed::Bytes(length)
         } else {
-            // The hint comes first: most bodies have one, and looking up a header costs more.
-            let hint = body.size_hint().exact();
-            hint.or_else(|| content_length(headers))
-                .map_or(Owed::Unknown, Owed::Bytes)
+            self.grpc_status = grpc::is_call(headers).then_some(grpc::UNKNOWN);
+            content_length(headers).map_or(Owed::Unknown, Owed::Bytes)
         };
     }
 
@@ -129,7 +134,10 @@ impl EndGuard {
         if let Some(data) = frame.data_ref() {
             self.body_bytes = self.body_bytes.saturating_add(data.remaining() as u64);
         }
-        if frame.is_trailers() || body.is_end_stream() {
+        if let Some(trailers) = frame.trailers_ref() {
+            self.grpc_status = grpc::status(trailers).or(self.grpc_status);
+            self.owed = Owed::Nothing;
+        } else if body.is_end_stream() {
             self.owed = Owed::Nothing;
         }
     }
@@ -174,7 +182,11 @@ impl EndGuard {
     #[inline]
     fn end(&mut self, end: ResponseEnd) {
         if let Some(queue) = self.queue.take() {
-            queue.end(end, self.status, self.body_bytes);
+            queue.end(ResponseOutcome {
+                body_bytes: self.body_bytes,
+                grpc_status: self.grpc_status,
+                ..ResponseOutcome::new(end, self.status)
+            });
         }
     }
 }

@@ -10,6 +10,7 @@ mod end_guard;
 #[cfg(feature = "axum")]
 mod extract;
 pub(crate) mod future;
+mod grpc;
 pub(crate) mod layer;
 pub(crate) mod missing_layer;
 pub(crate) mod service;

@@ -40,7 +40,7 @@ mod task_list;
 
 use std::{borrow::Cow, fmt, mem, sync::Arc};
 
-use http::{Extensions, StatusCode};
+use http::Extensions;
 use tokio::{runtime::Handle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -52,7 +52,7 @@ use self::{
 #[cfg(feature = "tracing")]
 use crate::observe::span::SpanRelation;
 use crate::{
-    ResponseEnd, ResponseOutcome,
+    ResponseOutcome,
     observe::{info::TaskInfo, report},
     shared::{
         registry::Place,
@@ -162,24 +162,14 @@ impl Queue {
         }
     }
 
-    /// Records how the response ended and schedules the waiting tasks.
-    pub(crate) fn end(
-        self: Arc<Self>,
-        end: ResponseEnd,
-        status: Option<StatusCode>,
-        body_bytes: u64,
-    ) {
+    /// Records how the response ended, with the time it took, and schedules the waiting tasks.
+    pub(crate) fn end(self: Arc<Self>, mut outcome: ResponseOutcome) {
         // Nobody else holds this queue, not even the registry. It has no tasks, and nobody can ask
         // for the outcome.
         if Arc::strong_count(&self) == 1 {
             return;
         }
-        let outcome = ResponseOutcome {
-            end,
-            status,
-            body_bytes,
-            elapsed: self.arrived.elapsed(),
-        };
+        outcome.elapsed = self.arrived.elapsed();
         let mut state = lock(&self.state);
         if !matches!(state.phase, Phase::Open) {
             return;

@@ -437,3 +437,62 @@ async fn run_if_decides_for_its_own_task() {
     assert_eq!(log.lines(), ["200", "399"]);
     assert_eq!((runner.stats().completed, runner.stats().skipped), (2, 2));
 }
+
+fn over_http_2() -> Request<()> {
+    let mut request = get("/");
+    *request.version_mut() = Version::HTTP_2;
+    request
+}
+
+/// A gRPC call over HTTP/2 whose body is read for `frames` frames.
+async fn outcome_of_call(steps: &[Step], frames: usize) -> ResponseOutcome {
+    let head = ok().header("content-type", "application/grpc");
+    let body = ScriptedBody::new(steps.iter().cloned());
+    outcome_of(over_http_2(), head, body, frames).await
+}
+
+#[tokio::test]
+async fn a_call_succeeds_by_the_status_in_its_trailers() {
+    for (code, number, is_success) in [("0", 0, true), ("13", 13, false), ("?", 2, false)] {
+        let outcome = outcome_of_call(&[DATA, Step::GrpcStatus(code)], 2).await;
+        assert_eq!(outcome.end, ResponseEnd::Completed);
+        assert_eq!(outcome.grpc_status, Some(number));
+        assert_eq!(outcome.is_success(), is_success);
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_ends_without_a_status_is_unknown() {
+    for (steps, frames) in [
+        (&[DATA, DATA][..], 1),
+        (&[DATA], 2),
+        (&[DATA, Step::Trailers], 2),
+        (&[Step::Error], 1),
+    ] {
+        let outcome = outcome_of_call(steps, frames).await;
+        assert_eq!(outcome.grpc_status, Some(2));
+        assert!(outcome.is_responded() && !outcome.is_success());
+    }
+}
+
+#[tokio::test]
+async fn a_call_without_a_body_has_its_status_in_the_head() {
+    let head = ok()
+        .header("content-type", "application/grpc")
+        .header("grpc-status", "12");
+    let mut body = ScriptedBody::new([]);
+    body.knows_its_end = true;
+    let outcome = outcome_of(over_http_2(), head, body, 0).await;
+    assert_eq!(outcome.grpc_status, Some(12));
+    assert!(outcome.is_complete() && !outcome.is_success());
+}
+
+#[tokio::test]
+async fn other_responses_have_no_grpc_status() {
+    for content_type in ["application/grpc-web", "text/plain"] {
+        let head = ok().header("content-type", content_type);
+        let outcome = outcome_of(over_http_2(), head, ScriptedBody::new([DATA]), 1).await;
+        assert_eq!(outcome.grpc_status, None);
+        assert!(outcome.is_success());
+    }
+}

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use tower_background_tasks::BoxError;
 
@@ -16,6 +16,8 @@ use tower_background_tasks::BoxError;
 pub(crate) enum Step {
     Data(&'static [u8]),
     Trailers,
+    /// Trailers with this `grpc-status`.
+    GrpcStatus(&'static str),
     Error,
     Panic,
     /// Not ready, and never woken.
@@ -54,6 +56,7 @@ impl Body for ScriptedBody {
         Poll::Ready(self.steps.pop_front().map(|step| match step {
             Step::Data(data) => Ok(Frame::data(Bytes::from_static(data))),
             Step::Trailers => Ok(Frame::trailers(HeaderMap::new())),
+            Step::GrpcStatus(code) => Ok(Frame::trailers(grpc_status(code))),
             Step::Error => Err("the body broke".into()),
             Step::Panic => panic!("on purpose: a body that panics"),
             Step::Pending => unreachable!(),
@@ -67,4 +70,9 @@ impl Body for ScriptedBody {
     fn size_hint(&self) -> SizeHint {
         self.size_hint
     }
+}
+
+pub(crate) fn grpc_status(code: &'static str) -> HeaderMap {
+    let code = HeaderValue::from_static(code);
+    HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), code)])
 }

@@ -1,5 +1,7 @@
 //! gRPC: tonic with the health service, through `from_extensions`.
 
+use std::{convert::Infallible, future::pending, time::Duration};
+
 use http::Request;
 use tokio::{
     net::TcpListener,
@@ -16,10 +18,10 @@ use tonic_health::{
     pb::{HealthCheckRequest, health_client::HealthClient},
     server::{HealthReporter, health_reporter},
 };
-use tower::util::MapRequestLayer;
+use tower::util::{MapFutureLayer, MapRequestLayer};
 use tower_background_tasks::{
     BackgroundTasks,
-    ResponseEnd::{Aborted, Completed},
+    ResponseEnd::{Aborted, Cancelled, Completed},
     ResponseOutcome, Runner, Task,
 };
 
@@ -99,12 +101,12 @@ async fn a_unary_call_completes_and_its_trailers_arrive() {
         assert_eq!(answer.into_inner().status, ServingStatus::Serving as i32);
     })
     .await;
-    assert_eq!(outcome.end, Completed);
+    assert_eq!((outcome.end, outcome.grpc_status), (Completed, Some(0)));
     assert!(outcome.is_success() && outcome.body_bytes > 0);
 }
 
 #[tokio::test]
-async fn error_status_completes_with_http_status_200() {
+async fn error_status_completes_with_http_status_200_and_is_no_success() {
     let outcome = outcome_of(async |mut client, _reporter| {
         let status = client.check(check("unknown")).await.unwrap_err();
         assert_eq!(status.code(), Code::NotFound);
@@ -112,6 +114,8 @@ async fn error_status_completes_with_http_status_200() {
     .await;
     assert_eq!((outcome.end, outcome.body_bytes), (Completed, 0));
     assert_eq!(outcome.status.unwrap().as_u16(), 200);
+    assert_eq!(outcome.grpc_status, Some(Code::NotFound as u32));
+    assert!(!outcome.is_success() && outcome.is_complete());
 }
 
 #[tokio::test]
@@ -135,5 +139,48 @@ async fn a_server_stream_left_early_is_aborted() {
     })
     .await;
     assert_eq!(outcome.end, Aborted);
-    assert!(outcome.body_bytes > 0);
+    assert_eq!(outcome.grpc_status, Some(Code::Unknown as u32));
+    assert!(outcome.body_bytes > 0 && !outcome.is_success());
+}
+
+type Answer = Result<http::Response<Body>, Infallible>;
+
+/// A service that never answers, behind the layer. tonic keeps timeouts outside of all layers.
+async fn outcome_of_a_hanging_call(server: Server, timeout_of_call: Duration) -> ResponseOutcome {
+    let runner = Runner::new();
+    let (sender, mut outcomes) = unbounded_channel();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (_reporter, service) = health_reporter();
+    let mut server = server
+        .layer(runner.layer())
+        .layer(MapRequestLayer::new(adds_a_task(sender)))
+        .layer(MapFutureLayer::new(|_answer| pending::<Answer>()));
+    let server = server
+        .add_service(service)
+        .serve_with_incoming(TcpIncoming::from(listener));
+    let serving = tokio::spawn(async { server.await.unwrap() });
+    let channel = Channel::from_shared(format!("http://{address}")).unwrap();
+    let mut client = HealthClient::new(channel.connect().await.unwrap());
+    let mut request = tonic::Request::new(check(SERVICE));
+    request.set_timeout(timeout_of_call);
+    soon(client.check(request)).await.unwrap_err();
+    let outcome = soon(outcomes.recv()).await.unwrap();
+    soon(runner.idle()).await;
+    assert!(outcomes.try_recv().is_err(), "fired twice");
+    serving.abort();
+    outcome
+}
+
+#[tokio::test]
+async fn a_timeout_of_call_or_server_is_told_as_cancelled() {
+    let (short, long) = (Duration::from_millis(50), Duration::from_secs(60));
+    for (server, timeout_of_call) in [
+        (Server::builder(), short),
+        (Server::builder().timeout(short), long),
+    ] {
+        let outcome = outcome_of_a_hanging_call(server, timeout_of_call).await;
+        assert_eq!((outcome.end, outcome.status), (Cancelled, None));
+        assert_eq!(outcome.grpc_status, None);
+    }
 }
