@@ -51,10 +51,12 @@ pub use self::{
     shared::stats::Stats,
     task::Task,
     task::add_error::AddTaskError,
+    task::around::{Next, Ran},
     task::context::TaskContext,
     task::end::{SkipReason, TaskEnd},
     task::id::TaskId,
     task::into_task::IntoTask,
     task::kind::TaskKind,
     task::output::{BoxError, TaskOutput, TaskResult},
+    task::request_info::RequestInfo,
 };

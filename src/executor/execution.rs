@@ -93,9 +93,9 @@ impl Execution {
     /// Drops the task and tells its end, unless another party has. The caller has the queue settle
     /// what is returned.
     #[inline]
-    pub(crate) fn conclude(&mut self, queue: &Queue, end: TaskEnd) -> Ended {
+    pub(crate) fn conclude(&mut self, queue: &Arc<Queue>, end: TaskEnd) -> Ended {
         let (end, has_span) = match &mut self.run {
-            Run::Here(task) => (task.finish(end), task.has_span()),
+            Run::Here(task) => (task.finish(queue, end), task.has_span()),
             // The queue may hold a span that the thread opened.
             Run::Supervised(_) => (queue.finish_waiting(self.id, end), true),
         };

@@ -17,7 +17,8 @@ use crate::{
     },
     queue::Queue,
     task::{
-        Task, context::ContextSource, end::TaskEnd, id::TaskId, kind::TaskKind, output::BoxError,
+        Task, around, context::ContextSource, end::TaskEnd, id::TaskId, kind::TaskKind,
+        output::BoxError,
     },
     util::{
         contain::{contain, contain_drop},
@@ -136,33 +137,37 @@ impl RunningTask {
     fn poll_task(&mut self, queue: &Arc<Queue>, cx: &mut Context<'_>) -> Poll<TaskEnd> {
         let (id, slot, span) = (self.id, &mut self.task, &self.span);
         let context = || queue.context_of(id);
-        let polled = contain(|| {
-            span.in_scope(|| {
-                let task = slot.as_mut()?;
-                let polled = task.poll(cx, &context);
-                if let Poll::Ready(Ok(())) = polled {
-                    *slot = None;
-                }
-                Some(polled)
-            })
-        });
+        let poll = || {
+            let task = slot.as_mut()?;
+            let polled = task.poll(cx, &context);
+            if let Poll::Ready(Ok(())) = polled {
+                *slot = None;
+            }
+            Some(polled)
+        };
+        let polled = contain(|| span.in_scope(|| surrounded(queue, id, poll)));
         match polled {
-            Ok(Some(Poll::Pending)) => Poll::Pending,
-            Ok(Some(Poll::Ready(Ok(())))) => Poll::Ready(TaskEnd::Completed),
-            Ok(Some(Poll::Ready(Err(error)))) => Poll::Ready(TaskEnd::Failed(error)),
-            Ok(None) => Poll::Ready(TaskEnd::Aborted), // the task was dropped before
+            Ok(Some(Some(Poll::Pending))) => Poll::Pending,
+            Ok(Some(Some(Poll::Ready(Ok(()))))) => Poll::Ready(TaskEnd::Completed),
+            Ok(Some(Some(Poll::Ready(Err(error))))) => Poll::Ready(TaskEnd::Failed(error)),
+            Ok(Some(None)) => Poll::Ready(TaskEnd::Aborted), // the task was dropped before
+            Ok(None) => Poll::Ready(TaskEnd::Failed(NOT_RUN.into())),
             Err(message) => Poll::Ready(TaskEnd::Panicked(message)),
         }
     }
 
     /// Drops the task in its span. If its destructor panics, that panic is the task's end.
     #[inline]
-    pub(crate) fn finish(&mut self, end: TaskEnd) -> TaskEnd {
+    pub(crate) fn finish(&mut self, queue: &Arc<Queue>, end: TaskEnd) -> TaskEnd {
         if self.task.is_none() {
             return end;
         }
-        match contain(|| self.span.in_scope(|| self.task = None)) {
-            Ok(()) => end,
+        let (id, slot, span) = (self.id, &mut self.task, &self.span);
+        let dropped = contain(|| span.in_scope(|| surrounded(queue, id, || *slot = None)));
+        // What surrounds it may have panicked before.
+        let _ = contain_drop(self.task.take());
+        match dropped {
+            Ok(_) => end,
             Err(message) => {
                 let _ = contain_drop(end);
                 TaskEnd::Panicked(message)
@@ -182,6 +187,20 @@ impl RunningTask {
         self.span = TaskSpan::default();
     }
 }
+
+/// Calls `step` within what surrounds the runner's tasks. Returns `None` if that did not run it.
+#[inline]
+fn surrounded<R>(queue: &Arc<Queue>, id: TaskId, step: impl FnOnce() -> R) -> Option<R> {
+    match queue
+        .settings()
+        .and_then(|settings| settings.around.as_ref())
+    {
+        None => Some(step()),
+        Some(around) => around::surrounded(around, &queue.context_of(id), step),
+    }
+}
+
+const NOT_RUN: &str = "what is set as `RunnerBuilder::around` did not run the task";
 
 fn open_span(queue: &Queue, task: &mut Task) -> TaskSpan {
     // Dropped when this function returns, so that the request's span can close.

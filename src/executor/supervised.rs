@@ -76,7 +76,7 @@ fn run(queue: &Arc<Queue>, id: TaskId, permit: Option<Weak<Permit>>) -> TaskEnd 
     };
     let mut running = RunningTask::new(queue, task);
     let end = running.run(queue);
-    let end = running.finish(end);
+    let end = running.finish(queue, end);
     queue.returned(id);
     end
 }

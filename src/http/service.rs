@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Request, Response};
+use http::{Extensions, Request, Response};
 use http_body::Body;
 use tower::Service;
 
@@ -56,7 +56,17 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let queue = Queue::of_request(self.runner.owner(), &request);
+        let owner = self.runner.owner();
+        let mut extensions = Extensions::new();
+        let on_request = &owner.shared.settings.on_request;
+        if !on_request.is_empty() {
+            let (parts, body) = request.into_parts();
+            for note in on_request {
+                note(&parts, &mut extensions);
+            }
+            request = Request::from_parts(parts, body);
+        }
+        let queue = Queue::of_request(owner, &request, extensions);
         let mut guard = EndGuard::new(Arc::clone(&queue), request.method(), request.version());
         request
             .extensions_mut()

@@ -2,10 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use http::{Extensions, HeaderMap, HeaderValue};
+use http::{Extensions, HeaderValue, request::Parts};
 
 use super::registered::Registry;
-use crate::{BackgroundTasks, Jobs, queue::Queue};
+use crate::{BackgroundTasks, Jobs, queue::Queue, task::context::ContextSource};
 
 /// The headers of W3C's Trace Context, and how many bytes of each are passed on at most. A
 /// `traceparent` has 55 bytes, and may have more in a later version. Everybody should pass on 512
@@ -34,9 +34,9 @@ impl JobSide {
     }
 
     /// Notes the request's trace, or nothing if the request came with none.
-    pub(super) fn note_trace(headers: &HeaderMap, extensions: &mut Extensions) {
+    pub(super) fn note_trace(request: &Parts, extensions: &mut Extensions) {
         let trace = TRACE_HEADERS.map(|(name, limit)| {
-            let value = headers.get(name)?;
+            let value = request.headers.get(name)?;
             let fits = value.len() <= limit && value.to_str().is_ok();
             fits.then(|| value.clone())
         });

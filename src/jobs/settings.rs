@@ -97,7 +97,7 @@ impl RunnerBuilder {
 
     /// Has requests' queues note the trace that the request came with, as a job may go to a store.
     fn note_traces(&mut self) {
-        self.settings.on_request = Some(Box::new(JobSide::note_trace));
+        self.settings.on_request.push(Box::new(JobSide::note_trace));
     }
 }
 

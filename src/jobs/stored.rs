@@ -7,7 +7,7 @@ use serde::{
 };
 use serde_json::Value;
 
-use crate::{Job, JobId, task::request_line::RequestLine};
+use crate::{Job, JobId, task::request_info::RequestInfo};
 
 /// A job as a store keeps it: an id, a name, a payload, and the request and trace that it came
 /// from.
@@ -89,7 +89,7 @@ impl StoredJob {
 
     pub(crate) fn with_origin(
         mut self,
-        request: Option<&RequestLine>,
+        request: Option<&RequestInfo>,
         trace: HashMap<String, String>,
     ) -> Self {
         self.request = request.map(JobRequest::from);
@@ -205,8 +205,8 @@ impl<'de> Deserialize<'de> for StoredJob {
     }
 }
 
-impl From<&RequestLine> for JobRequest {
-    fn from(request: &RequestLine) -> Self {
+impl From<&RequestInfo> for JobRequest {
+    fn from(request: &RequestInfo) -> Self {
         let path = request.path();
         Self {
             method: request.method.to_string(),

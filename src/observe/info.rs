@@ -6,7 +6,7 @@ use std::{borrow::Cow, fmt, panic::Location, time::Duration};
 use http::Method;
 use tokio::time::Instant;
 
-use crate::task::{id::TaskId, kind::TaskKind, label::Label, request_line::RequestLine};
+use crate::task::{id::TaskId, kind::TaskKind, label::Label, request_info::RequestInfo};
 
 /// A snapshot of a task that waits or runs.
 ///
@@ -35,7 +35,7 @@ pub struct TaskInfo {
     pub(crate) age: Duration,
     /// `None` while the task waits.
     pub(crate) running_for: Option<Duration>,
-    pub(crate) request: Option<RequestLine>,
+    pub(crate) request: Option<RequestInfo>,
     /// True if the task has timed out.
     pub(crate) is_overdue: bool,
 }
@@ -60,7 +60,7 @@ impl TaskInfo {
     pub(crate) fn new(
         label: &Label,
         begun: Option<Instant>,
-        request: Option<&RequestLine>,
+        request: Option<&RequestInfo>,
         now: Instant,
     ) -> Self {
         Self {

@@ -11,7 +11,7 @@ use crate::task::end::SkipReason;
 use crate::util::contain::contain;
 use crate::{
     ResponseOutcome,
-    task::{end::TaskEnd, id::TaskId, kind::TaskKind, label::Label, request_line::RequestLine},
+    task::{end::TaskEnd, id::TaskId, kind::TaskKind, label::Label, request_info::RequestInfo},
 };
 
 /// A task that has ended, for [`RunnerBuilder::on_task_end`](crate::RunnerBuilder::on_task_end).
@@ -87,7 +87,7 @@ impl<'a> TaskReport<'a> {
     /// Returns the path of the task's request, without the query, or `None` as for
     /// [`method`](Self::method).
     pub fn path(&self) -> Option<&str> {
-        self.report.request.and_then(RequestLine::path)
+        self.report.request.and_then(RequestInfo::path)
     }
 
     /// Returns how the response ended, or `None` for a task of no request, and for one that ended
@@ -132,7 +132,7 @@ pub(crate) struct Report<'a> {
     pub(crate) begun: Option<Instant>,
     pub(crate) ended: Instant,
     pub(crate) response: Option<&'a ResponseOutcome>,
-    pub(crate) request: Option<&'a RequestLine>,
+    pub(crate) request: Option<&'a RequestInfo>,
 }
 
 impl Report<'_> {
@@ -176,7 +176,8 @@ impl Report<'_> {
                         task.end = self.end.as_str(),
                         error = self.error().as_deref(), // not made if no subscriber reads it
                         request.method = request.map(|request| request.method.as_str()),
-                        request.path = request.and_then(RequestLine::path),
+                        request.path = request.and_then(RequestInfo::path),
+                        request.id = request.and_then(RequestInfo::id),
                         response.end = response.map(|response| tracing::field::debug(response.end)),
                         response.status = response.and_then(|response| response.status).map(|status| status.as_u16()),
                         waited = ?self.waited(),

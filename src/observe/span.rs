@@ -7,7 +7,7 @@ use std::sync::Arc;
 #[cfg(feature = "tracing")]
 use tracing::{Span, dispatcher::with_default, level_filters::LevelFilter};
 
-use crate::task::{added_in::AddedIn, label::Label, request_line::RequestLine};
+use crate::task::{added_in::AddedIn, label::Label, request_info::RequestInfo};
 #[cfg(feature = "tracing")]
 use crate::util::contain::{contain, contain_drop};
 
@@ -59,7 +59,7 @@ impl Drop for Contained {
 )]
 pub(crate) struct SpanOf<'a> {
     pub(crate) added_in: Option<&'a AddedIn>,
-    pub(crate) request: Option<&'a RequestLine>,
+    pub(crate) request: Option<&'a RequestInfo>,
     #[cfg(feature = "tracing")]
     pub(crate) relation: SpanRelation,
 }
@@ -121,7 +121,8 @@ fn open_span(of: &SpanOf<'_>, label: &Label) -> Option<Arc<Contained>> {
             task.kind = label.kind.as_str(),
             task.location = %label.location,
             request.method = request.map(|request| request.method.as_str()),
-            request.path = request.and_then(RequestLine::path),
+            request.path = request.and_then(RequestInfo::path),
+            request.id = request.and_then(RequestInfo::id),
         )
     };
     // A span's id means something only to the subscriber that gave it, which need not be this

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::{
     observe::{info::TaskInfo, span::TaskSpan},
-    task::{Task, id::TaskId, label::Label, request_line::RequestLine},
+    task::{Task, id::TaskId, label::Label, request_info::RequestInfo},
     util::contain::contain_drop,
 };
 
@@ -79,7 +79,7 @@ impl Entry {
         matches!(self.state, EntryState::Waiting(_) | EntryState::Running)
     }
 
-    pub(super) fn info(&self, request: Option<&RequestLine>, now: Instant) -> TaskInfo {
+    pub(super) fn info(&self, request: Option<&RequestInfo>, now: Instant) -> TaskInfo {
         let info = TaskInfo::new(&self.label, self.begun, request, now);
         match self.state {
             EntryState::Overdue => info.overdue(),

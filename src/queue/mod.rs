@@ -63,7 +63,7 @@ use crate::{
         end::TaskEnd,
         id::TaskId,
         label::Label,
-        request_line::RequestLine,
+        request_info::RequestInfo,
     },
     util::{
         contain::contain,
@@ -78,7 +78,7 @@ pub(crate) struct Queue {
     /// the settings name one.
     runtime: Option<Handle>,
     /// `None` for a queue of no request, and where the request is unknown.
-    request: Option<RequestLine>,
+    request: Option<RequestInfo>,
     /// When the queue was made. For a request, this is its arrival.
     arrived: Instant,
     /// True if the response may share its connection's task with others: over HTTP/2, or where the
@@ -86,7 +86,7 @@ pub(crate) struct Queue {
     multiplexed: bool,
     /// How the response ended. Set once at that end, and never in a queue of no request.
     outcome: OnceLock<ResponseOutcome>,
-    /// What a room above notes of the request.
+    /// What was noted of the request, as the settings say.
     extensions: Extensions,
     /// Orders the locks of two stand-alone or held queues. 0 for all others.
     serial: u64,
@@ -137,12 +137,6 @@ impl Queue {
     #[inline]
     pub(crate) fn settings(&self) -> Option<&Settings> {
         self.owner.as_ref().map(|owner| &owner.shared.settings)
-    }
-
-    /// What a room above noted of the request.
-    #[cfg(feature = "jobs")]
-    pub(crate) fn extensions(&self) -> &Extensions {
-        &self.extensions
     }
 
     /// Returns the runtime for a batch, and another in case that one is gone: the request's, and then
@@ -294,8 +288,12 @@ impl ContextSource for Queue {
         self.owner.as_ref().map(|owner| &owner.shared.closing)
     }
 
-    fn request(&self) -> Option<&RequestLine> {
+    fn request(&self) -> Option<&RequestInfo> {
         self.request.as_ref()
+    }
+
+    fn extensions(&self) -> &Extensions {
+        &self.extensions
     }
 }
 

@@ -8,13 +8,13 @@ use std::sync::{
 use http::{Extensions, Request, Version};
 use tokio::time::Instant;
 
-use super::{Entries, Owner, Phase, Queue, RequestLine, State, TaskList};
+use super::{Entries, Owner, Phase, Queue, RequestInfo, State, TaskList};
 use crate::util::sync::{Mutex, OnceLock};
 
 /// What differs between queues from the start.
 struct Origin {
     owner: Option<Arc<Owner>>,
-    request: Option<RequestLine>,
+    request: Option<RequestInfo>,
     multiplexed: bool,
     extensions: Extensions,
     serial: u64,
@@ -39,14 +39,16 @@ impl Queue {
         })
     }
 
-    /// A queue that waits for the response to `request` to end.
-    pub(crate) fn of_request<B>(owner: &Arc<Owner>, request: &Request<B>) -> Arc<Self> {
-        let mut extensions = Extensions::new();
-        if let Some(on_request) = &owner.shared.settings.on_request {
-            on_request(request.headers(), &mut extensions);
-        }
+    /// A queue that waits for the response to `request` to end. `extensions` is what was noted of
+    /// the request.
+    pub(crate) fn of_request<B>(
+        owner: &Arc<Owner>,
+        request: &Request<B>,
+        extensions: Extensions,
+    ) -> Arc<Self> {
+        let id_header = owner.shared.settings.request_id_header.as_ref();
         Self::new(Origin {
-            request: Some(RequestLine::of(request)),
+            request: Some(RequestInfo::of(request, id_header)),
             multiplexed: request.version() >= Version::HTTP_2,
             extensions,
             ..Origin::of(Arc::clone(owner), Phase::Open)

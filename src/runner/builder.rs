@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
+use http::{HeaderName, request::Parts};
 use tokio::runtime::Handle;
 
 use super::Runner;
 #[cfg(feature = "tracing")]
 use crate::observe::span::SpanRelation;
 use crate::{
-    ResponseOutcome,
+    ResponseOutcome, TaskContext,
     observe::report::TaskReport,
     shared::settings::{OnFailure, Order, Settings},
+    task::around::{Around, Next, Ran, nested},
 };
 
 /// Sets up a [`Runner`]. Without any setting it makes the runner of [`Runner::new`], which has no
@@ -129,6 +131,107 @@ impl RunnerBuilder {
         condition: impl Fn(&ResponseOutcome) -> bool + Send + Sync + 'static,
     ) -> Self {
         self.settings.run_if = Some(Box::new(condition));
+        self
+    }
+
+    /// Takes a value from each request as it arrives at the layer, for
+    /// [`TaskContext::get`](crate::TaskContext::get) and [`around`](Self::around).
+    ///
+    /// The value is found by its type, as in [`http::Extensions`]. This may be called again for
+    /// values of other types. `capture` runs on the connection's task, so it should be quick. Its
+    /// panic is one of the request's service.
+    ///
+    /// Middleware inside of the layer runs later: what it finds out is not in the request yet. Values
+    /// that only the handler knows belong in its closures.
+    ///
+    /// ```
+    /// use tower_background_tasks::{Runner, Task};
+    ///
+    /// #[derive(Clone)]
+    /// struct Tenant(String);
+    ///
+    /// let runner = Runner::builder()
+    ///     .capture(|request| {
+    ///         let tenant = request.headers.get("x-tenant").and_then(|value| value.to_str().ok());
+    ///         Tenant(tenant.unwrap_or("nobody").to_owned())
+    ///     })
+    ///     .build();
+    /// let mail = Task::with_context(|cx| async move {
+    ///     println!("mail of {:?}", cx.get().map(|Tenant(name)| name));
+    /// });
+    /// # drop((runner, mail));
+    /// ```
+    pub fn capture<T: Clone + Send + Sync + 'static>(
+        mut self,
+        capture: impl Fn(&Parts) -> T + Send + Sync + 'static,
+    ) -> Self {
+        self.settings
+            .on_request
+            .push(Box::new(move |request, extensions| {
+                extensions.insert(capture(request));
+            }));
+        self
+    }
+
+    /// Surrounds each task while it runs: with a task-local, the context of a tracer, the hub of an
+    /// error tracker, whatever code deep inside of a task expects to find on its thread.
+    ///
+    /// `around` is called for each poll of an async task, for the one call of a blocking task, and
+    /// when either is dropped before its end. It sets up what it gives the task, calls
+    /// [`Next::run`], takes it down again, and returns what that returned. So it sees each step of a
+    /// task, as a [`Future`] that wraps another does, and must be as quick. It is not called for
+    /// conditions ([`run_if`](Self::run_if)), for observers, or for a task that ends before it
+    /// begins.
+    ///
+    /// Of two calls to this, the first is the outer one. A panic in `around` ends the task
+    /// [`Panicked`](crate::TaskEnd::Panicked).
+    ///
+    /// ```
+    /// use tower_background_tasks::Runner;
+    ///
+    /// tokio::task_local! {
+    ///     static TENANT: String;
+    /// }
+    ///
+    /// let runner = Runner::builder()
+    ///     .capture(|request| request.uri.host().unwrap_or("nobody").to_owned())
+    ///     .around(|cx, next| match cx.get::<String>() {
+    ///         Some(tenant) => TENANT.sync_scope(tenant.clone(), || next.run()),
+    ///         None => next.run(), // a task of no request
+    ///     })
+    ///     .build();
+    /// # drop(runner);
+    /// ```
+    pub fn around(
+        mut self,
+        around: impl Fn(&TaskContext, Next<'_>) -> Ran + Send + Sync + 'static,
+    ) -> Self {
+        let around: Around = Box::new(around);
+        self.settings.around = Some(match self.settings.around.take() {
+            None => around,
+            Some(outer) => nested(outer, around),
+        });
+        self
+    }
+
+    /// Reads each request's id from this header, as it is when the request arrives at the layer, such
+    /// as `x-request-id` behind tower-http's `SetRequestIdLayer`.
+    ///
+    /// [`TaskContext::request`](crate::TaskContext::request) has it, and the span of each task, so
+    /// that every line a task logs shows it. An id of more than 128 bytes, or that is not visible
+    /// ASCII, is left out.
+    ///
+    /// ```
+    /// use http::HeaderName;
+    /// use tower_background_tasks::Runner;
+    ///
+    /// let runner = Runner::builder()
+    ///     .request_id_header(HeaderName::from_static("x-request-id"))
+    ///     .build();
+    /// # drop(runner);
+    /// ```
+    pub fn request_id_header(mut self, name: HeaderName) -> Self {
+        self.settings.request_id_header = Some(name);
         self
     }
 

@@ -2,12 +2,14 @@
 
 use std::{fmt, time::Duration};
 
-use http::{Extensions, HeaderMap};
+use http::{Extensions, HeaderName, request::Parts};
 use tokio::runtime::Handle;
 
 #[cfg(feature = "tracing")]
 use crate::observe::span::SpanRelation;
-use crate::{ResponseOutcome, observe::report::TaskReport, util::contain::contain_drop};
+use crate::{
+    ResponseOutcome, observe::report::TaskReport, task::around::Around, util::contain::contain_drop,
+};
 
 /// The order in which the tasks of one request run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -34,7 +36,7 @@ pub enum OnFailure {
 
 type RunIf = Box<dyn Fn(&ResponseOutcome) -> bool + Send + Sync>;
 type OnTaskEnd = Box<dyn Fn(&TaskReport<'_>) + Send + Sync>;
-type OnRequest = Box<dyn Fn(&HeaderMap, &mut Extensions) + Send + Sync>;
+type OnRequest = Box<dyn Fn(&Parts, &mut Extensions) + Send + Sync>;
 
 #[derive(Default)]
 pub(crate) struct Settings {
@@ -50,8 +52,10 @@ pub(crate) struct Settings {
     pub(crate) slow_poll: Option<Duration>,
     #[cfg(feature = "tracing")]
     pub(crate) span_relation: SpanRelation,
-    /// Notes in a request's queue what a room above needs of the request.
-    pub(crate) on_request: Option<OnRequest>,
+    /// Each notes something of a request as it arrives.
+    pub(crate) on_request: Vec<OnRequest>,
+    pub(crate) around: Option<Around>,
+    pub(crate) request_id_header: Option<HeaderName>,
     /// What rooms above have set.
     pub(crate) extensions: Extensions,
 }
@@ -74,7 +78,10 @@ impl Drop for Settings {
     fn drop(&mut self) {
         let _ = contain_drop(self.run_if.take());
         let _ = contain_drop(self.on_task_end.take());
-        let _ = contain_drop(self.on_request.take());
+        for on_request in self.on_request.drain(..) {
+            let _ = contain_drop(on_request);
+        }
+        let _ = contain_drop(self.around.take());
         let _ = contain_drop(std::mem::take(&mut self.extensions));
     }
 }

@@ -1,10 +1,11 @@
 //! [`TaskContext`]: what a running task may ask.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{any::Any, borrow::Cow, fmt, sync::Arc};
 
+use http::Extensions;
 use tokio_util::sync::CancellationToken;
 
-use super::request_line::RequestLine;
+use super::request_info::RequestInfo;
 use crate::{ResponseOutcome, util::contain::woken_contained};
 
 /// Where a context gets its answers: the queue that holds the task.
@@ -14,11 +15,14 @@ pub(crate) trait ContextSource: Send + Sync {
     /// Cancelled when the runner begins to shut down. `None` without a runner.
     fn closing(&self) -> Option<&CancellationToken>;
 
-    fn request(&self) -> Option<&RequestLine>;
+    fn request(&self) -> Option<&RequestInfo>;
+
+    /// What was noted of the request.
+    fn extensions(&self) -> &Extensions;
 }
 
-/// What a running task may ask: how its response went, whether the runner shuts down, the task's
-/// name.
+/// What a running task may ask: how its response went, what its request was, whether the runner
+/// shuts down, the task's name.
 ///
 /// [`Task::with_context`](crate::Task::with_context) and
 /// [`Task::blocking_with_context`](crate::Task::blocking_with_context) hand it out. It may be kept
@@ -43,11 +47,6 @@ impl TaskContext {
         Self { source, name }
     }
 
-    #[cfg(feature = "jobs")]
-    pub(crate) fn request_line(&self) -> Option<&RequestLine> {
-        self.source.request()
-    }
-
     /// Returns how the response ended, or `None` for a task of no request
     /// ([`Runner::add_task`](crate::Runner::add_task),
     /// [`BackgroundTasks::run`](crate::BackgroundTasks::run)).
@@ -66,6 +65,44 @@ impl TaskContext {
     /// ```
     pub fn response(&self) -> Option<&ResponseOutcome> {
         self.source.outcome()
+    }
+
+    /// Returns the task's request. `None` for a task of no request
+    /// ([`Runner::add_task`](crate::Runner::add_task)), and where the request is unknown
+    /// ([`Runner::attach`](crate::Runner::attach), a stand-alone queue).
+    ///
+    /// ```
+    /// use tower_background_tasks::Task;
+    ///
+    /// let audit = Task::with_context(|cx| async move {
+    ///     if let Some(request) = cx.request() {
+    ///         println!("{} {}", request.method(), request.path().unwrap_or_default());
+    ///     }
+    /// });
+    /// # drop(audit);
+    /// ```
+    pub fn request(&self) -> Option<&RequestInfo> {
+        self.source.request()
+    }
+
+    /// Returns what [`RunnerBuilder::capture`](crate::RunnerBuilder::capture) took from the task's
+    /// request. `None` if nothing of this type was taken, and where there is
+    /// [no request](Self::request).
+    ///
+    /// ```
+    /// use tower_background_tasks::{Runner, Task};
+    ///
+    /// #[derive(Clone)]
+    /// struct Tenant(String);
+    ///
+    /// let mail = Task::with_context(|cx| async move {
+    ///     let tenant = cx.get::<Tenant>().map(|tenant| &*tenant.0);
+    ///     println!("mail of {}", tenant.unwrap_or("nobody"));
+    /// });
+    /// # drop(mail);
+    /// ```
+    pub fn get<T: Any + Send + Sync>(&self) -> Option<&T> {
+        self.source.extensions().get()
     }
 
     /// Returns true once [`Runner::shutdown`](crate::Runner::shutdown) was called: for a loop in

@@ -5,6 +5,7 @@
 
 pub(crate) mod add_error;
 pub(crate) mod added_in;
+pub(crate) mod around;
 pub(crate) mod context;
 pub(crate) mod end;
 pub(crate) mod id;
@@ -13,7 +14,7 @@ pub(crate) mod kind;
 pub(crate) mod label;
 pub(crate) mod node;
 pub(crate) mod output;
-pub(crate) mod request_line;
+pub(crate) mod request_info;
 pub(crate) mod work;
 
 use std::{

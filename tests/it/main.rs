@@ -15,7 +15,7 @@
 //! | 11 Any runtime | `runtimes`, `runtime`, `spill` |
 //!
 //! `observe` is the other binary, `conformance` a package. What users call is in `adding`, `current`,
-//! `extract`, `task`, `jobs`, `worker` and `apalis`.
+//! `extract`, `task`, `surroundings`, `jobs`, `worker` and `apalis`.
 
 mod adding;
 #[cfg(feature = "apalis")]
@@ -49,6 +49,7 @@ mod shutdown;
 #[cfg(feature = "jobs")]
 mod spill;
 mod support;
+mod surroundings;
 mod task;
 mod times;
 mod transparent;

@@ -1,0 +1,69 @@
+//! What surrounds a task while it runs: [`Next`] and [`Ran`], for
+//! [`RunnerBuilder::around`](crate::RunnerBuilder::around).
+
+use std::fmt;
+
+use super::context::TaskContext;
+
+/// Is called around each step of a task.
+pub(crate) type Around = Box<dyn Fn(&TaskContext, Next<'_>) -> Ran + Send + Sync>;
+
+/// What [`RunnerBuilder::around`](crate::RunnerBuilder::around) surrounds: a poll of an async task,
+/// the call of a blocking one, or the destructor of either.
+#[must_use = "the task does not go on unless this is run"]
+pub struct Next<'a> {
+    step: &'a mut dyn FnMut(),
+}
+
+/// Proof that the task was run, from [`Next::run`].
+#[derive(Debug)]
+#[must_use = "what surrounds a task returns this"]
+pub struct Ran(());
+
+impl<'a> Next<'a> {
+    pub(crate) fn new(step: &'a mut dyn FnMut()) -> Self {
+        Self { step }
+    }
+
+    /// Lets the task go on.
+    ///
+    /// # Panics
+    ///
+    /// If the task panics. The panic passes through what surrounds the task, and ends the task
+    /// [`Panicked`](crate::TaskEnd::Panicked).
+    pub fn run(self) -> Ran {
+        (self.step)();
+        Ran(())
+    }
+}
+
+impl fmt::Debug for Next<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Next").finish_non_exhaustive()
+    }
+}
+
+/// Calls `step` within `around`. Returns `None` if `around` did not run it.
+pub(crate) fn surrounded<R>(
+    around: &Around,
+    context: &TaskContext,
+    step: impl FnOnce() -> R,
+) -> Option<R> {
+    let (mut step, mut returned) = (Some(step), None);
+    let mut once = || returned = step.take().map(|step| step());
+    let Ran(()) = around(context, Next::new(&mut once));
+    returned
+}
+
+/// Makes one of two: `outer` around `inner`.
+pub(crate) fn nested(outer: Around, inner: Around) -> Around {
+    Box::new(move |context, next| {
+        let mut next = Some(next);
+        let mut once = || {
+            if let Some(next) = next.take() {
+                let Ran(()) = inner(context, next);
+            }
+        };
+        outer(context, Next::new(&mut once))
+    })
+}
