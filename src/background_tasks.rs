@@ -104,7 +104,8 @@ impl BackgroundTasks {
     /// Adds a task, or gives it back if the runner refuses it, so that the handler can answer 503.
     ///
     /// A stand-alone queue takes every task, under the number 0 until a response takes the queue.
-    /// Tasks that the runner then refuses end [`Rejected`](TaskEnd::Rejected).
+    /// Tasks that the runner then refuses end [`Rejected`](TaskEnd::Rejected). A [hold](Self::hold)
+    /// that was dropped takes a task too, and ends it at once.
     ///
     /// ```
     /// use axum::http::StatusCode;

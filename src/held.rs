@@ -25,8 +25,11 @@ impl BackgroundTasks {
     /// [`Skipped`](crate::TaskEnd::Skipped) with the reason
     /// [`NotReleased`](crate::SkipReason::NotReleased). So nothing of a rolled-back transaction is
     /// ever sent. Held tasks have their numbers at once, are counted and listed, and may be refused
-    /// at once. What is held may be held again within it: it runs only if both are released, whichever
-    /// ends first.
+    /// at once. Those of a [stand-alone queue](BackgroundTasks::new) are counted only when they come to
+    /// a runner. What is held may be held again within it: it runs only if both are released,
+    /// whichever ends first.
+    ///
+    /// A clone of what is held adds to it. Returned with a response, it does not release it.
     ///
     /// It does not keep a job from a [`job_store`](crate::RunnerBuilder::job_store), which has it as
     /// soon as `add_job` resolves.

@@ -118,9 +118,11 @@ impl Batch {
         loop {
             match &mut self.stage {
                 Stage::Next if budget.is_used_up() => {
-                    // The waiters must hear of the ended task now, not at the next poll.
-                    self.settle(ended.take());
-                    return Budget::give_way(cx);
+                    // A batch that finds no task has ended now, not at a next poll that may not come.
+                    self.next_waiting(ended.take());
+                    if !matches!(self.stage, Stage::Ended) {
+                        return Budget::give_way(cx);
+                    }
                 }
                 Stage::Next => ended = ready!(self.poll_next(ended.take(), cx)),
                 Stage::Waiting(waiting) => {
@@ -170,9 +172,12 @@ impl Batch {
         let (hopped, mut ended) = (Instant::now(), None);
         loop {
             if let Stage::Next = self.stage {
-                let next = self.next(ended.as_ref(), false);
-                self.enter(next, ended.is_none());
-                discard(ended.take());
+                let is_first = ended.is_none();
+                self.next_waiting(ended.take());
+                // Other batches wait for a thread, so this one goes through the pool's queue again.
+                if !is_first && hopped.elapsed() > budget::ON_THREAD {
+                    break;
+                }
             }
             if !self.wants_thread() {
                 break;
@@ -182,11 +187,6 @@ impl Batch {
                 let end = execution.run(self.ready.queue());
                 ended = Some(execution.conclude(self.ready.queue(), end));
                 self.stage = Stage::Next;
-            }
-            // Other batches wait for a thread, so this one goes through the pool's queue again.
-            if hopped.elapsed() > budget::ON_THREAD {
-                self.settle(ended.take());
-                break;
             }
         }
         if !matches!(self.stage, Stage::Ended) {
@@ -201,12 +201,10 @@ impl Batch {
         next
     }
 
-    /// The same for a batch that stops here and dequeues nothing.
-    fn settle(&mut self, ended: Option<Ended>) {
-        if let Some(ended) = &ended {
-            self.ready.queue().settle(ended);
-        }
-        self.permit = None;
+    /// The same, and takes up the next task, which does not begin yet.
+    fn next_waiting(&mut self, ended: Option<Ended>) {
+        let next = self.next(ended.as_ref(), false);
+        self.enter(next, ended.is_none());
         discard(ended);
     }
 

@@ -65,7 +65,7 @@ impl Execution {
 
     #[inline]
     pub(crate) fn poll(&mut self, queue: &Arc<Queue>, cx: &mut Context<'_>) -> Poll<TaskEnd> {
-        if self.is_parked && !queue.is_current(self.id) {
+        if self.is_parked && !queue.is_unclaimed(self.id) {
             // The canceller woke this poll to have the task dropped. The task must not run again.
             return Poll::Ready(TaskEnd::Aborted);
         }

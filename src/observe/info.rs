@@ -154,8 +154,9 @@ impl fmt::Display for TaskInfo {
     }
 }
 
-/// Sorts the tasks in the order added.
+/// Sorts the tasks in the order added. Of two rows of one task, the first stays.
 pub(crate) fn in_order(mut tasks: Vec<TaskInfo>) -> Vec<TaskInfo> {
     tasks.sort_by_key(TaskInfo::id);
+    tasks.dedup_by_key(|task| task.id);
     tasks
 }

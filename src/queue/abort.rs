@@ -12,8 +12,14 @@ use crate::{
 impl Owner {
     /// Returns a row for each task, in the order added.
     pub(crate) fn infos(&self) -> Vec<TaskInfo> {
-        let (queues, now) = (self.queues.entries(), Instant::now());
-        in_order(queues.iter().flat_map(|queue| queue.infos(now)).collect())
+        let (mut rows, now) = (Vec::new(), Instant::now());
+        for queue in self.queues.entries() {
+            let mut next = Some(queue);
+            while let Some(queue) = next {
+                next = queue.infos(now, &mut rows);
+            }
+        }
+        in_order(rows)
     }
 
     /// Admits no task from now on. A task that was admitted before has been counted when this

@@ -53,7 +53,7 @@ impl Queue {
             }
             Phase::Discarded => {
                 drop(state);
-                return Ok(self.skip_discarded(task));
+                return self.skip_discarded(task);
             }
             Phase::Open | Phase::Running | Phase::Idle => {}
         }
@@ -70,8 +70,12 @@ impl Queue {
     }
 
     #[cold]
-    fn skip_discarded(&self, task: Task) -> TaskId {
-        self.end_at_once(task, &TaskEnd::Skipped(SkipReason::NotReleased))
+    fn skip_discarded(&self, task: Task) -> Result<TaskId, AddTaskError> {
+        let owner = self.owner.as_ref();
+        if owner.is_some_and(|owner| owner.queues.is_closed()) {
+            return Err(Refusal::Closed.of(task));
+        }
+        Ok(self.end_at_once(task, &TaskEnd::Skipped(SkipReason::NotReleased)))
     }
 
     /// Counts the added task in the metrics and schedules the batch. The caller has released the

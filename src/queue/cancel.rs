@@ -9,7 +9,8 @@ use crate::{
 };
 
 impl Queue {
-    /// Ends a task aborted. Returns `None` if the queue does not hold the task. Returns
+    /// Ends a task aborted. Returns `None` if neither this queue nor one that it was merged into holds
+    /// the task. Returns
     /// `Some(false)` if the task's end is already being told, or if it is a blocking task that
     /// runs: its thread cannot be stopped.
     pub(super) fn cancel(self: &Arc<Self>, id: TaskId) -> Option<bool> {
@@ -17,10 +18,15 @@ impl Queue {
         let claim = match state.entries.get_mut(id) {
             Some(entry) if entry.label.kind == TaskKind::Blocking && entry.begun.is_some() => None,
             Some(entry) => Claim::of_entry(self, entry),
-            None => {
-                let task = state.tasks.remove(id)?;
-                Some(Claim::of_waiting(self, &mut state, task))
-            }
+            None => match state.tasks.remove(id) {
+                Some(task) => Some(Claim::of_waiting(self, &mut state, task)),
+                None => {
+                    // A release may have moved the task on since the registry was read.
+                    let into = state.merged_into()?;
+                    drop(state);
+                    return into.cancel(id);
+                }
+            },
         };
         drop(state);
         let is_ours = claim.is_some();

@@ -49,7 +49,7 @@ impl Claim {
     }
 
     pub(super) fn of_entry(queue: &Arc<Queue>, entry: &mut Entry) -> Option<Self> {
-        if !entry.is_current() {
+        if !entry.is_unclaimed() {
             return None;
         }
         let task = match mem::replace(&mut entry.state, EntryState::Ended) {

@@ -75,7 +75,7 @@ impl Entry {
 
     /// True while no party has claimed the end.
     #[inline]
-    pub(super) fn is_current(&self) -> bool {
+    pub(super) fn is_unclaimed(&self) -> bool {
         matches!(self.state, EntryState::Waiting(_) | EntryState::Running)
     }
 

@@ -1,7 +1,8 @@
 //! Tasks that wait to be released, in a queue of their own beside that of their request.
 //!
-//! A held queue is open, and no response ends it. It has the owner of the queue it is released
-//! into, so that its tasks are counted, listed and limited from the start.
+//! A held queue is open, and no response ends it. It has the owner of the queue that it was made
+//! from, so that its tasks are counted, listed and limited from the start. Without an owner they are
+//! counted when they reach a queue with one.
 
 use std::{mem, sync::Arc};
 
@@ -15,7 +16,7 @@ impl Queue {
     /// Moves the tasks of `held` behind this queue's own. Tasks added to `held` later come here too.
     pub(crate) fn release(self: &Arc<Self>, held: &Arc<Self>) {
         if held.owner.is_none() {
-            return self.merge(held);
+            return self.take_from(held);
         }
         let into = self.root();
         let (mut state, mut held_state) = lock_both(&into, held);
@@ -64,10 +65,10 @@ impl Queue {
         state.place.is_some() && !owner.queues.is_closed()
     }
 
-    /// True of a queue that [`held`](Self::held) made for a runner, also after its release.
+    /// True of a queue that [`held`](Self::held) made, also after its release.
     #[cfg(feature = "jobs")]
     pub(crate) fn is_held(&self) -> bool {
-        self.owner.is_some() && self.serial != 0
+        self.is_held
     }
 
     /// Skips the tasks of a held queue that was not released, and whatever is added to it later.

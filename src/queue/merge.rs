@@ -12,13 +12,22 @@ impl Queue {
     /// Moves the tasks of `from` behind this queue's own. Tasks added to `from` later come here
     /// too.
     ///
-    /// Does nothing if `from` is this queue, belongs to a runner, or is merged or discarded.
+    /// Does nothing if `from` is this queue, belongs to a runner, waits for its release, or is merged
+    /// or discarded.
     pub(crate) fn merge(self: &Arc<Self>, from: &Arc<Self>) {
-        let (into, from) = (self.root(), from.root());
-        if Arc::ptr_eq(&into, &from) || from.owner.is_some() {
+        let from = from.root();
+        if !from.is_held {
+            self.take_from(&from);
+        }
+    }
+
+    /// The same, also for a held queue, which is being released.
+    pub(super) fn take_from(self: &Arc<Self>, from: &Arc<Self>) {
+        let into = self.root();
+        if Arc::ptr_eq(&into, from) || from.owner.is_some() {
             return;
         }
-        let (mut state, mut from_state) = lock_both(&into, &from);
+        let (mut state, mut from_state) = lock_both(&into, from);
         if matches!(from_state.phase, Phase::Merged(_) | Phase::Discarded) {
             return;
         }
@@ -26,7 +35,7 @@ impl Queue {
             // `into` was merged before both locks were held. Start again from its new root.
             Phase::Merged(_) => {
                 drop((state, from_state));
-                return into.merge(&from);
+                return into.take_from(from);
             }
             Phase::Discarded => {
                 drop((state, from_state));

@@ -5,18 +5,22 @@
 //! below. It reaches the executor only through [`Schedule`](owner::Schedule).
 //!
 //! ```text
-//! Open ──end──▶ Running ◀──add──▶ Idle          (of a request; a queue of no request begins Idle)
+//! Open ──end──▶ Running ◀──add──▶ Idle          (of a request; without tasks, the end leads to Idle)
+//!                                               (a queue of no request begins Idle)
 //! Open ──merge──▶ Merged                        (stand-alone or held; never ends by itself)
 //! Open ──discard──▶ Discarded                   (held, and not released)
 //! ```
 //!
-//! 1. While the phase is `Running`, exactly one [`Ready`](ready::Ready) exists for the whole queue.
-//!    Only it takes tasks out of `tasks`.
+//! 1. While the phase is `Running`, exactly one [`Ready`](ready::Ready) exists for the whole queue,
+//!    beside those for one task of a concurrent queue. Only it dequeues tasks to run them. A
+//!    canceller and a shutdown take a task out to end it.
 //! 2. The thread that sets the phase to `Running` counts that batch under the lock. It schedules
 //!    the batch after it releases the lock.
 //! 3. The phase leaves `Running` only in the critical section that finds `tasks` empty.
 //! 4. `outcome` is set before the phase of a request's queue leaves `Open`, and never changes.
-//! 5. A task is in `tasks`, then in `entries`, until its end has been told and counted.
+//! 5. A task is in `tasks`, then in `entries`, until its end has been told and counted. One that is
+//!    refused, or added to a discarded queue, ends at once and is in neither. One that timed out on
+//!    its thread stays in `entries` until that returns.
 //! 6. The party that sets an entry to `Ended` under the lock tells its end, and no other does. An
 //!    end that nobody observes is counted in the critical section that removes the entry.
 //! 7. A queue with an owner is in the registry while `tasks` or `entries` holds a task.
@@ -88,6 +92,8 @@ pub(crate) struct Queue {
     outcome: OnceLock<ResponseOutcome>,
     /// What was noted of the request, as the settings say.
     extensions: Extensions,
+    /// True of a queue whose tasks wait for a release, also after it.
+    is_held: bool,
     /// Orders the locks of two stand-alone or held queues. 0 for all others.
     serial: u64,
     state: Mutex<State>,
@@ -182,18 +188,21 @@ impl Queue {
     }
 
     /// Returns the task's entry, unless its end is claimed.
-    fn current<'a>(state: &'a mut MutexGuard<'_, State>, id: TaskId) -> Option<&'a mut Entry> {
-        state.entries.get_mut(id).filter(|entry| entry.is_current())
+    fn unclaimed<'a>(state: &'a mut MutexGuard<'_, State>, id: TaskId) -> Option<&'a mut Entry> {
+        state
+            .entries
+            .get_mut(id)
+            .filter(|entry| entry.is_unclaimed())
     }
 
     /// False if the task's end is claimed.
-    pub(crate) fn is_current(&self, id: TaskId) -> bool {
-        Self::current(&mut lock(&self.state), id).is_some()
+    pub(crate) fn is_unclaimed(&self, id: TaskId) -> bool {
+        Self::unclaimed(&mut lock(&self.state), id).is_some()
     }
 
     /// Returns the label of an unfinished task.
     pub(crate) fn label_of(&self, id: TaskId) -> Option<Label> {
-        let mut label = Self::current(&mut lock(&self.state), id)?.label.clone();
+        let mut label = Self::unclaimed(&mut lock(&self.state), id)?.label.clone();
         if self.owner.is_none() {
             label.id = TaskId::NONE; // its number is only the key of its entry
         }
@@ -207,15 +216,15 @@ impl Queue {
         TaskContext::new(Arc::clone(self) as Arc<dyn ContextSource>, name)
     }
 
-    /// Returns a row for each task in the queue.
-    pub(crate) fn infos(&self, now: Instant) -> Vec<TaskInfo> {
+    /// Adds a row for each task in the queue. Returns the queue that this one was merged into: a
+    /// release may have moved tasks there since the registry was read.
+    pub(crate) fn infos(&self, now: Instant, rows: &mut Vec<TaskInfo>) -> Option<Arc<Self>> {
         let state = lock(&self.state);
         let request = self.request.as_ref();
-        let entries = state.entries.iter().map(|entry| entry.info(request, now));
+        rows.extend(state.entries.iter().map(|entry| entry.info(request, now)));
         let waiting = state.tasks.labels().into_iter();
-        entries
-            .chain(waiting.map(|label| TaskInfo::new(&label, None, request, now)))
-            .collect()
+        rows.extend(waiting.map(|label| TaskInfo::new(&label, None, request, now)));
+        state.merged_into()
     }
 
     /// Returns the names of the waiting tasks, in the order added.
@@ -231,9 +240,8 @@ impl Queue {
     pub(crate) fn root(self: &Arc<Self>) -> Arc<Self> {
         let mut queue = Arc::clone(self);
         loop {
-            let next = match &lock(&queue.state).phase {
-                Phase::Merged(target) => Arc::clone(target),
-                Phase::Open | Phase::Running | Phase::Idle | Phase::Discarded => break,
+            let Some(next) = lock(&queue.state).merged_into() else {
+                break;
             };
             queue = next;
         }
@@ -276,6 +284,16 @@ impl Queue {
         }
         let (place, owner) = (state.place.take()?, self.owner.as_ref()?);
         owner.queues.leave(place)
+    }
+}
+
+impl State {
+    /// Returns the queue that the tasks moved to.
+    fn merged_into(&self) -> Option<Arc<Queue>> {
+        match &self.phase {
+            Phase::Merged(into) => Some(Arc::clone(into)),
+            Phase::Open | Phase::Running | Phase::Idle | Phase::Discarded => None,
+        }
     }
 }
 

@@ -17,6 +17,7 @@ struct Origin {
     request: Option<RequestInfo>,
     multiplexed: bool,
     extensions: Extensions,
+    is_held: bool,
     serial: u64,
     phase: Phase,
 }
@@ -34,6 +35,7 @@ impl Queue {
             request: None,
             multiplexed: true,
             extensions,
+            is_held: false,
             serial: next_serial(),
             phase: Phase::Open,
         })
@@ -68,6 +70,7 @@ impl Queue {
             request: root.request.clone(),
             multiplexed: root.multiplexed,
             extensions: self.extensions.clone(),
+            is_held: true,
             serial: next_serial(),
             phase: Phase::Open,
         })
@@ -89,6 +92,7 @@ impl Queue {
             multiplexed: origin.multiplexed,
             outcome: OnceLock::new(),
             extensions: origin.extensions,
+            is_held: origin.is_held,
             serial: origin.serial,
             state: Mutex::new(State {
                 phase: origin.phase,
@@ -115,6 +119,7 @@ impl Origin {
             request: None,
             multiplexed: true,
             extensions: Extensions::new(),
+            is_held: false,
             serial: 0,
             phase,
         }

@@ -23,8 +23,8 @@ pub(crate) struct Owner {
     /// The queues that hold a task.
     pub(crate) queues: Registry<Queue>,
     pub(super) scheduler: Box<dyn Schedule>,
-    /// The first runtime that the runner saw. It runs a task that a thread without a runtime adds
-    /// to a queue made on such a thread.
+    /// The first runtime that the runner saw. It runs tasks where the queue's own runtime is gone or
+    /// unknown, and the thread that schedules them has none.
     runtime: OnceLock<Handle>,
 }
 

@@ -76,7 +76,7 @@ impl Queue {
 
     /// Keeps the waker of a pending task. Returns false if the task's end is claimed.
     pub(crate) fn park(&self, id: TaskId, waker: &Waker) -> bool {
-        match Self::current(&mut lock(&self.state), id) {
+        match Self::unclaimed(&mut lock(&self.state), id) {
             None => return false,
             Some(Entry {
                 waker: Some(old), ..
@@ -86,13 +86,13 @@ impl Queue {
         // Cloning or dropping a waker may run user code, so neither happens under the lock.
         let mut waker = Some(waker.clone());
         let mut state = lock(&self.state);
-        let entry = Self::current(&mut state, id);
-        let is_current = entry
+        let entry = Self::unclaimed(&mut state, id);
+        let is_unclaimed = entry
             .map(|entry| mem::swap(&mut entry.waker, &mut waker))
             .is_some();
         drop(state);
         let _ = contain_drop(waker);
-        is_current
+        is_unclaimed
     }
 
     /// Keeps the span of a task that begins, for the party that tells its end.
@@ -102,7 +102,7 @@ impl Queue {
             return;
         }
         let mut span = span.clone();
-        if let Some(entry) = Self::current(&mut lock(&self.state), id) {
+        if let Some(entry) = Self::unclaimed(&mut lock(&self.state), id) {
             mem::swap(&mut entry.span, &mut span);
         }
     }
@@ -132,7 +132,7 @@ impl Queue {
             return false;
         }
         let mut state = lock(&self.state);
-        let Some(entry) = Self::current(&mut state, id) else {
+        let Some(entry) = Self::unclaimed(&mut state, id) else {
             return false;
         };
         entry.state = EntryState::Ended;

@@ -14,7 +14,7 @@ use tokio::{
     runtime::{Builder, Runtime},
     task::spawn_blocking,
 };
-use tower_background_tasks::{BackgroundTasks, Runner, Task};
+use tower_background_tasks::{BackgroundTasks, Order, Runner, Task};
 
 use crate::support::{
     LIMIT, Log, PanicsWhenDropped, hold, is_quiet, open_response, soon, turns, until, wait_for,
@@ -341,5 +341,28 @@ fn a_blocking_tasks_timeout_counts_from_its_beginning() {
         drop(go);
         soon(runner.idle()).await;
         assert_eq!(runner.stats().timed_out, 0);
+    });
+}
+
+#[test]
+fn a_concurrent_task_takes_a_thread_once() {
+    let mut builder = Builder::new_current_thread();
+    let runtime = builder.max_blocking_threads(1).enable_all().build();
+    runtime.unwrap().block_on(async {
+        let runner = Runner::builder().order(Order::Concurrent).build();
+        let (response, tasks) = open_response(&runner);
+        let (go_on, waits) = mpsc::channel::<()>();
+        tasks.add_blocking_task(move || {
+            let _ = waits.recv();
+            std::thread::sleep(Duration::from_millis(30));
+        });
+        drop(response);
+        until(|| runner.stats().running == 1).await;
+        let (release, held) = mpsc::channel::<()>();
+        spawn_blocking(move || held.recv());
+        drop(go_on);
+        soon(runner.idle()).await;
+        drop(release);
+        assert_eq!(runner.stats().completed, 1);
     });
 }

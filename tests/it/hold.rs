@@ -270,3 +270,41 @@ async fn an_empty_hold_leaves_nothing_behind() {
     soon(runner.idle()).await;
     assert_eq!((runner.stats().added, runner.tasks().len()), (0, 0));
 }
+
+#[tokio::test]
+async fn a_hold_that_a_response_returns_runs_only_once_released() {
+    for released in [false, true] {
+        let (runner, log) = (Runner::new(), Log::default());
+        let outer = BackgroundTasks::new();
+        let held = outer.hold();
+        held.add_task(log.task("mail"));
+        let response = runner.attach(full("hello"), held.clone());
+        let response = runner.attach(response, outer);
+        drop(response);
+        turns(5).await;
+        assert!(log.lines().is_empty());
+        if released {
+            held.release();
+        } else {
+            drop(held);
+        }
+        soon(runner.idle()).await;
+        assert_eq!(log.lines().len(), usize::from(released));
+        assert_eq!(runner.stats().added, u64::from(released));
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_hold_refuses_once_the_runner_has_shut_down() {
+    let runner = Runner::new();
+    let (_response, tasks) = open_response(&runner);
+    let held = tasks.hold();
+    let late = held.clone();
+    drop(held);
+    assert!(late.try_add_task(async {}).is_ok(), "it ends skipped");
+    assert!(runner.shutdown(Duration::ZERO).await.is_clean());
+    let refused = late.try_add_task(async {});
+    assert!(matches!(refused, Err(AddTaskError::Closed(_))));
+    late.add_task(async {});
+    assert_eq!((runner.stats().skipped, runner.stats().rejected), (1, 1));
+}

@@ -171,3 +171,30 @@ async fn a_shut_down_runner_leaves_no_task_of_the_runtime() {
     assert!(!runner.shutdown(Duration::ZERO).await.is_clean());
     until(|| Handle::current().metrics().num_alive_tasks() == 0).await;
 }
+
+/// A batch that has used up its time or its budget with its last task.
+#[test]
+fn idle_needs_no_runtime_whose_last_task_has_ended() {
+    for blocking in [true, false] {
+        let (runner, first) = (Runner::new(), runtime(1));
+        let last_ran = first.block_on(async {
+            let (response, tasks) = open_response(&runner);
+            let (sender, ran) = tokio::sync::oneshot::channel();
+            if blocking {
+                tasks.add_blocking_task(move || {
+                    thread::sleep(Duration::from_millis(30));
+                    let _ = sender.send(());
+                });
+            } else {
+                (0..31).for_each(|_| tasks.add_task(async {}));
+                tasks.add_task(async move { sender.send(()).map_err(|()| "nobody waits") });
+            }
+            drop(response);
+            soon(ran).await
+        });
+        assert!(last_ran.is_ok());
+        // From here on, nobody drives the first runtime.
+        runtime(0).block_on(soon(runner.idle()));
+        assert_eq!(runner.stats().completed, runner.stats().added);
+    }
+}

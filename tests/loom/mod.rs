@@ -22,7 +22,7 @@ use loom::{
 };
 
 use crate::{
-    Order, ResponseEnd, Runner, RunnerBuilder, Task,
+    Order, ResponseEnd, ResponseOutcome, Runner, RunnerBuilder, Task,
     executor::Executor,
     queue::{
         Queue,
@@ -76,7 +76,8 @@ fn of_no_request(runner: &Runner) -> Arc<Queue> {
 }
 
 fn end(queue: Arc<Queue>) {
-    queue.end(ResponseEnd::Completed, Some(http::StatusCode::OK), 0);
+    let status = Some(http::StatusCode::OK);
+    queue.end(ResponseOutcome::new(ResponseEnd::Completed, status));
 }
 
 /// Checks `model` in all interleavings, and prints their number.
@@ -439,6 +440,30 @@ fn releasing_against_shutdown() {
         let completed = runner.stats().completed as usize;
         assert_eq!(completed + aborted(&runner), 1);
         assert!(completed == 0 || witness.ran() == [0]);
+        assert_balanced(&runner);
+    });
+}
+
+/// The task waits, here or there. So it is found and listed once, wherever the release is.
+#[test]
+fn releasing_against_cancelling_and_listing() {
+    check("release against cancel", || {
+        let (runner, witness) = (runner(Runner::builder()), Witness::new());
+        let queue = of_response(&runner);
+        add(&queue, witness.task(1)); // both queues are registered
+        let (outer, inner) = (queue.held(), queue.held());
+        let id = inner.add(witness.task(0), Location::caller()).unwrap();
+        let (into, from) = (Arc::clone(&outer), Arc::clone(&inner));
+        let next = Arc::clone(&queue);
+        let releaser = thread::spawn(move || {
+            into.release(&from);
+            next.release(&into);
+        });
+        assert_eq!(runner.tasks().len(), 2);
+        assert!(runner.cancel(id));
+        releaser.join().unwrap();
+        end(queue);
+        assert_eq!(witness.ran(), [1]);
         assert_balanced(&runner);
     });
 }
