@@ -24,16 +24,16 @@ pub struct ResponseOutcome {
     pub end: ResponseEnd,
     /// The status of the response head, or `None` if there was no response.
     pub status: Option<StatusCode>,
-    /// The [status code](https://grpc.io/docs/guides/status-codes/) of a gRPC call, from its trailers,
-    /// or from its head if it has no body. 2 (`UNKNOWN`) if the call ended without one, such as when
-    /// its client left. `None` for a response that is not gRPC, and for gRPC-Web, which has its
-    /// status in the body.
-    pub grpc_status: Option<u32>,
     /// Bytes of the body's data that the server took: without headers and chunk sizes, and before
     /// any compression outside the layer.
     pub body_bytes: u64,
     /// The time from the request's arrival at the layer to the end of the response.
     pub elapsed: Duration,
+    /// The [status code](https://grpc.io/docs/guides/status-codes/) of a gRPC call, from its trailers,
+    /// or from its head if it has no body. 2 (`UNKNOWN`) if the call ended without one, such as when
+    /// its client left. `None` for a response that is not gRPC, and for gRPC-Web, which has its
+    /// status in the body.
+    pub grpc_status: Option<u32>,
 }
 
 impl ResponseOutcome {
@@ -43,9 +43,9 @@ impl ResponseOutcome {
         Self {
             end,
             status,
-            grpc_status: None,
             body_bytes: 0,
             elapsed: Duration::ZERO,
+            grpc_status: None,
         }
     }
 

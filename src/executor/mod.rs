@@ -35,7 +35,9 @@ impl Executor {
     }
 
     fn batch(&self, ready: Ready) -> Batch {
-        Batch::new(ready, self.limits.clone())
+        let is_limited = ready.queue().is_limited();
+        let limits = self.limits.as_ref().filter(|_| is_limited);
+        Batch::new(ready, limits.cloned())
     }
 
     /// For a loom model, which polls the batch itself.

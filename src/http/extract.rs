@@ -9,7 +9,7 @@ use axum_core::{
 use http::{StatusCode, request::Parts};
 
 use super::{attach, missing_layer::MissingLayer};
-use crate::{AddTaskError, BackgroundTasks};
+use crate::{AddTaskError, BackgroundTasks, ShieldAborted};
 
 /// The request's queue, also where middleware has rebuilt the request without its extensions.
 ///
@@ -74,5 +74,17 @@ impl IntoResponse for AddTaskError {
 impl IntoResponse for MissingLayer {
     fn into_response(self) -> Response {
         (StatusCode::INTERNAL_SERVER_ERROR, "internal server error").into_response()
+    }
+}
+
+/// A 503.
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+impl IntoResponse for ShieldAborted {
+    fn into_response(self) -> Response {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "interrupted, try again later",
+        )
+            .into_response()
     }
 }

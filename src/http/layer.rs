@@ -30,6 +30,12 @@ use crate::Runner;
 ///   none.
 /// - Middleware that adds tasks. Inside, it finds the queue. Outside, it gets
 ///   [`MissingLayer`](crate::MissingLayer).
+/// - A retry. Inside, all attempts share the request's queue, and the tasks of each run. Outside,
+///   each attempt is a request with a queue of its own.
+/// - Middleware that spawns the handler. Inside, the handler goes on when the client leaves, but
+///   the response has ended ([`Cancelled`](crate::ResponseEnd::Cancelled)), and its tasks are
+///   skipped. [`detached`](Self::detached) is the remedy. Outside, this layer's future goes on with
+///   the handler, and the tasks go by its response.
 ///
 /// For a layer of [`Router::layer`](https://docs.rs/axum/0.8/axum/struct.Router.html#method.layer),
 /// axum makes several boxes for each request. A layer around the whole router saves all but the

@@ -6,6 +6,7 @@
 pub(crate) mod attach;
 pub(crate) mod body;
 pub(crate) mod current;
+pub(crate) mod detached;
 mod end_guard;
 #[cfg(feature = "axum")]
 mod extract;
@@ -14,3 +15,4 @@ mod grpc;
 pub(crate) mod layer;
 pub(crate) mod missing_layer;
 pub(crate) mod service;
+pub(crate) mod shield;

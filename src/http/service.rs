@@ -55,25 +55,36 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let owner = self.runner.owner();
-        let mut extensions = Extensions::new();
-        let on_request = &owner.shared.settings.on_request;
-        if !on_request.is_empty() {
-            let (parts, body) = request.into_parts();
-            for note in on_request {
-                note(&parts, &mut extensions);
-            }
-            request = Request::from_parts(parts, body);
-        }
-        let queue = Queue::of_request(owner, &request, extensions);
-        let mut guard = EndGuard::new(Arc::clone(&queue), request.method(), request.version());
-        request
-            .extensions_mut()
-            .insert(BackgroundTasks::from(queue));
-        let entered = guard.enter();
-        let inner = self.inner.call(request);
-        drop(entered);
-        ResponseFuture::new(inner, guard)
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        follow(&mut self.inner, &self.runner, request).1
     }
+}
+
+/// Gives `request` its queue, calls `inner` with it, and follows the response.
+pub(super) fn follow<S, ReqBody>(
+    inner: &mut S,
+    runner: &Runner,
+    mut request: Request<ReqBody>,
+) -> (Arc<Queue>, ResponseFuture<S::Future>)
+where
+    S: Service<Request<ReqBody>>,
+{
+    let owner = runner.owner();
+    let mut extensions = Extensions::new();
+    let on_request = &owner.shared.settings.on_request;
+    if !on_request.is_empty() {
+        let (parts, body) = request.into_parts();
+        for note in on_request {
+            note(&parts, &mut extensions);
+        }
+        request = Request::from_parts(parts, body);
+    }
+    let queue = Queue::of_request(owner, &request, extensions);
+    let mut guard = EndGuard::new(Arc::clone(&queue), request.method(), request.version());
+    let tasks = BackgroundTasks::from(Arc::clone(&queue));
+    request.extensions_mut().insert(tasks);
+    let entered = guard.enter();
+    let future = inner.call(request);
+    drop(entered);
+    (queue, ResponseFuture::new(future, guard))
 }

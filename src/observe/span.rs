@@ -87,6 +87,17 @@ impl TaskSpan {
         Self::default()
     }
 
+    /// Returns the span that is current on this thread, for work that is a part of it.
+    pub(crate) fn current() -> Self {
+        #[cfg(feature = "tracing")]
+        if LevelFilter::current() != LevelFilter::OFF {
+            let span = contain(Span::current).ok().filter(|span| !span.is_none());
+            let span = span.map(|span| Arc::new(Contained(Some(span))));
+            return Self { span };
+        }
+        Self::default()
+    }
+
     #[inline]
     pub(crate) fn is_none(&self) -> bool {
         #[cfg(feature = "tracing")]

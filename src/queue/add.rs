@@ -112,13 +112,15 @@ impl Queue {
         if owner.queues.is_closed() {
             return Err(Refusal::Closed);
         }
-        owner.shared.take_pending_place()?;
+        if !self.is_shielded {
+            owner.shared.take_pending_place()?;
+        }
         if state.place.is_none() {
             match owner.queues.enter(self) {
                 Ok(place) => state.place = Some(place),
                 Err(Closed) => {
                     // The registry was closed after the check above.
-                    owner.shared.give_back_pending_place();
+                    self.give_back_pending_place();
                     return Err(Refusal::Closed);
                 }
             }

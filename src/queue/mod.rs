@@ -94,6 +94,9 @@ pub(crate) struct Queue {
     extensions: Extensions,
     /// True of a queue whose tasks wait for a release, also after it.
     is_held: bool,
+    /// True of a queue of shielded work, which is a part of its handler. The runner's limits and
+    /// timeout are for tasks, and do not hold for it.
+    is_shielded: bool,
     /// Orders the locks of two stand-alone or held queues. 0 for all others.
     serial: u64,
     state: Mutex<State>,

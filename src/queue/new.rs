@@ -18,6 +18,7 @@ struct Origin {
     multiplexed: bool,
     extensions: Extensions,
     is_held: bool,
+    is_shielded: bool,
     serial: u64,
     phase: Phase,
 }
@@ -36,6 +37,7 @@ impl Queue {
             multiplexed: true,
             extensions,
             is_held: false,
+            is_shielded: false,
             serial: next_serial(),
             phase: Phase::Open,
         })
@@ -71,9 +73,26 @@ impl Queue {
             multiplexed: root.multiplexed,
             extensions: self.extensions.clone(),
             is_held: true,
+            is_shielded: false,
             serial: next_serial(),
             phase: Phase::Open,
         })
+    }
+
+    /// A queue for a part of this request's handler, which begins at once. Returns `None` if no runner
+    /// takes it.
+    pub(crate) fn shielded(self: &Arc<Self>) -> Option<Arc<Self>> {
+        let root = self.root();
+        let owner = root.owner.as_ref()?;
+        if owner.queues.is_closed() {
+            return None;
+        }
+        Some(Self::new(Origin {
+            request: root.request.clone(),
+            extensions: root.extensions.clone(),
+            is_shielded: true,
+            ..Origin::of(Arc::clone(owner), Phase::Idle)
+        }))
     }
 
     /// A queue with no response to wait for.
@@ -93,6 +112,7 @@ impl Queue {
             outcome: OnceLock::new(),
             extensions: origin.extensions,
             is_held: origin.is_held,
+            is_shielded: origin.is_shielded,
             serial: origin.serial,
             state: Mutex::new(State {
                 phase: origin.phase,
@@ -120,6 +140,7 @@ impl Origin {
             multiplexed: true,
             extensions: Extensions::new(),
             is_held: false,
+            is_shielded: false,
             serial: 0,
             phase,
         }

@@ -11,6 +11,7 @@ use crate::{
         report::Report,
         span::TaskSpan,
     },
+    shared::settings::Settings,
     task::{Task, end::TaskEnd, id::TaskId, label::Label, node::Needs},
     util::{contain::contain_drop, sync::lock},
 };
@@ -18,7 +19,8 @@ use crate::{
 impl Queue {
     /// Returns the task's own timeout, or else the runner's.
     pub(crate) fn timeout_of(&self, needs: Needs) -> Option<Duration> {
-        needs.timeout.or_else(|| self.settings()?.task_timeout)
+        let of_the_runner = || self.settings()?.task_timeout.filter(|_| !self.is_shielded);
+        needs.timeout.or_else(of_the_runner)
     }
 
     /// Begins the task and gives it to the caller. Returns `None` if its end is claimed.
@@ -56,7 +58,20 @@ impl Queue {
     pub(super) fn count_begun(&self) {
         if let Some(owner) = &self.owner {
             owner.shared.count_begun();
+            self.give_back_pending_place();
         }
+    }
+
+    #[inline]
+    pub(super) fn give_back_pending_place(&self) {
+        if let Some(owner) = self.owner.as_ref().filter(|_| !self.is_shielded) {
+            owner.shared.give_back_pending_place();
+        }
+    }
+
+    /// True if the runner's limits hold for the tasks of this queue.
+    pub(crate) fn is_limited(&self) -> bool {
+        !self.is_shielded && self.settings().is_some_and(Settings::is_limited)
     }
 
     /// Notes that the thread of a supervised task has returned. An overdue task leaves the queue
@@ -211,8 +226,12 @@ impl Queue {
             state.entries.forget(id);
         }
         state.stopped |= end.is_failure() && self.stops_on_failure();
+        if !has_begun {
+            // A task that never began counts as begun too, so that no end precedes its beginning.
+            self.count_begun();
+        }
         if let Some(owner) = &self.owner {
-            owner.shared.count_ended(end, has_begun);
+            owner.shared.count_ended(end);
         }
         settled
     }

@@ -7,7 +7,6 @@ use tokio::time::Instant;
 use super::{Ended, Entry, Phase, Queue, State, dequeued::Dequeued, entries::Settled};
 use crate::{
     observe::metrics::{self, MetricName},
-    shared::settings::Settings,
     task::{Task, id::TaskId, kind::TaskKind, node::Needs},
     util::sync::{MutexGuard, lock},
 };
@@ -171,8 +170,7 @@ impl Queue {
     }
 
     fn begins_async(&self) -> bool {
-        let is_limited = self.settings().is_some_and(Settings::is_limited);
-        !is_limited && !self.is_concurrent()
+        !self.is_limited() && !self.is_concurrent()
     }
 
     /// Ends a batch that found no task. The caller's lock is still held, so no task can slip in

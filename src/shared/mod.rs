@@ -90,19 +90,12 @@ impl Shared {
     #[inline]
     pub(crate) fn count_begun(&self) {
         self.counters().task_begun();
-        self.give_back_pending_place();
     }
 
     /// Counts an end. The caller then calls [`notify`](Self::notify).
     #[inline]
-    pub(crate) fn count_ended(&self, end: &TaskEnd, has_begun: bool) {
-        let counters = self.counters();
-        if !has_begun {
-            // A task that never began counts as begun too, so that no end precedes its beginning.
-            counters.task_begun();
-            self.give_back_pending_place();
-        }
-        counters.task_ended(end);
+    pub(crate) fn count_ended(&self, end: &TaskEnd) {
+        self.counters().task_ended(end);
     }
 
     /// The same, for a task that was never in a queue, and so took no place.

@@ -57,7 +57,8 @@ impl Name {
     }
 }
 
-fn without_closures(type_name: &'static str) -> &'static str {
+/// Shortens the type name of a future or closure.
+pub(crate) fn without_closures(type_name: &'static str) -> &'static str {
     let mut name = type_name;
     while let Some(shorter) = name.strip_suffix("::{{closure}}") {
         name = shorter;

@@ -401,6 +401,31 @@ async fn without_a_relation_the_requests_span_closes_at_once() {
     }
 }
 
+#[tokio::test]
+async fn shielded_work_logs_within_its_requests_span() {
+    capture();
+    let runner = Runner::new();
+    let request = info_span!("request");
+    let id = request.id().unwrap().into_u64();
+    let tasks = BackgroundTasks::new();
+    let _response = runner.attach(Response::new(String::from("hello")), tasks.clone());
+    let shield = request.in_scope(|| {
+        tasks.shield(async {
+            tokio::task::yield_now().await;
+            tracing::info!(task.name = "shielded", "done");
+        })
+    });
+    drop(request);
+    soon::soon(shield).await.unwrap();
+    runner.idle().await;
+    let spans: Vec<_> = events_of("shielded")
+        .iter()
+        .map(|event| event.span)
+        .collect();
+    assert_eq!(spans, [Some(id)]);
+    assert!(SEEN.lock().unwrap().spans[&id].closed);
+}
+
 #[cfg(feature = "axum")]
 #[tokio::test]
 async fn a_missing_layer_is_logged_once_for_its_path() {
