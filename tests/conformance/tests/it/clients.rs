@@ -254,7 +254,7 @@ pub(crate) struct Http2 {
 }
 
 impl Http2 {
-    async fn connect(address: SocketAddr) -> Self {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
             .await
@@ -263,7 +263,7 @@ impl Http2 {
         Self { sender, connection }
     }
 
-    fn send(
+    pub(crate) fn send(
         &mut self,
         request: Request<Full<Bytes>>,
     ) -> impl Future<Output = hyper::Result<Response<Incoming>>> + use<> {
