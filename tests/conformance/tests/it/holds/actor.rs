@@ -307,11 +307,10 @@ impl Actor {
         let Rules {
             max_pending,
             is_threaded,
-            has_blocking,
             ..
         } = self.case.rules;
         if let (Some(limit), Err(AddTaskError::Full(_))) = (max_pending, added) {
-            if waiting < limit && !is_threaded && !has_blocking {
+            if waiting < limit && !is_threaded {
                 let text = format!("refused with {waiting} waiting under {limit}");
                 self.case.model.violation(text);
             }

@@ -138,6 +138,11 @@ impl Checks<'_> {
             (_, REJECTED) => self.may_reject() && entry.begun == 0,
             _ => fate.end() == Some(end),
         };
+        // A worker may have taken a task just before the shutdown ended it.
+        let too_late = entry.is_too_late && end != ABORTED;
+        self.expect(!too_late, || {
+            format!("task {number} began after the shutdown: {told:?}")
+        });
         self.expect(is_one && fits, || {
             format!("task {number} ended {told:?}: {fate:?}, named {is_named}")
         });

@@ -66,6 +66,8 @@ pub(super) struct Entry {
     pub(super) begun: u32,
     /// Its place in the order in which tasks began.
     began_at: usize,
+    /// It began when the shutdown had returned.
+    pub(super) is_too_late: bool,
 }
 
 /// What must become of a task.
@@ -104,6 +106,7 @@ struct State {
     /// The lane moved its tasks of the one queue behind its own of the other.
     moved: HashMap<(usize, usize), usize>,
     begun: usize,
+    is_shut_down: bool,
     told: HashMap<TaskId, Vec<&'static str>>,
     violations: Vec<String>,
 }
@@ -198,6 +201,7 @@ impl Model {
             is_cancelled: false,
             begun: 0,
             began_at: 0,
+            is_too_late: false,
         });
         let list = state.list(queue, lane);
         state.orders.entry((list, lane)).or_default().push(number);
@@ -215,6 +219,11 @@ impl Model {
             Some(_) => {}
             None => entry.is_refused = true,
         }
+    }
+
+    /// The shutdown has returned.
+    pub(super) fn shut_down(&self) {
+        self.lock().is_shut_down = true;
     }
 
     pub(super) fn cancelled(&self, number: usize) {
@@ -372,10 +381,10 @@ impl Token {
     pub(super) fn begin(&self) -> Running<'_> {
         let mut state = self.model.lock();
         state.begun += 1;
-        let now = state.begun;
+        let (now, is_too_late) = (state.begun, state.is_shut_down);
         let entry = &mut state.entries[self.number];
         entry.begun += 1;
-        entry.began_at = now;
+        (entry.began_at, entry.is_too_late) = (now, is_too_late);
         let (ran, queue) = (entry.begun, entry.queue);
         let root = state.root(queue);
         if ran > 1 {

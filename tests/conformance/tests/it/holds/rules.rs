@@ -17,6 +17,7 @@ pub(super) struct Rules {
     pub(super) is_observed: bool,
     /// Tasks have names, so that an observer tells one from another.
     pub(super) is_named: bool,
+    /// Threads of the blocking pool, which no seed governs.
     pub(super) has_blocking: bool,
     pub(super) shuts_down: bool,
     pub(super) requests: u64,
@@ -33,7 +34,7 @@ impl Rules {
             is_concurrent: one_in(4),
             is_observed,
             is_named: is_observed && one_in(2),
-            has_blocking: one_in(16),
+            has_blocking: is_threaded && one_in(8),
             shuts_down: one_in(6),
             max_running: one_in(4).then(|| 1 + random.below(3) as usize),
             max_pending: (random.below(8) == 0).then(|| 2 + random.below(5) as usize),
