@@ -5,8 +5,8 @@
 //! threads, that of each party.
 //!
 //! `HOLDS_SEED=7 HOLDS_CASES=1 cargo test --package conformance holds -- --nocapture` plays the case of that seed, and
-//! `HOLDS_CASES=1000000` more than the 100,000 on one thread and 20,000 on several. Those of every day take 20 seconds in a debug build on two cores.
-//! The seed governs all that happens on one thread; on several it governs what each party does, not when.
+//! `HOLDS_CASES=1000000` more than the 100,000 on one thread and the 20,000 on several. Those take 25 seconds of processor time in a
+//! debug build. The seed governs all that happens on one thread; on several it governs what each party does, and not when.
 
 mod actor;
 mod checks;
