@@ -16,7 +16,9 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use tokio::sync::oneshot;
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tower_background_tasks::{BackgroundTasks, ResponseEnd, Runner, Task, TaskEnd, TaskState};
+use tower_background_tasks::{
+    BackgroundTasks, ResponseBody, ResponseEnd, Runner, Task, TaskEnd, TaskState,
+};
 
 use crate::support::{
     Log, Outcomes, PanicsWhenDropped, block_on, full, get, open_response, read_all, respond, soon,
@@ -113,7 +115,8 @@ async fn a_panic_without_an_awaiter_is_told_once() {
 async fn an_output_that_panics_when_dropped_ends_the_task() {
     let runner = Runner::new();
     let (_response, tasks) = open_response(&runner);
-    drop(tasks.shield(async { PanicsWhenDropped }));
+    let output = (7, PanicsWhenDropped);
+    drop(tasks.shield(async { output }));
     soon(runner.idle()).await;
     assert_eq!(runner.stats().panicked, 1);
 }
@@ -152,11 +155,11 @@ fn work_whose_runtime_is_gone_is_told_as_aborted() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
-    let shield = runtime.block_on(async {
-        let (response, tasks) = open_response(&runner);
-        drop(response);
-        tasks.shield(pending::<()>())
-    });
+    let entered = runtime.enter();
+    let (response, tasks) = open_response(&runner);
+    drop(response);
+    let shield = tasks.shield(pending::<()>());
+    drop(entered);
     drop(runtime);
     assert!(block_on(shield).is_err());
     assert_eq!(runner.stats().aborted, 1);
@@ -254,17 +257,15 @@ async fn a_waker_of_the_awaiter_that_panics_harms_nobody() {
     assert_eq!(soon(shield).await, Ok(()));
 }
 
-/// A handler behind the detached layer that waits until `go_on` is dropped, and its response.
+type Answer = Result<Response<ResponseBody<Full<Bytes>>>, Infallible>;
+
+/// A handler behind the detached layer that waits until what comes back first is dropped, and its
+/// response.
 fn detached(
     runner: &Runner,
     outcomes: &Outcomes,
     status: StatusCode,
-) -> (
-    oneshot::Sender<()>,
-    impl Future<
-        Output = Result<Response<tower_background_tasks::ResponseBody<Full<Bytes>>>, Infallible>,
-    >,
-) {
+) -> (oneshot::Sender<()>, impl Future<Output = Answer>) {
     let (go_on, waits) = oneshot::channel::<()>();
     let (mut waits, task) = (Some(waits), outcomes.task());
     let mut task = Some(task);
