@@ -87,11 +87,15 @@ impl BackgroundTasks {
     /// [`Rejected`](TaskEnd::Rejected). Nothing of the task runs before the response has ended.
     ///
     /// ```
-    /// # use tower_background_tasks::{BackgroundTasks, Task};
-    /// # async fn send_mail(to: String) {}
+    /// # use tower_background_tasks::{BackgroundTasks, BoxError, Task};
+    /// # async fn send_mail(to: String) -> Result<(), BoxError> { Ok(()) }
     /// # fn handler(tasks: BackgroundTasks) {
     /// tasks.add_task(send_mail("ferris@example.org".into()));
     /// tasks.add_task(Task::new(async {}).named("audit"));
+    /// tasks.add_task(async {
+    ///     send_mail("corro@example.org".into()).await?;
+    ///     Ok::<(), BoxError>(()) // where `?` is used, Rust asks for the error's type
+    /// });
     /// # }
     /// # handler(BackgroundTasks::new());
     /// ```
@@ -221,6 +225,10 @@ impl BackgroundTasks {
         ends
     }
 
+    pub(crate) fn of(queue: Arc<Queue>) -> Self {
+        Self { queue }
+    }
+
     pub(crate) fn queue(&self) -> &Arc<Queue> {
         &self.queue
     }
@@ -257,11 +265,5 @@ impl Drop for ByHand<'_> {
 impl Default for BackgroundTasks {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-impl From<Arc<Queue>> for BackgroundTasks {
-    fn from(queue: Arc<Queue>) -> Self {
-        Self { queue }
     }
 }

@@ -60,7 +60,7 @@ impl BackgroundTasks {
     pub fn hold(&self) -> Held {
         let held = self.queue().held();
         Held {
-            tasks: BackgroundTasks::from(held),
+            tasks: BackgroundTasks::of(held),
             into: Arc::clone(self.queue()),
             is_released: false,
         }

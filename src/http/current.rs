@@ -67,6 +67,6 @@ impl BackgroundTasks {
             current.set(queue.clone());
             queue
         });
-        queue.ok().flatten().map(Self::from)
+        queue.ok().flatten().map(Self::of)
     }
 }

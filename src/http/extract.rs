@@ -48,6 +48,9 @@ impl<S: Sync> OptionalFromRequestParts<S> for BackgroundTasks {
 /// carries them to [`BackgroundTasksLayer`](crate::BackgroundTasksLayer) or
 /// [`Runner::attach`](crate::Runner::attach). If neither takes them, they are dropped, and a warning
 /// names them. Returning the request's own queue changes nothing.
+///
+/// The tasks come before the body, as all parts of a response do in axum. For `("body", tasks)` the
+/// compiler says that `&str` is not `IntoResponseParts`.
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 impl IntoResponseParts for BackgroundTasks {
     type Error = Infallible;

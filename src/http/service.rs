@@ -81,7 +81,7 @@ where
     }
     let queue = Queue::of_request(owner, &request, extensions);
     let mut guard = EndGuard::new(Arc::clone(&queue), request.method(), request.version());
-    let tasks = BackgroundTasks::from(Arc::clone(&queue));
+    let tasks = BackgroundTasks::of(Arc::clone(&queue));
     request.extensions_mut().insert(tasks);
     let entered = guard.enter();
     let future = inner.call(request);

@@ -67,7 +67,7 @@ impl JobContext {
             id,
             attempt: 1,
             name,
-            request: task.request().map(JobRequest::from),
+            request: task.request().map(JobRequest::of),
             task: Some(task),
         }
     }

@@ -92,6 +92,7 @@ impl BackgroundTasks {
     /// # }
     /// ```
     pub fn with_jobs<S>(jobs: Jobs<S>) -> Self {
-        Queue::stand_alone_with(JobSide::of_jobs(jobs.into_registry())).into()
+        let extensions = JobSide::of_jobs(jobs.into_registry());
+        Self::of(Queue::stand_alone_with(extensions))
     }
 }

@@ -92,7 +92,7 @@ impl StoredJob {
         request: Option<&RequestInfo>,
         trace: HashMap<String, String>,
     ) -> Self {
-        self.request = request.map(JobRequest::from);
+        self.request = request.map(JobRequest::of);
         self.trace = trace;
         self
     }
@@ -161,8 +161,8 @@ impl Serialize for StoredJob {
     }
 }
 
-impl From<Value> for StoredJob {
-    fn from(mut value: Value) -> Self {
+impl StoredJob {
+    fn of(mut value: Value) -> Self {
         let id = value.get("id").and_then(|id| JobId::deserialize(id).ok());
         let name = value.get("name").and_then(Value::as_str).map(str::to_owned);
         match (id, name) {
@@ -201,12 +201,12 @@ fn taken<T: DeserializeOwned + Default>(value: &mut Value, part: &str) -> T {
 
 impl<'de> Deserialize<'de> for StoredJob {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Value::deserialize(deserializer).map(Self::from)
+        Value::deserialize(deserializer).map(Self::of)
     }
 }
 
-impl From<&RequestInfo> for JobRequest {
-    fn from(request: &RequestInfo) -> Self {
+impl JobRequest {
+    pub(super) fn of(request: &RequestInfo) -> Self {
         let path = request.path();
         Self {
             method: request.method.to_string(),

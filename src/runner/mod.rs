@@ -63,7 +63,7 @@ impl Runner {
     fn with_settings(settings: Settings) -> Self {
         let executor = Executor::new(&settings);
         let owner = Owner::new(settings, Box::new(executor));
-        Self::from(Arc::new(owner))
+        Self::of(Arc::new(owner))
     }
 
     /// Adds a task of no request. It starts at once, beside all others.
@@ -188,18 +188,16 @@ impl Runner {
         self.owner.cancel(id)
     }
 
+    pub(crate) fn of(owner: Arc<Owner>) -> Self {
+        Self { owner }
+    }
+
     pub(crate) fn owner(&self) -> &Arc<Owner> {
         &self.owner
     }
 
     fn shared(&self) -> &Shared {
         &self.owner.shared
-    }
-}
-
-impl From<Arc<Owner>> for Runner {
-    fn from(owner: Arc<Owner>) -> Self {
-        Self { owner }
     }
 }
 

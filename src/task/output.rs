@@ -30,6 +30,18 @@ pub type TaskResult<E = BoxError> = Result<(), E>;
 /// let _ = Task::blocking(|| std::fs::read_to_string("/etc/hostname"));
 /// ```
 ///
+/// An async block or a closure that uses `?` has no signature that names its error. Its last line
+/// does (otherwise the compiler says `type annotations needed`, E0282):
+///
+/// ```
+/// use tower_background_tasks::{BoxError, Task};
+///
+/// let _ = Task::new(async {
+///     let _port: u16 = "80".parse()?;
+///     Ok::<(), BoxError>(())
+/// });
+/// ```
+///
 /// A number, for instance, is neither success nor failure, so it does not compile:
 ///
 /// ```compile_fail
@@ -79,6 +91,7 @@ mod never {
     pub(super) type Never = <fn() -> ! as Returns>::Output;
 }
 
+#[diagnostic::do_not_recommend] // an error would show how it is named
 impl TaskOutput for never::Never {
     fn into_task_result(self) -> TaskResult {
         self

@@ -64,7 +64,7 @@ fn runner_on(
 ) -> Runner {
     let executor = Executor::new(&builder.settings);
     let owner = Owner::new(builder.settings, scheduler(executor));
-    Runner::from(Arc::new(owner))
+    Runner::of(Arc::new(owner))
 }
 
 fn of_response(runner: &Runner) -> Arc<Queue> {
