@@ -31,8 +31,8 @@ impl BackgroundTasks {
     ///
     /// A clone of what is held adds to it. Returned with a response, it does not release it.
     ///
-    /// It does not keep a job from a [`job_store`](crate::RunnerBuilder::job_store), which has it as
-    /// soon as `add_job` resolves.
+    /// It does not keep a job from a `RunnerBuilder::job_store`, which has it as soon as `add_job`
+    /// resolves.
     ///
     /// ```
     /// # use tower_background_tasks::{BackgroundTasks, BoxError};
