@@ -218,7 +218,8 @@ pub(crate) fn never_attached(names: &[Cow<'static, str>]) {
     tracing::warn!(
         target: "tower_background_tasks",
         tasks = ?names,
-        "background tasks dropped: no response took their queue; is `BackgroundTasksLayer` applied?"
+        "background tasks dropped: no response took their queue, or middleware threw that response \
+         away; is `BackgroundTasksLayer` applied, and outside of such middleware?"
     );
     #[cfg(not(feature = "tracing"))]
     let _ = names;
