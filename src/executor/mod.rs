@@ -35,9 +35,7 @@ impl Executor {
     }
 
     fn batch(&self, ready: Ready) -> Batch {
-        let is_limited = ready.queue().is_limited();
-        let limits = self.limits.as_ref().filter(|_| is_limited);
-        Batch::new(ready, limits.cloned())
+        Batch::new(ready, self.limits.clone())
     }
 
     /// For a loom model, which polls the batch itself.

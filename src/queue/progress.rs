@@ -70,7 +70,7 @@ impl Queue {
     }
 
     /// True if the runner's limits hold for the tasks of this queue.
-    pub(crate) fn is_limited(&self) -> bool {
+    pub(super) fn is_limited(&self) -> bool {
         !self.is_shielded && self.settings().is_some_and(Settings::is_limited)
     }
 

@@ -405,6 +405,18 @@ async fn queue_with_jobs_runs_them_with_its_response() {
     assert_eq!(log.lines(), ["attached", "late"]);
 }
 
+#[tokio::test]
+async fn a_hold_of_a_queue_with_jobs_takes_jobs() {
+    let log = Log::default();
+    let (runner, tasks) = (Runner::new(), BackgroundTasks::with_jobs(notes(&log)));
+    let held = tasks.hold();
+    add(&held, "held").await.unwrap();
+    drop(runner.attach(full("hello"), tasks));
+    held.release();
+    soon(runner.idle()).await;
+    assert_eq!(log.lines(), ["held"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn job_of_a_queue_with_jobs_ignores_the_runners_store() {
     let (log, store) = (Log::default(), Store::new(Mood::Takes));
