@@ -15,11 +15,8 @@ mod queue;
 mod runner;
 mod shared;
 mod task;
+pub mod testing;
 mod util;
-
-#[cfg(any(doc, doctest))]
-#[doc = include_str!("../docs/testing.md")]
-pub mod testing {}
 
 #[cfg(feature = "apalis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "apalis")))]

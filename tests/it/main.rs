@@ -15,7 +15,7 @@
 //! | 11 Any runtime | `runtimes`, `runtime`, `spill` |
 //!
 //! `observe` is the other binary, `conformance` a package. What users call is in `adding`, `current`,
-//! `extract`, `task`, `shield`, `surroundings`, `jobs`, `worker` and `apalis`.
+//! `extract`, `task`, `shield`, `surroundings`, `testing`, `jobs`, `worker` and `apalis`.
 
 mod adding;
 #[cfg(feature = "apalis")]
@@ -52,6 +52,7 @@ mod spill;
 mod support;
 mod surroundings;
 mod task;
+mod testing;
 mod times;
 mod transparent;
 mod wakers;

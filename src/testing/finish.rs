@@ -1,0 +1,70 @@
+//! [`finish`]: reads a response as a server does.
+
+use std::{future::poll_fn, pin::pin};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::Response;
+use http_body::Body;
+
+/// Reads the body of a response to its end, as a server does, and drops it. So the request's tasks
+/// start. Returns the head with the body's bytes.
+///
+/// It reads until the body has ended or says that nothing more comes, as hyper does. Trailers are
+/// dropped. The whole body is kept in memory.
+///
+/// The tasks have started when this returns, and need not have ended:
+/// [`Runner::idle`](crate::Runner::idle) waits for them.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use axum::{Router, body::Body, http::Request, routing::get};
+/// use tower::ServiceExt; // for `oneshot`
+/// use tower_background_tasks::{BackgroundTasks, Runner, testing::finish};
+///
+/// async fn hello(tasks: BackgroundTasks) -> &'static str {
+///     tasks.add_task(async { println!("said hello") });
+///     "hello"
+/// }
+///
+/// let runner = Runner::new();
+/// let app = Router::new().route("/", get(hello)).layer(runner.layer());
+/// let response = finish(app.oneshot(Request::get("/").body(Body::empty())?).await?).await?;
+/// assert_eq!((response.status().as_u16(), &response.body()[..]), (200, &b"hello"[..]));
+/// runner.idle().await;
+/// assert_eq!(runner.stats().completed, 1);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// This returns the body's error. The response ends with it
+/// ([`BodyFailed`](crate::ResponseEnd::BodyFailed)), and its tasks start.
+///
+/// # Cancel safety
+///
+/// Dropping this drops the response half read, as a client that leaves does: it ends
+/// [`Aborted`](crate::ResponseEnd::Aborted).
+pub async fn finish<B: Body>(response: Response<B>) -> Result<Response<Bytes>, B::Error> {
+    let (head, body) = response.into_parts();
+    let bytes = read(body).await?;
+    Ok(Response::from_parts(head, bytes))
+}
+
+/// The body is dropped when this returns.
+async fn read<B: Body>(body: B) -> Result<Bytes, B::Error> {
+    let mut body = pin!(body);
+    let mut bytes = BytesMut::new();
+    while !body.is_end_stream() {
+        match poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+            Some(frame) => {
+                if let Ok(data) = frame?.into_data() {
+                    bytes.put(data);
+                }
+            }
+            None => break,
+        }
+    }
+    Ok(bytes.freeze())
+}
