@@ -45,6 +45,7 @@ pub use self::{
     outcome::{ResponseEnd, ResponseOutcome},
     runner::Runner,
     runner::builder::RunnerBuilder,
+    runner::idle::Idle,
     runner::shutdown::ShutdownReport,
     shared::settings::{OnFailure, Order},
     shared::stats::Stats,

@@ -9,7 +9,7 @@
 
 use std::{
     future::poll_fn,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -28,7 +28,7 @@ use crate::{
     queue::claim::Claim,
     util::{
         sync::{Mutex, OnceLock, lock},
-        timer::elapse,
+        timer::within,
     },
 };
 
@@ -160,14 +160,4 @@ async fn push_all(store: Arc<dyn JobStore>, jobs: Vec<SpillingJob>) {
     stream::iter(jobs)
         .for_each_concurrent(PUSHED_AT_ONCE, push_one)
         .await;
-}
-
-/// Waits for `future`, but no longer than `limit`. Returns `None` if the time is over.
-async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
-    let (mut future, mut over) = (pin!(future), pin!(elapse(limit)));
-    poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending => over.as_mut().poll(cx).map(|()| None),
-    })
-    .await
 }

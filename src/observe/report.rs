@@ -224,3 +224,11 @@ pub(crate) fn never_attached(names: &[Cow<'static, str>]) {
     #[cfg(not(feature = "tracing"))]
     let _ = names;
 }
+
+/// Warns that tasks still wait for their responses.
+pub(crate) fn still_waiting(idle: &impl fmt::Display) {
+    #[cfg(feature = "tracing")]
+    let _ = contain(|| tracing::warn!(target: "tower_background_tasks", "{idle}"));
+    #[cfg(not(feature = "tracing"))]
+    let _ = idle;
+}

@@ -66,7 +66,6 @@ impl Queue {
     }
 
     /// True of a queue that [`held`](Self::held) made, also after its release.
-    #[cfg(feature = "jobs")]
     pub(crate) fn is_held(&self) -> bool {
         self.is_held
     }

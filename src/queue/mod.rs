@@ -41,6 +41,7 @@ pub(crate) mod owner;
 mod progress;
 pub(crate) mod ready;
 mod task_list;
+pub(crate) mod waiting;
 
 use std::{borrow::Cow, fmt, mem, sync::Arc};
 

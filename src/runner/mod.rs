@@ -1,7 +1,8 @@
-//! [`Runner`]: where tasks run, as its users see it; its builder and its shutdown. It uses
-//! `executor`, `queue` and below.
+//! [`Runner`]: where tasks run, as its users see it; its builder, its wait for tests and its
+//! shutdown. It uses `executor`, `queue` and below.
 
 pub(crate) mod builder;
+pub(crate) mod idle;
 pub(crate) mod shutdown;
 
 use std::{fmt, panic::Location, sync::Arc};
@@ -130,32 +131,6 @@ impl Runner {
     /// more, whether this is called or not.
     pub fn tasks(&self) -> Vec<TaskInfo> {
         self.owner.infos()
-    }
-
-    /// Waits until every task whose response has ended is done. In a test, everything that a
-    /// request promised has happened then.
-    ///
-    /// Tasks that wait for their response to end do not count, nor do tasks that are [run by
-    /// hand](crate::BackgroundTasks::run). Tasks that are added while this waits do count. This
-    /// returns at the first moment when no task is on the runner. Under a steady load that moment
-    /// may never come. A task that awaits this waits for itself, for ever.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() {
-    /// # use tower_background_tasks::Runner;
-    /// let runner = Runner::new();
-    /// runner.add_task(async { tokio::task::yield_now().await });
-    /// runner.idle().await;
-    /// assert_eq!(runner.stats().completed, 1);
-    /// # }
-    /// ```
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping this stops the waiting and nothing else.
-    pub async fn idle(&self) {
-        self.shared().idle().await;
     }
 
     /// Returns what has become of the tasks so far.

@@ -124,13 +124,24 @@ impl Shared {
     }
 
     /// Waits until no batch is unfinished.
-    pub(crate) async fn idle(&self) {
-        self.waiters.until(|| self.counters.is_quiet()).await;
+    pub(crate) async fn quiet(&self) {
+        self.until(|| self.is_quiet()).await;
     }
 
     /// Waits until every added task has ended.
     pub(crate) async fn drained(&self) {
-        self.waiters.until(|| self.is_drained()).await;
+        self.until(|| self.is_drained()).await;
+    }
+
+    /// Waits until `is_over`. It may become so only when a batch or a task ends, and then all of
+    /// either must have ended.
+    pub(crate) async fn until(&self, is_over: impl Fn() -> bool) {
+        self.waiters.until(is_over).await;
+    }
+
+    /// True if no batch was unfinished at some moment during this call.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.counters.is_quiet()
     }
 
     pub(crate) fn is_drained(&self) -> bool {

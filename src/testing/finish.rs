@@ -31,7 +31,7 @@ use http_body::Body;
 /// let app = Router::new().route("/", get(hello)).layer(runner.layer());
 /// let response = finish(app.oneshot(Request::get("/").body(Body::empty())?).await?).await?;
 /// assert_eq!((response.status().as_u16(), &response.body()[..]), (200, &b"hello"[..]));
-/// runner.idle().await;
+/// assert!(runner.idle().await.is_complete());
 /// assert_eq!(runner.stats().completed, 1);
 /// # Ok(())
 /// # }

@@ -1,4 +1,4 @@
-//! [`Timer`]: Tokio's timer, on any runtime; and [`elapse`], which needs none.
+//! [`Timer`]: Tokio's timer, on any runtime; and [`elapse`] and [`within`], which need none.
 
 use std::{
     future::poll_fn,
@@ -63,6 +63,16 @@ pub(crate) async fn elapse(time: Duration) {
         warn(&why);
     }
     elapse_on_a_thread(time.saturating_sub(begun.elapsed())).await;
+}
+
+/// Waits for `future`, but no longer than `limit`. Returns `None` if the time is over.
+pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    let (mut future, mut over) = (pin!(future), pin!(elapse(limit)));
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => over.as_mut().poll(cx).map(|()| None),
+    })
+    .await
 }
 
 async fn elapse_on_a_thread(time: Duration) {

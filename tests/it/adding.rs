@@ -179,24 +179,6 @@ async fn idle_returns_at_once_when_quiet_and_wakes_every_waiter() {
 }
 
 #[tokio::test]
-async fn idle_ignores_tasks_whose_response_has_not_ended() {
-    let runner = Runner::new();
-    let response = respond(&runner, get("/"), |tasks| {
-        tasks.add_task(async {});
-        full("hello")
-    })
-    .await;
-    soon(runner.idle()).await;
-    assert_eq!((runner.stats().pending, runner.stats().completed), (1, 0));
-    runner.add_task(async {});
-    soon(runner.idle()).await; // it sleeps, and is woken though one waits
-    assert_eq!((runner.stats().pending, runner.stats().completed), (1, 1));
-    drop(response);
-    soon(runner.idle()).await;
-    assert_eq!((runner.stats().pending, runner.stats().completed), (0, 2));
-}
-
-#[tokio::test]
 async fn run_finds_nothing_once_the_runner_has_the_tasks() {
     let (runner, log) = (Runner::new(), Log::default());
     let tasks = BackgroundTasks::new();

@@ -187,3 +187,18 @@ fn without_a_timer_a_blocking_task_with_timeout_does_not_run() {
         }
     });
 }
+
+#[test]
+fn idle_without_a_timer_names_what_waits_after_a_second() {
+    no_panic_in("idle, no timer", |name| {
+        for runtime in watched(name, false) {
+            let runner = Runner::new();
+            let (_response, tasks) = open_response(&runner);
+            tasks.add_task(async {});
+            let begun = Instant::now();
+            let idle = runtime.block_on(runner.idle());
+            assert_eq!(idle.waiting().len(), 1);
+            assert!((SECOND..20 * SECOND).contains(&begun.elapsed()));
+        }
+    });
+}

@@ -372,6 +372,22 @@ fn waiters_for_idle_are_woken() {
 }
 
 #[test]
+fn settled_only_when_the_tasks_of_an_ended_response_ran() {
+    check("settled against end", || {
+        let (runner, witness) = (runner(Runner::builder()), Witness::new());
+        let queue = of_response(&runner);
+        add(&queue, witness.task(0));
+        let ender = thread::spawn(move || end(queue));
+        if runner.owner().is_settled() {
+            assert_eq!(witness.ran(), [0]);
+        }
+        ender.join().unwrap();
+        assert!(runner.owner().is_settled());
+        assert_balanced(&runner);
+    });
+}
+
+#[test]
 fn adding_side_by_side_against_the_end() {
     check("concurrent: add against end", || {
         let (runner, witness) = (

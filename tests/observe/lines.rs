@@ -9,8 +9,9 @@ use std::{
 };
 
 use tower_background_tasks::{BackgroundTasks, Runner, Task};
+use tracing::subscriber::{DefaultGuard, set_default};
 
-use crate::respond;
+use crate::{attach, respond};
 
 const FORGED: &str = "mail\nERROR forged: added at src/forged.rs:1:1\r\u{1b}[31m";
 
@@ -31,16 +32,35 @@ impl Log {
     fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
+
+    /// Writes this thread's events here, while the guard lives.
+    fn subscribe(&self) -> DefaultGuard {
+        let writer = self.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone());
+        set_default(subscriber.finish())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn forged_name_stays_on_the_line_of_idle() {
+    let log = Log::default();
+    let _scope = log.subscribe();
+    let (runner, tasks) = (Runner::new(), BackgroundTasks::new());
+    tasks.add_task(Task::new(async {}).named(FORGED.to_owned()));
+    let _response = attach(&runner, tasks);
+    let idle = runner.idle().await.to_string();
+    for text in [log.text(), idle] {
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(!text.contains(['\r', '\u{1b}']), "{text:?}");
+    }
 }
 
 #[tokio::test]
 async fn forged_name_stays_on_its_line_of_log_and_report() {
     let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_writer(move || writer.clone());
-    let _scope = tracing::subscriber::set_default(subscriber.finish());
+    let _scope = log.subscribe();
 
     // Its failure, and the warning that it held its worker.
     let runner = Runner::builder()

@@ -23,8 +23,8 @@ use http::{Request, Response};
 use http_body_util::Full;
 use tower::{Layer as _, Service};
 use tower_background_tasks::{
-    BackgroundTasks, OnFailure, ResponseOutcome, Runner, RunnerBuilder, SpanRelation, Task,
-    TaskState,
+    BackgroundTasks, OnFailure, ResponseBody, ResponseOutcome, Runner, RunnerBuilder, SpanRelation,
+    Task, TaskState,
 };
 use tracing::{
     Event, Instrument, Level, Subscriber, field::Field, field::Visit, info_span, span,
@@ -174,8 +174,12 @@ fn span_of(name: &str) -> (u64, SeenSpan) {
     (*id, span.clone())
 }
 
+fn attach(runner: &Runner, tasks: BackgroundTasks) -> Response<ResponseBody<Full<&'static [u8]>>> {
+    runner.attach(Response::new(Full::new(&b"hello"[..])), tasks)
+}
+
 fn respond(runner: &Runner, tasks: BackgroundTasks) {
-    drop(runner.attach(Response::new(Full::new(&b"hello"[..])), tasks));
+    drop(attach(runner, tasks));
 }
 
 async fn run(builder: RunnerBuilder, tasks: impl IntoIterator<Item = Task>) -> Runner {
@@ -475,6 +479,30 @@ fn shutdown_without_a_timer_warns_and_names_the_remedy() {
     });
     assert_eq!(report.unfinished().len(), 1);
     assert_eq!(warnings(), before + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_warns_once_of_what_waits_and_names_the_remedy() {
+    capture();
+    let warnings = || {
+        let seen = SEEN.lock().unwrap();
+        let messages = seen
+            .events
+            .iter()
+            .filter(|event| event.level == Level::WARN);
+        let messages = messages.filter_map(|event| event.fields.get("message").cloned());
+        messages
+            .filter(|text| text.contains("waits-for-its-response"))
+            .collect::<Vec<_>>()
+    };
+    let (runner, tasks) = (Runner::new(), BackgroundTasks::new());
+    tasks.add_task(Task::new(async {}).named("waits-for-its-response"));
+    let response = attach(&runner, tasks);
+    let idle = runner.idle().await;
+    assert_eq!(warnings(), [idle.to_string()]);
+    drop(response);
+    assert!(runner.idle().await.is_complete());
+    assert_eq!(warnings().len(), 1);
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use tracing::{Dispatch, Event, Metadata, Subscriber, dispatcher::with_default, i
 use tracing_core::span::Current;
 use tracing_subscriber::Registry;
 
-use crate::{respond, soon::soon};
+use crate::{attach, respond, soon::soon};
 
 /// A method of [`Subscriber`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -215,4 +215,25 @@ fn cancel_and_shutdown_survive_a_subscriber_that_panics() {
             assert!(subscriber.panics() > 0 || !is_called, "{method:?}");
         }
     }
+}
+
+#[test]
+fn idle_survives_a_subscriber_that_panics_at_its_warning() {
+    let subscriber = Panicking::in_method(Method::Event);
+    subscriber.arm(true);
+    let (runner, tasks) = (Runner::new(), BackgroundTasks::new());
+    tasks.add_task(async {});
+    let runtime = Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build();
+    let idle = with_default(&Dispatch::new(subscriber.clone()), || {
+        runtime.unwrap().block_on(async {
+            let _response = attach(&runner, tasks);
+            let idle = runner.idle().await;
+            subscriber.arm(false);
+            idle
+        })
+    });
+    assert_eq!((idle.waiting().len(), subscriber.panics()), (1, 1));
 }

@@ -1,0 +1,66 @@
+//! The tasks that wait for something outside of the runner: their response's end, or a release.
+
+use tokio::time::Instant;
+
+use super::{Phase, Queue, owner::Owner};
+use crate::{
+    observe::info::{TaskInfo, in_order},
+    util::sync::lock,
+};
+
+/// Rows for the tasks of open queues.
+#[derive(Default)]
+pub(crate) struct Waiting {
+    /// In the order added.
+    pub(crate) tasks: Vec<TaskInfo>,
+    /// How many of them wait for a release.
+    pub(crate) held: usize,
+}
+
+impl Owner {
+    /// Returns a row for each task that waits in an open queue.
+    pub(crate) fn waiting(&self) -> Waiting {
+        let (queues, now) = (self.queues.entries(), Instant::now());
+        let (mut tasks, mut held) = (Vec::new(), 0);
+        for queue in queues {
+            let infos = queue.waiting_infos(now);
+            if queue.is_held() {
+                held += infos.len();
+            }
+            tasks.extend(infos);
+        }
+        let tasks = in_order(tasks);
+        Waiting { tasks, held }
+    }
+
+    /// True if no task waited in an open queue, and then no batch was unfinished, at one moment
+    /// each during this call.
+    pub(crate) fn is_settled(&self) -> bool {
+        // In this order: a queue that has left its phase `Open` has counted its batch before.
+        (self.shared.is_drained() || !self.has_waiting()) && self.shared.is_quiet()
+    }
+
+    fn has_waiting(&self) -> bool {
+        let queues = self.queues.entries();
+        queues.iter().any(|queue| queue.has_waiting())
+    }
+}
+
+impl Queue {
+    fn has_waiting(&self) -> bool {
+        let state = lock(&self.state);
+        matches!(state.phase, Phase::Open) && !state.tasks.is_empty()
+    }
+
+    fn waiting_infos(&self, now: Instant) -> Vec<TaskInfo> {
+        let state = lock(&self.state);
+        if !matches!(state.phase, Phase::Open) {
+            return Vec::new();
+        }
+        let labels = state.tasks.labels().into_iter();
+        let request = self.request.as_ref();
+        labels
+            .map(|label| TaskInfo::new(&label, None, request, now))
+            .collect()
+    }
+}
