@@ -193,7 +193,10 @@ impl Report<'_> {
             TaskEnd::Panicked(_) => log!(error),
             // The user asked for these.
             TaskEnd::Skipped(
-                SkipReason::Condition | SkipReason::EarlierFailure | SkipReason::NotReleased,
+                SkipReason::Condition
+                | SkipReason::EarlierFailure
+                | SkipReason::NotReleased
+                | SkipReason::Recorded,
             ) => log!(debug),
             TaskEnd::Failed(_)
             | TaskEnd::TimedOut

@@ -2,11 +2,14 @@
 
 use std::{panic::Location, sync::Arc};
 
+use tokio::time::Instant;
+
 use super::{Phase, Queue, State, ready::Ready};
 #[cfg(feature = "tracing")]
 use crate::observe::span::SpanRelation;
 use crate::{
     observe::{
+        info::TaskInfo,
         metrics::{self, MetricName},
         span::TaskSpan,
     },
@@ -54,6 +57,10 @@ impl Queue {
             Phase::Discarded => {
                 drop(state);
                 return self.skip_discarded(task);
+            }
+            Phase::Recording => {
+                drop(state);
+                return Ok(self.record(task));
             }
             Phase::Open | Phase::Running | Phase::Idle => {}
         }
@@ -139,7 +146,7 @@ impl Queue {
     }
 
     /// Counts, ends and tells a task that is never in the queue.
-    fn end_at_once(&self, mut task: Task, end: &TaskEnd) -> TaskId {
+    pub(super) fn end_at_once(&self, mut task: Task, end: &TaskEnd) -> TaskId {
         let Some(owner) = &self.owner else {
             return TaskId::NONE;
         };
@@ -147,6 +154,10 @@ impl Queue {
         task.set_id(id);
         metrics::added(MetricName::of_task(&task));
         let label = task.label();
+        if matches!(end, TaskEnd::Skipped(SkipReason::Recorded)) {
+            let (request, now) = (self.request.as_ref(), Instant::now());
+            owner.record(TaskInfo::new(&label, None, request, now));
+        }
         let _ = contain_drop(task);
         self.report(&label, None, end, &TaskSpan::default());
         owner.shared.count_ended_at_once(end);

@@ -114,6 +114,13 @@ impl Queue {
         let mut claims: Vec<_> = entries
             .filter_map(|entry| Claim::of_entry(self, entry))
             .collect();
+        claims.extend(self.claim_waiting(state));
+        claims
+    }
+
+    /// Claims every task that has not left the list.
+    pub(super) fn claim_waiting(self: &Arc<Self>, state: &mut State) -> Vec<Claim> {
+        let mut claims = Vec::with_capacity(state.tasks.len());
         while let Some(task) = state.tasks.pop() {
             claims.push(Claim::of_waiting(self, state, task));
         }

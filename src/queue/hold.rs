@@ -29,6 +29,11 @@ impl Queue {
                 drop((state, held_state));
                 return held.discard();
             }
+            Phase::Recording => {
+                held_state.phase = Phase::Merged(Arc::clone(&into));
+                drop(state);
+                return held.record_waiting(held_state);
+            }
             Phase::Open | Phase::Running | Phase::Idle => {}
         }
         if !into.takes_released(&mut state) {

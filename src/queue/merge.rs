@@ -41,6 +41,12 @@ impl Queue {
                 drop((state, from_state));
                 return from.discard();
             }
+            Phase::Recording => {
+                from_state.phase = Phase::Merged(Arc::clone(&into));
+                let moving = mem::take(&mut from_state.tasks);
+                drop((state, from_state));
+                return into.record_all(moving);
+            }
             Phase::Open | Phase::Running | Phase::Idle => {}
         }
         from_state.phase = Phase::Merged(Arc::clone(&into));

@@ -9,6 +9,7 @@
 //!                                               (a queue of no request begins Idle)
 //! Open ──merge──▶ Merged                        (stand-alone or held; never ends by itself)
 //! Open ──discard──▶ Discarded                   (held, and not released)
+//! Recording                                     (of a runner that records; never leaves it)
 //! ```
 //!
 //! 1. While the phase is `Running`, exactly one [`Ready`](ready::Ready) exists for the whole queue,
@@ -40,6 +41,7 @@ mod new;
 pub(crate) mod owner;
 mod progress;
 pub(crate) mod ready;
+mod record;
 mod task_list;
 pub(crate) mod waiting;
 
@@ -128,6 +130,8 @@ enum Phase {
     Merged(Arc<Queue>),
     /// The queue was held and not released. Tasks that are added are skipped.
     Discarded,
+    /// The runner records. Tasks that are added are recorded and skipped.
+    Recording,
 }
 
 /// A task that has ended, for [`Queue::settle`] to count.
@@ -296,7 +300,11 @@ impl State {
     fn merged_into(&self) -> Option<Arc<Queue>> {
         match &self.phase {
             Phase::Merged(into) => Some(Arc::clone(into)),
-            Phase::Open | Phase::Running | Phase::Idle | Phase::Discarded => None,
+            Phase::Open
+            | Phase::Running
+            | Phase::Idle
+            | Phase::Discarded
+            | Phase::Recording => None,
         }
     }
 }
@@ -347,6 +355,7 @@ impl fmt::Debug for Queue {
             Phase::Running => "running",
             Phase::Idle => "idle",
             Phase::Discarded => "discarded",
+            Phase::Recording => "recording",
             Phase::Merged(_) => "merged",
         };
         let waiting = state.tasks.len();

@@ -135,14 +135,18 @@ impl Origin {
     #[inline]
     fn of(owner: Arc<Owner>, phase: Phase) -> Self {
         Self {
-            owner: Some(owner),
             request: None,
             multiplexed: true,
             extensions: Extensions::new(),
             is_held: false,
             is_shielded: false,
             serial: 0,
-            phase,
+            phase: if owner.is_recording() {
+                Phase::Recording
+            } else {
+                phase
+            },
+            owner: Some(owner),
         }
     }
 }

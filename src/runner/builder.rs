@@ -301,6 +301,30 @@ impl RunnerBuilder {
         self
     }
 
+    /// Makes a runner that runs nothing: see [`Runner::recording`]. This is for one that has other
+    /// settings too, such as jobs or an observer.
+    ///
+    /// A recording runner never refuses a task. With a `job_store`, jobs go to that store and are
+    /// not recorded.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use tower_background_tasks::Runner;
+    ///
+    /// let runner = Runner::builder()
+    ///     .on_task_end(|report| println!("{}: {}", report.name(), report.end()))
+    ///     .recording()
+    ///     .build();
+    /// runner.add_task(async { unreachable!("it does not run") });
+    /// assert_eq!(runner.recorded().len(), 1);
+    /// # }
+    /// ```
+    pub fn recording(mut self) -> Self {
+        self.settings.recording = true;
+        self
+    }
+
     /// Builds the runner.
     pub fn build(self) -> Runner {
         Runner::with_settings(self.settings)

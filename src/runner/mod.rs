@@ -61,6 +61,47 @@ impl Runner {
         RunnerBuilder::default()
     }
 
+    /// Makes a runner that runs nothing and records what is added: for unit tests of routes.
+    ///
+    /// A task is recorded and ends at once, [`Skipped`](crate::TaskEnd::Skipped) with the reason
+    /// [`Recorded`](crate::SkipReason::Recorded), however it is added. Its work is dropped within
+    /// the call that added it. So no response has to end, and [`idle`](Self::idle) returns at once.
+    ///
+    /// - A task is recorded whatever its condition: no response is judged.
+    /// - [Held](crate::BackgroundTasks::hold) tasks are recorded when they are released. Those that
+    ///   are not released are skipped as on any runner, and not recorded.
+    /// - The tasks of a stand-alone queue are recorded when a response takes the queue.
+    /// - A task that would be added by another task is not recorded, as none runs.
+    ///
+    /// [`recorded`](Self::recorded) returns the tasks. [`RunnerBuilder::recording`] makes one that
+    /// has other settings too.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use axum::{Router, body::Body, http::Request, routing::post};
+    /// use tower::ServiceExt; // for `oneshot`
+    /// use tower_background_tasks::{BackgroundTasks, Runner, Task};
+    ///
+    /// async fn signup(tasks: BackgroundTasks) -> &'static str {
+    ///     tasks.add_task(Task::new(async { panic!("no mail server here") }).named("welcome-mail"));
+    ///     "signed up"
+    /// }
+    ///
+    /// let runner = Runner::recording();
+    /// let app = Router::new().route("/signup", post(signup)).layer(runner.layer());
+    /// let request = Request::post("/signup").body(Body::empty()).unwrap();
+    /// let response = app.oneshot(request).await.unwrap();
+    /// assert!(response.status().is_success());
+    ///
+    /// let recorded = runner.recorded();
+    /// assert_eq!((recorded[0].name(), recorded[0].path()), ("welcome-mail", Some("/signup")));
+    /// # }
+    /// ```
+    pub fn recording() -> Self {
+        Self::builder().recording().build()
+    }
+
     fn with_settings(settings: Settings) -> Self {
         let executor = Executor::new(&settings);
         let owner = Owner::new(settings, Box::new(executor));
@@ -131,6 +172,23 @@ impl Runner {
     /// more, whether this is called or not.
     pub fn tasks(&self) -> Vec<TaskInfo> {
         self.owner.infos()
+    }
+
+    /// Returns the tasks that a [recording](Self::recording) runner was given, in the order in which
+    /// it would have queued them: a held task's place is that of its release. Each row shows its
+    /// task as it was when it was recorded: it waited.
+    ///
+    /// On any other runner this is empty. [`tasks`](Self::tasks) returns what runs or waits there.
+    ///
+    /// ```
+    /// use tower_background_tasks::{Runner, Task};
+    ///
+    /// let runner = Runner::recording();
+    /// runner.add_task(Task::new(async {}).named("cleanup"));
+    /// assert_eq!(runner.recorded()[0].name(), "cleanup");
+    /// ```
+    pub fn recorded(&self) -> Vec<TaskInfo> {
+        self.owner.recorded()
     }
 
     /// Returns what has become of the tasks so far.

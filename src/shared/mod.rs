@@ -18,6 +18,7 @@ use self::{
 };
 use crate::{
     observe::{
+        info::TaskInfo,
         metrics,
         report::{self, Report, TaskReport},
     },
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     /// What shutdowns did not finish. A thread may lock a queue while it holds this lock, but not
     /// the reverse.
     pub(crate) unfinished: Mutex<Unfinished>,
+    /// The recorded tasks. Empty unless the runner records.
+    pub(crate) recorded: Mutex<Vec<TaskInfo>>,
 }
 
 impl Shared {
@@ -51,6 +54,7 @@ impl Shared {
             waiters: Waiters::default(),
             closing: CancellationToken::new(),
             unfinished: Mutex::default(),
+            recorded: Mutex::default(),
         }
     }
 

@@ -49,6 +49,8 @@ pub(crate) struct Settings {
     pub(crate) run_if: Option<RunIf>,
     pub(crate) on_task_end: Option<OnTaskEnd>,
     pub(crate) runtime: Option<Handle>,
+    /// Tasks are recorded as they are added, and none runs.
+    pub(crate) recording: bool,
     pub(crate) slow_poll: Option<Duration>,
     #[cfg(feature = "tracing")]
     pub(crate) span_relation: SpanRelation,

@@ -61,6 +61,8 @@ pub enum SkipReason {
     EarlierFailure,
     /// It was held ([`BackgroundTasks::hold`](crate::BackgroundTasks::hold)) and not released.
     NotReleased,
+    /// The runner only records ([`Runner::recording`](crate::Runner::recording)).
+    Recorded,
 }
 
 impl TaskEnd {
@@ -130,6 +132,7 @@ impl fmt::Display for SkipReason {
             Self::NoResponse => "there was no response",
             Self::EarlierFailure => "a task before it failed",
             Self::NotReleased => "it was held and not released",
+            Self::Recorded => "the runner only records",
         })
     }
 }

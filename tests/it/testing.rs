@@ -4,6 +4,7 @@
 use std::{
     future::pending,
     pin::Pin,
+    sync::{Arc, Mutex},
     task::{Context, Poll},
     time::Duration,
 };
@@ -13,12 +14,15 @@ use futures_util::FutureExt;
 use http::{Response, StatusCode};
 use http_body::{Body, Frame};
 use tokio::time::{Instant, sleep};
+use tower::ServiceExt;
 use tower_background_tasks::{
-    BackgroundTasks, BoxError, Idle, ResponseBody, ResponseEnd, Runner, Task, TaskInfo,
+    BackgroundTasks, BoxError, Idle, ResponseBody, ResponseEnd, Runner, Task, TaskInfo, TaskState,
     testing::finish,
 };
 
-use crate::support::{Outcomes, ScriptedBody, Step, full, get, open_response, respond, soon};
+use crate::support::{
+    Log, Outcomes, PanicsWhenDropped, ScriptedBody, Step, full, get, open_response, respond, soon,
+};
 
 const DATA: Step = Step::Data(b"hello");
 
@@ -249,4 +253,224 @@ async fn idle_names_five_and_counts_the_others() {
     assert!(line.ends_with("; and 2 more)"), "{line}");
     assert!(line.contains("; 5: ") && !line.contains("; 6: "), "{line}");
     assert_eq!(idle.waiting().len(), 7);
+}
+
+/// A task that writes to `log`, which no task here may do.
+fn must_not_run(log: &Log, name: &'static str) -> Task {
+    Task::new(log.task(name)).named(name)
+}
+
+fn recorded(runner: &Runner) -> Vec<String> {
+    let recorded = runner.recorded();
+    recorded.iter().map(|task| task.name().to_owned()).collect()
+}
+
+/// Every task was recorded and ended, and none waits.
+fn assert_all_recorded(runner: &Runner) {
+    let (stats, recorded) = (runner.stats(), runner.recorded().len() as u64);
+    assert_eq!((stats.added, stats.skipped), (recorded, recorded));
+    assert_eq!((stats.pending, stats.running), (0, 0));
+    assert!(runner.tasks().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn recording_runner_runs_nothing_however_a_task_is_added() {
+    let (runner, log) = (Runner::recording(), Log::default());
+    let response = respond(&runner, get("/"), |tasks| {
+        tasks.add_task(must_not_run(&log, "handler"));
+        let (log, blocking) = (log.clone(), log.clone());
+        tasks.add_blocking_task(move || blocking.write("blocking"));
+        assert!(tasks.try_add_task(must_not_run(&log, "tried")).is_ok());
+        assert!(tasks.is_empty());
+        full("hello")
+    })
+    .await;
+    runner.add_task(must_not_run(&log, "no request"));
+    let brought = BackgroundTasks::new();
+    brought.add_task(must_not_run(&log, "brought"));
+    brought.add_task(must_not_run(&log, "brought too"));
+    let attached = runner.attach(full("hello"), brought.clone());
+    brought.add_task(must_not_run(&log, "brought late"));
+    finish(response).await.unwrap();
+    finish(attached).await.unwrap();
+    let (idle, took) = idle(&runner).await;
+    assert_eq!((idle.is_complete(), took), (true, Duration::ZERO));
+    assert!(log.lines().is_empty());
+    let names = recorded(&runner);
+    let blocking = "it::testing::recording_runner_runs_nothing_however_a_task_is_added";
+    assert_eq!(names[..3], ["handler", blocking, "tried"]);
+    assert_eq!(
+        names[3..],
+        ["no request", "brought", "brought too", "brought late"]
+    );
+    assert_all_recorded(&runner);
+}
+
+#[tokio::test]
+async fn recording_runner_takes_the_tasks_a_handler_returns() {
+    async fn signup(tasks: BackgroundTasks) -> (BackgroundTasks, &'static str) {
+        tasks.add_task(named("handler"));
+        let returned = BackgroundTasks::new();
+        returned.add_task(named("response"));
+        (returned, "signed up")
+    }
+    let runner = Runner::recording();
+    let app = axum::Router::new()
+        .route("/signup", axum::routing::get(signup))
+        .layer(runner.layer());
+    let request = get("/signup").map(|()| axum::body::Body::empty());
+    let response = app.oneshot(request).await.unwrap();
+    assert_eq!(recorded(&runner), ["handler", "response"]);
+    drop(response);
+    assert_all_recorded(&runner);
+}
+
+#[tokio::test]
+async fn recorded_tasks_have_their_request_and_their_place() {
+    let runner = Runner::recording();
+    let line = line!() + 2;
+    let _response = respond(&runner, get("/signup?secret=1"), |tasks| {
+        tasks.add_task(named("mail"));
+        full("hello")
+    })
+    .await;
+    let task = &runner.recorded()[0];
+    assert_eq!(
+        (task.path(), task.location().line()),
+        (Some("/signup"), line)
+    );
+    assert_eq!(task.location().file(), file!());
+    assert_eq!((task.id().as_u64(), task.state()), (1, TaskState::Waiting));
+}
+
+#[test]
+fn a_recorded_task_ends_skipped_once_and_says_why() {
+    let ends = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&ends);
+    let runner = Runner::builder()
+        .on_task_end(move |report| told.lock().unwrap().push(report.end().to_string()))
+        .recording()
+        .build();
+    runner.add_task(named("mail"));
+    let expected = ["skipped: the runner only records"];
+    assert_eq!(*ends.lock().unwrap(), expected);
+    drop(runner);
+    assert_eq!(*ends.lock().unwrap(), expected);
+}
+
+#[tokio::test]
+async fn held_tasks_are_recorded_once_they_are_released() {
+    let (runner, log) = (Runner::recording(), Log::default());
+    let (response, tasks) = open_response(&runner);
+    let held = tasks.hold();
+    held.add_task(must_not_run(&log, "held"));
+    held.add_task(must_not_run(&log, "held too"));
+    tasks.add_task(must_not_run(&log, "queued"));
+    assert_eq!(recorded(&runner), ["queued"]);
+    let late = held.clone();
+    held.release();
+    late.add_task(must_not_run(&log, "late"));
+    drop(response);
+    assert!(runner.idle().await.is_complete());
+    assert_eq!(recorded(&runner), ["queued", "held", "held too", "late"]);
+    assert!(log.lines().is_empty());
+    assert_all_recorded(&runner);
+}
+
+#[tokio::test]
+async fn unreleased_tasks_are_not_recorded() {
+    let (runner, log) = (Runner::recording(), Log::default());
+    let (_response, tasks) = open_response(&runner);
+    let held = tasks.hold();
+    held.add_task(must_not_run(&log, "held"));
+    let inner = held.hold();
+    inner.add_task(must_not_run(&log, "inner"));
+    inner.release();
+    drop(held);
+    assert!(runner.recorded().is_empty() && log.lines().is_empty());
+    let stats = runner.stats();
+    assert_eq!((stats.added, stats.skipped, stats.pending), (2, 2, 0));
+}
+
+#[tokio::test]
+async fn held_stand_alone_tasks_are_recorded_with_their_queue() {
+    let (runner, tasks) = (Runner::recording(), BackgroundTasks::new());
+    let held = tasks.hold();
+    held.add_task(named("held"));
+    let _response = runner.attach(full("hello"), tasks);
+    assert!(runner.recorded().is_empty());
+    held.release();
+    assert_eq!(recorded(&runner), ["held"]);
+    assert_all_recorded(&runner);
+}
+
+#[test]
+fn a_recorded_task_s_work_is_dropped_at_once() {
+    let runner = Runner::recording();
+    let (_response, tasks) = open_response(&runner);
+    let token = Arc::new(());
+    // It holds its own queue.
+    let works_with = (tasks.clone(), Arc::clone(&token));
+    tasks.add_task(async move { drop(works_with) });
+    let works_with = Arc::clone(&token);
+    let held = tasks.hold();
+    held.add_task(async move { drop(works_with) });
+    held.release();
+    assert_eq!(Arc::strong_count(&token), 1);
+    assert_eq!(runner.recorded().len(), 2);
+}
+
+#[test]
+fn a_recorded_task_s_destructor_may_panic_or_add() {
+    struct AddsWhenDropped(BackgroundTasks);
+
+    impl Drop for AddsWhenDropped {
+        fn drop(&mut self) {
+            self.0.add_task(named("by a destructor"));
+        }
+    }
+
+    let runner = Runner::recording();
+    let (_response, tasks) = open_response(&runner);
+    let (panics, adds) = (PanicsWhenDropped, AddsWhenDropped(tasks.clone()));
+    tasks.add_task(Task::new(async move { drop(panics) }).named("panics"));
+    tasks.add_task(Task::new(async move { drop(adds) }).named("adds"));
+    assert_eq!(recorded(&runner), ["panics", "adds", "by a destructor"]);
+    assert_all_recorded(&runner);
+}
+
+#[tokio::test]
+async fn recorded_is_empty_on_a_runner_that_runs() {
+    let runner = Runner::new();
+    runner.add_task(async {});
+    assert!(runner.idle().await.is_complete());
+    assert!(runner.recorded().is_empty());
+    assert_eq!(runner.stats().completed, 1);
+}
+
+#[tokio::test]
+async fn shutdown_of_a_recording_runner_is_clean() {
+    let runner = Runner::recording();
+    runner.add_task(pending::<()>());
+    assert!(runner.shutdown(SECOND).await.is_clean());
+    assert_all_recorded(&runner);
+}
+
+#[cfg(feature = "jobs")]
+#[tokio::test]
+async fn jobs_are_recorded_like_other_tasks() {
+    use crate::job_support::{note, notes};
+
+    let log = Log::default();
+    let runner = Runner::builder().jobs(notes(&log)).recording().build();
+    let (_response, tasks) = open_response(&runner);
+    tasks.add_job(note("of a request")).await.unwrap();
+    let held = tasks.hold();
+    held.add_job(note("held")).await.unwrap();
+    held.release();
+    runner.add_job(note("of no request")).await.unwrap();
+    assert!(runner.idle().await.is_complete());
+    assert_eq!(recorded(&runner), ["note", "note", "note"]);
+    assert!(log.lines().is_empty());
+    assert_all_recorded(&runner);
 }
