@@ -216,9 +216,44 @@ impl BackgroundTasks {
     /// Dropping this aborts the task that runs. The tasks behind it stay in the queue. A blocking
     /// task that has begun cannot be stopped: it counts as aborted, and its thread goes on.
     pub async fn run(&self) -> Vec<TaskEnd> {
+        self.run_by_hand(None).await
+    }
+
+    /// Runs the queued tasks of this name here and now, in order, and returns how each ended. The
+    /// others stay in the queue, in their order.
+    ///
+    /// A task's name is that of [`names`](Self::names). No task of this name is no error: nothing
+    /// runs. All else is as for [`run`](Self::run): tasks of this name that are added meanwhile run
+    /// too.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use tower_background_tasks::{BackgroundTasks, Task, TaskEnd};
+    ///
+    /// let tasks = BackgroundTasks::new();
+    /// tasks.add_task(Task::new(async { println!("written") }).named("audit"));
+    /// tasks.add_task(Task::new(async { Err::<(), _>("no mail server") }).named("mail"));
+    /// let ends = tasks.run_named("mail").await;
+    /// assert!(matches!(ends[..], [TaskEnd::Failed(_)]));
+    /// assert_eq!(tasks.names(), ["audit"]);
+    /// # drop(tasks.run().await);
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`run`](Self::run): dropping this aborts the task that runs, and all others stay in
+    /// the queue.
+    pub async fn run_named(&self, name: &str) -> Vec<TaskEnd> {
+        self.run_by_hand(Some(name)).await
+    }
+
+    /// Runs the tasks of this name, or all.
+    async fn run_by_hand(&self, name: Option<&str>) -> Vec<TaskEnd> {
         let queue = self.queue.root();
         let mut ends = Vec::new();
-        while let Some(dequeued) = queue.take_by_hand() {
+        while let Some(dequeued) = queue.take_by_hand(name) {
             let mut by_hand = ByHand(Execution::by_hand(&queue, &dequeued), &queue);
             ends.push(poll_fn(|cx| by_hand.poll(cx)).await);
         }

@@ -236,14 +236,17 @@ impl Queue {
         settled
     }
 
-    /// Dequeues the next task for a caller that runs it by hand. Once the response has ended, only
-    /// a batch takes tasks out.
-    pub(crate) fn take_by_hand(&self) -> Option<Dequeued> {
+    /// Dequeues the next task, or the next of a name, for a caller that runs it by hand. Once the
+    /// response has ended, only a batch takes tasks out.
+    pub(crate) fn take_by_hand(&self, name: Option<&str>) -> Option<Dequeued> {
         let state = &mut *lock(&self.state);
         if !matches!(state.phase, Phase::Open) {
             return None;
         }
-        let mut task = state.tasks.pop()?;
+        let mut task = match name {
+            Some(name) => state.tasks.remove_named(name)?,
+            None => state.tasks.pop()?,
+        };
         if self.owner.is_none() {
             // All tasks have the number 0 here. A number of its own keeps an aborted task's entry
             // apart from the next task's.

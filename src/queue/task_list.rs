@@ -59,23 +59,32 @@ impl TaskList {
 
     /// Takes a task out of the middle. This walks the whole list, and again if the task is there.
     pub(crate) fn remove(&mut self, id: TaskId) -> Option<Task> {
-        if !self.contains(id) {
+        self.remove_first(|link| link.header.id == id)
+    }
+
+    /// The same, for the first task of this name.
+    pub(crate) fn remove_named(&mut self, name: &str) -> Option<Task> {
+        self.remove_first(|link| link.name().to_cow() == name)
+    }
+
+    fn remove_first(&mut self, is_it: impl Fn(&Link) -> bool) -> Option<Task> {
+        if !self.contains(&is_it) {
             return None;
         }
         let mut removed = None;
         for _ in 0..self.len {
-            match self.pop() {
-                Some(task) if task.id() == id => removed = Some(task),
-                Some(task) => self.push(task),
+            match self.pop().map(Task::into_link) {
+                Some(link) if removed.is_none() && is_it(&link) => removed = Some(link),
+                Some(link) => self.push(Task::from_link(link)),
                 None => {}
             }
         }
-        removed
+        removed.map(Task::from_link)
     }
 
-    fn contains(&self, id: TaskId) -> bool {
+    fn contains(&self, is_it: impl Fn(&Link) -> bool) -> bool {
         let mut all = chain(self.oldest.as_ref()).chain(chain(self.newest.as_ref()));
-        all.any(|link| link.header.id == id)
+        all.any(is_it)
     }
 
     #[inline]
@@ -167,6 +176,25 @@ mod tests {
             assert_eq!(list.len(), waiting.len());
         }
         assert!(popped > 40);
+    }
+
+    #[test]
+    fn the_first_of_a_name_leaves_and_the_others_keep_their_order() {
+        let mut list = TaskList::default();
+        for name in [1, 2, 3] {
+            list.push(named(name));
+        }
+        list.pop(); // the list now has both its ends
+        for name in [2, 1] {
+            list.push(named(name));
+        }
+        assert_eq!(
+            list.remove_named("2").map(|task| task.name()),
+            Some("2".into())
+        );
+        assert_eq!(list.names(), ["3", "2", "1"]);
+        assert!(list.remove_named("4").is_none());
+        assert_eq!((list.names().len(), list.len()), (3, 3));
     }
 
     #[test]

@@ -474,3 +474,67 @@ async fn jobs_are_recorded_like_other_tasks() {
     assert!(log.lines().is_empty());
     assert_all_recorded(&runner);
 }
+
+/// A queue with the tasks "audit", "mail", "audit", "mail", which write their place to the log.
+fn mails_and_audits() -> (BackgroundTasks, Log) {
+    let (tasks, log) = (BackgroundTasks::new(), Log::default());
+    for (place, name) in [(1, "audit"), (2, "mail"), (3, "audit"), (4, "mail")] {
+        tasks.add_task(Task::new(log.task(format!("{name} {place}"))).named(name));
+    }
+    (tasks, log)
+}
+
+#[tokio::test]
+async fn run_named_runs_those_alone_in_order_and_once() {
+    let (tasks, log) = mails_and_audits();
+    assert_eq!(tasks.run_named("mail").await.len(), 2);
+    assert_eq!(log.lines(), ["mail 2", "mail 4"]);
+    assert!(tasks.run_named("mail").await.is_empty());
+    assert_eq!(log.lines().len(), 2);
+    assert_eq!(tasks.names(), ["audit", "audit"]);
+    assert_eq!(tasks.run().await.len(), 2);
+    assert_eq!(log.lines()[2..], ["audit 1", "audit 3"]);
+}
+
+#[tokio::test]
+async fn run_named_of_no_such_name_leaves_the_queue() {
+    let (tasks, log) = mails_and_audits();
+    assert!(tasks.run_named("mai").await.is_empty());
+    assert_eq!(tasks.names(), ["audit", "mail", "audit", "mail"]);
+    assert!(log.lines().is_empty());
+    drop(tasks.run().await);
+}
+
+#[tokio::test]
+async fn run_named_runs_those_of_the_name_that_are_added_meanwhile() {
+    let (tasks, log) = (BackgroundTasks::new(), Log::default());
+    let (adds, later) = (tasks.clone(), log.clone());
+    let mail = async move {
+        adds.add_task(Task::new(later.task("audit")).named("audit"));
+        adds.add_task(Task::new(later.task("mail, later")).named("mail"));
+    };
+    tasks.add_task(Task::new(mail).named("mail"));
+    assert_eq!(tasks.run_named("mail").await.len(), 2);
+    assert_eq!(
+        (log.lines(), tasks.names()),
+        (vec!["mail, later".into()], vec!["audit".into()])
+    );
+    drop(tasks.run().await);
+}
+
+#[tokio::test]
+async fn run_named_dropped_aborts_one_and_keeps_the_others() {
+    let (runner, ends) = (Runner::new(), Log::default());
+    let (response, tasks) = open_response(&runner);
+    tasks.add_task(Task::new(ends.task("audit")).named("audit"));
+    tasks.add_task(Task::new(pending::<()>()).named("mail"));
+    tasks.add_task(Task::new(ends.task("mail")).named("mail"));
+    let mut running = Box::pin(tasks.run_named("mail"));
+    assert!(running.as_mut().now_or_never().is_none());
+    drop(running);
+    assert_eq!(tasks.names(), ["audit", "mail"]);
+    drop(response);
+    assert!(runner.idle().await.is_complete());
+    assert_eq!(ends.lines(), ["audit", "mail"]);
+    assert_eq!((runner.stats().aborted, runner.stats().completed), (1, 2));
+}
