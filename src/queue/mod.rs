@@ -230,8 +230,7 @@ impl Queue {
         let state = lock(&self.state);
         let request = self.request.as_ref();
         rows.extend(state.entries.iter().map(|entry| entry.info(request, now)));
-        let waiting = state.tasks.labels().into_iter();
-        rows.extend(waiting.map(|label| TaskInfo::new(&label, None, request, now)));
+        rows.extend(self.waiting_infos(&state, now));
         state.merged_into()
     }
 

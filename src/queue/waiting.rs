@@ -1,8 +1,11 @@
-//! The tasks that wait for something outside of the runner: their response's end, or a release.
+//! The tasks that wait, above all for something outside of the runner: their response's end, or a
+//! release.
+
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Phase, Queue, owner::Owner};
+use super::{Phase, Queue, State, owner::Owner};
 use crate::{
     observe::info::{TaskInfo, in_order},
     util::sync::lock,
@@ -23,7 +26,7 @@ impl Owner {
         let (queues, now) = (self.queues.entries(), Instant::now());
         let (mut tasks, mut held) = (Vec::new(), 0);
         for queue in queues {
-            let infos = queue.waiting_infos(now);
+            let infos = queue.open_infos(now);
             if queue.is_held() {
                 held += infos.len();
             }
@@ -52,15 +55,27 @@ impl Queue {
         matches!(state.phase, Phase::Open) && !state.tasks.is_empty()
     }
 
-    fn waiting_infos(&self, now: Instant) -> Vec<TaskInfo> {
+    /// Returns no rows unless the queue is open.
+    fn open_infos(&self, now: Instant) -> Vec<TaskInfo> {
         let state = lock(&self.state);
-        if !matches!(state.phase, Phase::Open) {
-            return Vec::new();
+        match state.phase {
+            Phase::Open => self.waiting_infos(&state, now),
+            _ => Vec::new(),
         }
-        let labels = state.tasks.labels().into_iter();
-        let request = self.request.as_ref();
-        labels
-            .map(|label| TaskInfo::new(&label, None, request, now))
-            .collect()
+    }
+
+    pub(super) fn waiting_infos(&self, state: &State, now: Instant) -> Vec<TaskInfo> {
+        let (labels, request) = (state.tasks.labels(), self.request.as_ref());
+        let info = |label| TaskInfo::new(label, None, request, now);
+        labels.iter().map(info).collect()
+    }
+
+    /// Returns a row for each waiting task, in the order added. Returns `None` if the runner records
+    /// them instead.
+    pub(crate) fn waiting(self: &Arc<Self>) -> Option<Vec<TaskInfo>> {
+        let root = self.root();
+        let state = lock(&root.state);
+        let is_recording = matches!(state.phase, Phase::Recording);
+        (!is_recording).then(|| root.waiting_infos(&state, Instant::now()))
     }
 }

@@ -73,8 +73,9 @@ impl Runner {
     /// - The tasks of a stand-alone queue are recorded when a response takes the queue.
     /// - A task that would be added by another task is not recorded, as none runs.
     ///
-    /// [`recorded`](Self::recorded) returns the tasks. [`RunnerBuilder::recording`] makes one that
-    /// has other settings too.
+    /// [`recorded`](Self::recorded) returns the tasks, and
+    /// [`assert_added!`](crate::assert_added) checks their names.
+    /// [`RunnerBuilder::recording`] makes one that has other settings too.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

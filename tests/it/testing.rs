@@ -3,6 +3,7 @@
 
 use std::{
     future::pending,
+    panic::{UnwindSafe, catch_unwind},
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll},
@@ -17,11 +18,13 @@ use tokio::time::{Instant, sleep};
 use tower::ServiceExt;
 use tower_background_tasks::{
     BackgroundTasks, BoxError, Idle, ResponseBody, ResponseEnd, Runner, Task, TaskInfo, TaskState,
-    testing::finish,
+    assert_added,
+    testing::{self, finish},
 };
 
 use crate::support::{
-    Log, Outcomes, PanicsWhenDropped, ScriptedBody, Step, full, get, open_response, respond, soon,
+    Log, Outcomes, PanicsWhenDropped, ScriptedBody, Step, full, get, open_response, panics_in,
+    respond, soon,
 };
 
 const DATA: Step = Step::Data(b"hello");
@@ -537,4 +540,91 @@ async fn run_named_dropped_aborts_one_and_keeps_the_others() {
     assert!(runner.idle().await.is_complete());
     assert_eq!(ends.lines(), ["audit", "mail"]);
     assert_eq!((runner.stats().aborted, runner.stats().completed), (1, 2));
+}
+
+/// The message of the one panic of `test`, with its place.
+fn panic_of(name: &str, test: impl FnOnce() + Send + UnwindSafe + 'static) -> String {
+    let panics = panics_in(name, |_| assert!(catch_unwind(test).is_err()));
+    assert_eq!(panics.len(), 1, "{panics:?}");
+    panics[0].clone()
+}
+
+#[tokio::test]
+async fn assert_added_holds_for_exactly_those_names_in_order() {
+    let tasks = BackgroundTasks::new();
+    assert_added!(tasks, []);
+    assert_added!(&tasks, [],);
+    tasks.add_task(named("mail"));
+    tasks.add_task(named("audit"));
+    assert_added!(tasks, ["mail", "audit"]);
+    assert_added!(&&tasks, [String::from("mail"), "audit"],);
+    drop(tasks.run_named("mail").await);
+    assert_added!(tasks, ["audit",]);
+    let runner = Runner::recording();
+    assert_added!(runner, []);
+    let _response = runner.attach(full("hello"), tasks);
+    assert_added!(&runner, ["audit"]);
+}
+
+#[test]
+fn assert_added_shows_both_lists_and_every_place() {
+    let [mail, assertion] = [line!() + 3, line!() + 5];
+    let panic = panic_of("assert_added: lists", || {
+        let tasks = BackgroundTasks::new();
+        tasks.add_task(named("mail"));
+        tasks.add_task(named("audit"));
+        assert_added!(tasks, ["audit", "mail"]);
+    });
+    let file = file!();
+    assert!(
+        panic.contains(&format!("{file}:{assertion}:9:\n")),
+        "{panic}"
+    );
+    let lists = format!(
+        "other tasks were added than expected\n\
+        expected:\n  \"audit\"\n  \"mail\"\n\
+        added:\n  \"mail\", at {file}:{mail}:15\n  \"audit\", at {file}:{}:15",
+        mail + 1
+    );
+    assert!(panic.ends_with(&lists), "{panic}");
+}
+
+#[test]
+fn assert_added_fails_for_one_too_few_or_too_many() {
+    for names in [vec![], vec!["mail", "mail"], vec!["mai"]] {
+        let panic = panic_of("assert_added: count", move || {
+            let runner = Runner::recording();
+            runner.add_task(named("mail"));
+            testing::added::assert_added(&runner, &names);
+        });
+        assert!(panic.contains("\nadded:\n  \"mail\", at "), "{panic}");
+    }
+}
+
+#[test]
+fn assert_added_asks_for_a_runner_that_records() {
+    let line = line!() + 2;
+    let panic = panic_of("assert_added: runner", || {
+        assert_added!(Runner::new(), []);
+    });
+    let place = format!("{}:{line}:9:\n", file!());
+    assert!(panic.contains(&place), "{panic}");
+    assert!(
+        panic.ends_with("make it with `Runner::recording()`"),
+        "{panic}"
+    );
+}
+
+#[test]
+fn assert_added_asks_for_the_runner_that_records() {
+    let panic = panic_of("assert_added: queue", || {
+        let runner = Runner::recording();
+        let (_response, tasks) = open_response(&runner);
+        tasks.add_task(named("mail"));
+        assert_added!(tasks, []);
+    });
+    assert!(
+        panic.ends_with("pass the `Runner` to `assert_added!`"),
+        "{panic}"
+    );
 }

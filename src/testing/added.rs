@@ -1,0 +1,113 @@
+//! [`assert_added!`](crate::assert_added): the names of added tasks, and of those expected.
+
+use std::fmt;
+
+use crate::{BackgroundTasks, Runner, TaskInfo};
+
+/// Asserts that exactly these tasks were added, by their names, in their order.
+///
+/// It looks at the tasks that wait in a [`BackgroundTasks`](crate::BackgroundTasks), or at those
+/// that a [recording](crate::Runner::recording) [`Runner`](crate::Runner) has recorded. Either may
+/// be a reference. A name is anything that is an `AsRef<str>`.
+///
+/// ```
+/// use tower_background_tasks::{BackgroundTasks, Runner, Task, assert_added};
+///
+/// fn signup(tasks: &BackgroundTasks) {
+///     tasks.add_task(Task::new(async {}).named("welcome-mail"));
+///     tasks.add_task(Task::new(async {}).named("audit"));
+/// }
+///
+/// let tasks = BackgroundTasks::new();
+/// assert_added!(tasks, []);
+/// signup(&tasks);
+/// assert_added!(tasks, ["welcome-mail", "audit"]);
+///
+/// let runner = Runner::recording();
+/// let response = runner.attach(http::Response::new(String::new()), tasks);
+/// assert_added!(runner, ["welcome-mail", "audit"]);
+/// # drop(response);
+/// ```
+///
+/// # Panics
+///
+/// If other tasks were added, or the same in another order. The message has both lists, and says
+/// where each task was added.
+///
+/// Also if nothing could be seen: the runner does not record, or the tasks are those of a runner
+/// that records, which has them.
+#[macro_export]
+macro_rules! assert_added {
+    ($from:expr, [$($name:expr),* $(,)?] $(,)?) => {
+        $crate::testing::added::assert_added(
+            &$from,
+            &[$(::core::convert::AsRef::<str>::as_ref(&$name)),*],
+        )
+    };
+}
+
+/// Where [`assert_added!`](crate::assert_added) finds tasks.
+pub trait Added {
+    /// # Errors
+    ///
+    /// Returns the remedy if there is nothing to see.
+    fn added(&self) -> Result<Vec<TaskInfo>, &'static str>;
+}
+
+impl Added for BackgroundTasks {
+    fn added(&self) -> Result<Vec<TaskInfo>, &'static str> {
+        let waiting = self.queue().waiting();
+        waiting
+            .ok_or("the runner of these tasks records them: pass the `Runner` to `assert_added!`")
+    }
+}
+
+impl Added for Runner {
+    fn added(&self) -> Result<Vec<TaskInfo>, &'static str> {
+        if self.owner().is_recording() {
+            return Ok(self.recorded());
+        }
+        Err("this runner does not record what is added: make it with `Runner::recording()`")
+    }
+}
+
+impl<T: Added + ?Sized> Added for &T {
+    fn added(&self) -> Result<Vec<TaskInfo>, &'static str> {
+        (**self).added()
+    }
+}
+
+/// The function behind [`assert_added!`](crate::assert_added).
+#[track_caller]
+pub fn assert_added(from: &impl Added, expected: &[&str]) {
+    let added = match from.added() {
+        Ok(added) => added,
+        Err(remedy) => panic!("{remedy}"),
+    };
+    if !added
+        .iter()
+        .map(TaskInfo::name)
+        .eq(expected.iter().copied())
+    {
+        panic!("{}", Different { expected, added });
+    }
+}
+
+struct Different<'a> {
+    expected: &'a [&'a str],
+    added: Vec<TaskInfo>,
+}
+
+impl fmt::Display for Different<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("other tasks were added than expected\nexpected:")?;
+        for name in self.expected {
+            write!(f, "\n  {name:?}")?;
+        }
+        f.write_str("\nadded:")?;
+        for task in &self.added {
+            write!(f, "\n  {:?}, at {}", task.name(), task.location())?;
+        }
+        Ok(())
+    }
+}
