@@ -148,6 +148,7 @@ impl Queue {
     /// Counts, ends and tells a task that is never in the queue.
     pub(super) fn end_at_once(&self, mut task: Task, end: &TaskEnd) -> TaskId {
         let Some(owner) = &self.owner else {
+            let _ = contain_drop(task);
             return TaskId::NONE;
         };
         let id = owner.shared.count_added();

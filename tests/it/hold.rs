@@ -13,7 +13,7 @@ use tower_background_tasks::{
     AddTaskError, BackgroundTasks, Held, Runner, SkipReason, Task, TaskEnd,
 };
 
-use crate::support::{Log, full, get, open_response, respond, soon, turns};
+use crate::support::{Log, PanicsWhenDropped, full, get, open_response, respond, soon, turns};
 
 /// How each task ended.
 type Ends = Arc<Mutex<Vec<String>>>;
@@ -155,6 +155,16 @@ fn without_a_runner_an_inner_hold_of_a_dropped_one_is_empty() {
     drop(outer);
     inner.release();
     assert!(outer_tasks.is_empty());
+}
+
+#[test]
+fn without_a_runner_a_dropped_hold_contains_a_late_task_s_panic() {
+    let held = BackgroundTasks::new().hold();
+    let late = held.clone();
+    drop(held);
+    let panics = PanicsWhenDropped;
+    late.add_task(async move { drop(panics) });
+    assert!(late.is_empty());
 }
 
 #[tokio::test]
