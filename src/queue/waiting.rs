@@ -35,26 +35,9 @@ impl Owner {
         let tasks = in_order(tasks);
         Waiting { tasks, held }
     }
-
-    /// True if no task waited in an open queue, and then no batch was unfinished, at one moment
-    /// each during this call.
-    pub(crate) fn is_settled(&self) -> bool {
-        // In this order: a queue that has left its phase `Open` has counted its batch before.
-        (self.shared.is_drained() || !self.has_waiting()) && self.shared.is_quiet()
-    }
-
-    fn has_waiting(&self) -> bool {
-        let queues = self.queues.entries();
-        queues.iter().any(|queue| queue.has_waiting())
-    }
 }
 
 impl Queue {
-    fn has_waiting(&self) -> bool {
-        let state = lock(&self.state);
-        matches!(state.phase, Phase::Open) && !state.tasks.is_empty()
-    }
-
     /// Returns no rows unless the queue is open.
     fn open_infos(&self, now: Instant) -> Vec<TaskInfo> {
         let state = lock(&self.state);

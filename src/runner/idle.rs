@@ -151,7 +151,7 @@ impl Runner {
     pub async fn idle(&self) -> Idle {
         let (owner, shared) = (&self.owner, self.shared());
         shared.quiet().await;
-        let settled = shared.until(|| owner.is_settled());
+        let settled = shared.until(|| shared.is_settled());
         if within(FOR_RESPONSES, settled).await.is_some() {
             return Idle::from(Waiting::default());
         }

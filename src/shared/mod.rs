@@ -143,6 +143,13 @@ impl Shared {
         self.waiters.until(is_over).await;
     }
 
+    /// True if every added task had begun, and then no batch was unfinished, at one moment each
+    /// during this call.
+    pub(crate) fn is_settled(&self) -> bool {
+        // In this order: a task that has begun has its batch counted.
+        self.counters.is_begun() && self.is_quiet()
+    }
+
     /// True if no batch was unfinished at some moment during this call.
     pub(crate) fn is_quiet(&self) -> bool {
         self.counters.is_quiet()

@@ -103,6 +103,12 @@ impl Counters {
         ended == self.sum(|shard| &shard.batches_begun)
     }
 
+    /// True if every added task had begun, or ended without, at some moment during this call.
+    pub(crate) fn is_begun(&self) -> bool {
+        let begun = self.sum(|shard| &shard.begun);
+        begun == self.added.0.load(Ordering::SeqCst)
+    }
+
     /// True if every added task had ended at some moment during this call.
     pub(crate) fn is_balanced(&self) -> bool {
         let ended: u64 = self.ends().iter().sum();
