@@ -299,11 +299,9 @@ impl State {
     fn merged_into(&self) -> Option<Arc<Queue>> {
         match &self.phase {
             Phase::Merged(into) => Some(Arc::clone(into)),
-            Phase::Open
-            | Phase::Running
-            | Phase::Idle
-            | Phase::Discarded
-            | Phase::Recording => None,
+            Phase::Open | Phase::Running | Phase::Idle | Phase::Discarded | Phase::Recording => {
+                None
+            }
         }
     }
 }

@@ -23,28 +23,36 @@ pub(crate) struct Waiting {
 impl Owner {
     /// Returns a row for each task that waits in an open queue.
     pub(crate) fn waiting(&self) -> Waiting {
-        let (queues, now) = (self.queues.entries(), Instant::now());
-        let (mut tasks, mut held) = (Vec::new(), 0);
-        for queue in queues {
-            let infos = queue.open_infos(now);
-            if queue.is_held() {
-                held += infos.len();
+        let (mut held, mut tasks, now) = (Vec::new(), Vec::new(), Instant::now());
+        for queue in self.queues.entries() {
+            let mut next = Some(queue);
+            while let Some(queue) = next {
+                let rows = if queue.is_held() {
+                    &mut held
+                } else {
+                    &mut tasks
+                };
+                next = queue.open_infos(now, rows);
             }
-            tasks.extend(infos);
         }
-        let tasks = in_order(tasks);
-        Waiting { tasks, held }
+        let held = in_order(held);
+        tasks.extend_from_slice(&held);
+        Waiting {
+            tasks: in_order(tasks),
+            held: held.len(),
+        }
     }
 }
 
 impl Queue {
-    /// Returns no rows unless the queue is open.
-    fn open_infos(&self, now: Instant) -> Vec<TaskInfo> {
+    /// Adds no rows unless the queue is open. Returns the queue that this one was merged into, as
+    /// [`infos`](Self::infos) does.
+    fn open_infos(&self, now: Instant, rows: &mut Vec<TaskInfo>) -> Option<Arc<Self>> {
         let state = lock(&self.state);
-        match state.phase {
-            Phase::Open => self.waiting_infos(&state, now),
-            _ => Vec::new(),
+        if matches!(state.phase, Phase::Open) {
+            rows.extend(self.waiting_infos(&state, now));
         }
+        state.merged_into()
     }
 
     pub(super) fn waiting_infos(&self, state: &State, now: Instant) -> Vec<TaskInfo> {
