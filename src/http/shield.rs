@@ -74,8 +74,9 @@ impl BackgroundTasks {
     /// client has left, there is none, and they are skipped. What must happen once the work is done
     /// is a part of the work, or has the condition `run_if(|_| true)`.
     ///
-    /// Without a runner (on a stand-alone queue) and once the runner has shut down, the future runs
-    /// in place, and is dropped with what this returns.
+    /// Without a runner (on a stand-alone queue), on a runner that only
+    /// [records](crate::Runner::recording), and once the runner has shut down, the future runs in
+    /// place, and is dropped with what this returns.
     ///
     /// A panic of the work resumes in whoever awaits it. Either way the task ends
     /// [`Panicked`](crate::TaskEnd::Panicked).

@@ -84,7 +84,7 @@ impl Queue {
     pub(crate) fn shielded(self: &Arc<Self>) -> Option<Arc<Self>> {
         let root = self.root();
         let owner = root.owner.as_ref()?;
-        if owner.queues.is_closed() {
+        if owner.queues.is_closed() || owner.is_recording() {
             return None;
         }
         Some(Self::new(Origin {

@@ -72,6 +72,8 @@ impl Runner {
     ///   are not released are skipped as on any runner, and not recorded.
     /// - The tasks of a stand-alone queue are recorded when a response takes the queue.
     /// - A task that would be added by another task is not recorded, as none runs.
+    /// - [Shielded](crate::BackgroundTasks::shield) work is a part of its handler, and no task here.
+    ///   It runs in place, as without a runner.
     ///
     /// [`recorded`](Self::recorded) returns the tasks, and
     /// [`assert_added!`](crate::assert_added) checks their names.

@@ -443,6 +443,21 @@ fn a_recorded_task_s_destructor_may_panic_or_add() {
 }
 
 #[tokio::test]
+async fn shielded_work_of_a_recorded_request_runs_in_place() {
+    let runner = Runner::recording();
+    let (_response, tasks) = open_response(&runner);
+    let adds = tasks.clone();
+    let shielded = tasks.shield(async move {
+        adds.add_task(named("mail"));
+        7
+    });
+    assert!(runner.recorded().is_empty(), "it is a part of its handler");
+    assert_eq!(shielded.await, Ok(7));
+    assert_eq!(recorded(&runner), ["mail"]);
+    assert_all_recorded(&runner);
+}
+
+#[tokio::test]
 async fn recorded_is_empty_on_a_runner_that_runs() {
     let runner = Runner::new();
     runner.add_task(async {});
