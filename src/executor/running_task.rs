@@ -16,9 +16,15 @@ use crate::{
         span::{SpanOf, TaskSpan},
     },
     queue::Queue,
+    shared::settings::Settings,
     task::{
-        Task, around, context::ContextSource, end::TaskEnd, id::TaskId, kind::TaskKind,
-        output::BoxError,
+        Task,
+        around::{Around, surrounded},
+        context::{ContextSource, TaskContext},
+        end::TaskEnd,
+        id::TaskId,
+        kind::TaskKind,
+        output::{BoxError, TaskResult},
     },
     util::{
         contain::{contain, contain_drop},
@@ -31,7 +37,7 @@ pub(crate) struct RunningTask {
     task: Option<Task>,
     id: TaskId,
     span: TaskSpan,
-    /// What few tasks need, in a box of its own.
+    /// What few tasks need, in a box of its own. Without it no setting attends to the task.
     extras: Option<Box<RunExtras>>,
 }
 
@@ -85,7 +91,9 @@ impl RunningTask {
         if let Some(end) = self.take_not_run() {
             return Poll::Ready(end);
         }
-        let slow_poll = queue.settings().and_then(|settings| settings.slow_poll);
+        let slow_poll = self
+            .attending(queue)
+            .and_then(|settings| settings.slow_poll);
         let polled = match slow_poll {
             None => self.poll_task(queue, cx),
             Some(threshold) => self.poll_timed(threshold, queue, cx),
@@ -101,6 +109,17 @@ impl RunningTask {
             Ok(()) => TaskEnd::TimedOut,
             Err(why) => no_timer(&why),
         })
+    }
+
+    /// Returns the settings, if one of them may attend to this task.
+    #[inline]
+    fn attending<'a>(&self, queue: &'a Queue) -> Option<&'a Settings> {
+        self.extras.as_ref().and(queue.settings())
+    }
+
+    #[inline]
+    fn around<'a>(&self, queue: &'a Queue) -> Option<&'a Around> {
+        self.attending(queue)?.around.as_ref()
     }
 
     #[inline]
@@ -132,27 +151,35 @@ impl RunningTask {
         polled
     }
 
-    /// Polls the task. A task that completes is dropped here, before its end is told.
+    /// Polls the task in its span.
     #[inline]
     fn poll_task(&mut self, queue: &Arc<Queue>, cx: &mut Context<'_>) -> Poll<TaskEnd> {
+        if let Some(around) = self.around(queue) {
+            return self.poll_surrounded(around, queue, cx);
+        }
         let (id, slot, span) = (self.id, &mut self.task, &self.span);
         let context = || queue.context_of(id);
-        let poll = || {
-            let task = slot.as_mut()?;
-            let polled = task.poll(cx, &context);
-            if let Poll::Ready(Ok(())) = polled {
-                *slot = None;
-            }
-            Some(polled)
-        };
-        let polled = contain(|| span.in_scope(|| surrounded(queue, id, poll)));
+        let polled = contain(|| span.in_scope(|| poll_in(slot, cx, &context)));
+        end_of(polled)
+    }
+
+    /// The same, within `around`.
+    #[cold]
+    fn poll_surrounded(
+        &mut self,
+        around: &Around,
+        queue: &Arc<Queue>,
+        cx: &mut Context<'_>,
+    ) -> Poll<TaskEnd> {
+        let (id, slot, span) = (self.id, &mut self.task, &self.span);
+        let context = || queue.context_of(id);
+        let polled = contain(|| {
+            span.in_scope(|| surrounded(around, &context(), || poll_in(slot, cx, &context)))
+        });
         match polled {
-            Ok(Some(Some(Poll::Pending))) => Poll::Pending,
-            Ok(Some(Some(Poll::Ready(Ok(()))))) => Poll::Ready(TaskEnd::Completed),
-            Ok(Some(Some(Poll::Ready(Err(error))))) => Poll::Ready(TaskEnd::Failed(error)),
-            Ok(Some(None)) => Poll::Ready(TaskEnd::Aborted), // the task was dropped before
+            Ok(Some(polled)) => end_of(Ok(polled)),
             Ok(None) => Poll::Ready(TaskEnd::Failed(NOT_RUN.into())),
-            Err(message) => Poll::Ready(TaskEnd::Panicked(message)),
+            Err(message) => end_of(Err(message)),
         }
     }
 
@@ -162,12 +189,18 @@ impl RunningTask {
         if self.task.is_none() {
             return end;
         }
+        let around = self.around(queue);
         let (id, slot, span) = (self.id, &mut self.task, &self.span);
-        let dropped = contain(|| span.in_scope(|| surrounded(queue, id, || *slot = None)));
+        let dropped = contain(|| {
+            span.in_scope(|| match around {
+                None => *slot = None,
+                Some(around) => drop(surrounded(around, &queue.context_of(id), || *slot = None)),
+            });
+        });
         // What surrounds it may have panicked before.
         let _ = contain_drop(self.task.take());
         match dropped {
-            Ok(_) => end,
+            Ok(()) => end,
             Err(message) => {
                 let _ = contain_drop(end);
                 TaskEnd::Panicked(message)
@@ -188,15 +221,29 @@ impl RunningTask {
     }
 }
 
-/// Calls `step` within what surrounds the runner's tasks. Returns `None` if that did not run it.
-#[inline]
-fn surrounded<R>(queue: &Arc<Queue>, id: TaskId, step: impl FnOnce() -> R) -> Option<R> {
-    match queue
-        .settings()
-        .and_then(|settings| settings.around.as_ref())
-    {
-        None => Some(step()),
-        Some(around) => around::surrounded(around, &queue.context_of(id), step),
+/// Polls the task. A task that completes is dropped here, before its end is told.
+#[inline(always)]
+fn poll_in(
+    slot: &mut Option<Task>,
+    cx: &mut Context<'_>,
+    context: &dyn Fn() -> TaskContext,
+) -> Option<Poll<TaskResult>> {
+    let task = slot.as_mut()?;
+    let polled = task.poll(cx, context);
+    if let Poll::Ready(Ok(())) = polled {
+        *slot = None;
+    }
+    Some(polled)
+}
+
+#[inline(always)]
+fn end_of(polled: Result<Option<Poll<TaskResult>>, String>) -> Poll<TaskEnd> {
+    match polled {
+        Ok(Some(Poll::Pending)) => Poll::Pending,
+        Ok(Some(Poll::Ready(Ok(())))) => Poll::Ready(TaskEnd::Completed),
+        Ok(Some(Poll::Ready(Err(error)))) => Poll::Ready(TaskEnd::Failed(error)),
+        Ok(None) => Poll::Ready(TaskEnd::Aborted), // the task was dropped before
+        Err(message) => Poll::Ready(TaskEnd::Panicked(message)),
     }
 }
 

@@ -4,6 +4,7 @@ use std::{
     fmt,
     panic::Location,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -13,7 +14,10 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::{
-    body::ResponseBody, future::ResponseFuture, layer::BackgroundTasksLayer, service::follow,
+    body::ResponseBody,
+    future::ResponseFuture,
+    layer::BackgroundTasksLayer,
+    service::{follow, queue_of},
     shield::Shield,
 };
 use crate::Runner;
@@ -98,8 +102,9 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        let (queue, handler) = follow(&mut self.inner, &self.layer.runner, request);
+    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+        let queue = queue_of(&self.layer.runner, &mut request);
+        let handler = follow(&mut self.inner, request, Arc::clone(&queue));
         // The handler enters its queue by itself.
         let shield = Shield::start(
             &queue,

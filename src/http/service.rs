@@ -1,11 +1,12 @@
 //! [`BackgroundTasksService`].
 
 use std::{
+    mem,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use http::{Extensions, Request, Response};
+use http::{Extensions, Request, Response, request::Parts};
 use http_body::Body;
 use tower::Service;
 
@@ -55,36 +56,54 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        follow(&mut self.inner, &self.runner, request).1
+    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+        let queue = queue_of(&self.runner, &mut request);
+        follow(&mut self.inner, request, queue)
     }
 }
 
-/// Gives `request` its queue, calls `inner` with it, and follows the response.
-pub(super) fn follow<S, ReqBody>(
-    inner: &mut S,
-    runner: &Runner,
-    mut request: Request<ReqBody>,
-) -> (Arc<Queue>, ResponseFuture<S::Future>)
-where
-    S: Service<Request<ReqBody>>,
-{
+/// Makes the queue of `request`.
+pub(super) fn queue_of<B>(runner: &Runner, request: &mut Request<B>) -> Arc<Queue> {
     let owner = runner.owner();
-    let mut extensions = Extensions::new();
+    let mut noted = Extensions::new();
     let on_request = &owner.shared.settings.on_request;
     if !on_request.is_empty() {
-        let (parts, body) = request.into_parts();
-        for note in on_request {
-            note(&parts, &mut extensions);
-        }
-        request = Request::from_parts(parts, body);
+        with_parts(request, |parts| {
+            on_request.iter().for_each(|note| note(parts, &mut noted));
+        });
     }
-    let queue = Queue::of_request(owner, &request, extensions);
+    Queue::of_request(owner, request, noted)
+}
+
+/// Lends the head of a request.
+#[cold]
+fn with_parts<B>(request: &mut Request<B>, f: impl FnOnce(&Parts)) {
+    let (mut parts, ()) = Request::new(()).into_parts();
+    let mut swap = |parts: &mut Parts| {
+        mem::swap(request.method_mut(), &mut parts.method);
+        mem::swap(request.uri_mut(), &mut parts.uri);
+        mem::swap(request.version_mut(), &mut parts.version);
+        mem::swap(request.headers_mut(), &mut parts.headers);
+        mem::swap(request.extensions_mut(), &mut parts.extensions);
+    };
+    swap(&mut parts);
+    f(&parts);
+    swap(&mut parts);
+}
+
+/// Calls `inner` with `request`, which finds `queue`, and follows the response.
+pub(super) fn follow<S, B>(
+    inner: &mut S,
+    mut request: Request<B>,
+    queue: Arc<Queue>,
+) -> ResponseFuture<S::Future>
+where
+    S: Service<Request<B>>,
+{
     let mut guard = EndGuard::new(Arc::clone(&queue), request.method(), request.version());
-    let tasks = BackgroundTasks::of(Arc::clone(&queue));
-    request.extensions_mut().insert(tasks);
+    request.extensions_mut().insert(BackgroundTasks::of(queue));
     let entered = guard.enter();
     let future = inner.call(request);
     drop(entered);
-    (queue, ResponseFuture::new(future, guard))
+    ResponseFuture::new(future, guard)
 }

@@ -13,12 +13,13 @@ use crate::{
 };
 
 impl Queue {
-    /// True for most tasks: no condition, timeout, failure or missing response can stop them.
+    /// True for most tasks: no condition, timeout, failure or missing response can stop them, and no
+    /// setting attends to them while they run.
     #[inline]
     pub(crate) fn runs_unconditionally(&self, task: &Task) -> bool {
         let is_responded = self.outcome.get().is_none_or(ResponseOutcome::is_responded);
-        let asks = self.settings().is_some_and(Settings::asks);
-        is_responded && !asks && task.has_no_extras()
+        let attends = self.settings().is_some_and(Settings::attends);
+        is_responded && !attends && task.has_no_extras()
     }
 
     /// Applies the task's own condition, or else the runner's. Without either, the task runs if

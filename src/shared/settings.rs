@@ -63,10 +63,14 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// True if a setting may skip a task or end it early.
+    /// True if a setting does something with each task as it begins or while it runs.
     #[inline]
-    pub(crate) fn asks(&self) -> bool {
-        self.run_if.is_some() || self.task_timeout.is_some() || self.on_failure == OnFailure::Stop
+    pub(crate) fn attends(&self) -> bool {
+        self.run_if.is_some()
+            || self.task_timeout.is_some()
+            || self.on_failure == OnFailure::Stop
+            || self.slow_poll.is_some()
+            || self.around.is_some()
     }
 
     #[inline]
