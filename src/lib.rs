@@ -18,6 +18,10 @@ mod task;
 pub mod testing;
 mod util;
 
+#[cfg(any(doc, doctest))]
+#[doc = include_str!("../docs/context.md")]
+pub mod context {}
+
 #[cfg(feature = "apalis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "apalis")))]
 pub use self::jobs::ApalisStore;
