@@ -64,7 +64,9 @@ impl<B: Body> Body for ResponseBody<B> {
         let Some(guard) = this.guard else {
             return this.inner.poll_frame(cx);
         };
-        guard.before_poll();
+        if !guard.before_poll() {
+            return Poll::Pending; // the connection ends with its server
+        }
         let polled = this.inner.as_mut().poll_frame(cx);
         guard.after_poll();
         match &polled {

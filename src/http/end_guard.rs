@@ -94,10 +94,13 @@ impl EndGuard {
         Entered::new(&mut self.queue)
     }
 
-    /// Called before each poll of the inner future or body.
+    /// Called before each poll of the inner future or body. Returns false if the response was cut off,
+    /// and there is to be no more poll.
     #[inline]
-    pub(crate) fn before_poll(&mut self) {
+    pub(crate) fn before_poll(&mut self) -> bool {
         self.polling = true;
+        let queue = self.queue.as_ref();
+        queue.is_none_or(|queue| !queue.has_ended())
     }
 
     /// Called after each poll of the inner future or body, unless it panicked.
@@ -110,6 +113,9 @@ impl EndGuard {
     #[inline]
     pub(crate) fn response<B: Body>(&mut self, status: StatusCode, headers: &HeaderMap, body: &B) {
         self.status = Some(status);
+        if let Some(queue) = &self.queue {
+            queue.note_status(status);
+        }
         self.ends_at_length = self.ends_at_length || !headers.contains_key(TRAILER);
         self.owed = if self.no_content.holds(status) || body.is_end_stream() {
             self.grpc_status = grpc::status(headers);
@@ -133,6 +139,9 @@ impl EndGuard {
     pub(crate) fn frame<B: Body>(&mut self, frame: &Frame<B::Data>, body: &B) {
         if let Some(data) = frame.data_ref() {
             self.body_bytes = self.body_bytes.saturating_add(data.remaining() as u64);
+            if let Some(queue) = &self.queue {
+                queue.note_body_bytes(self.body_bytes);
+            }
         }
         if let Some(trailers) = frame.trailers_ref() {
             self.grpc_status = grpc::status(trailers).or(self.grpc_status);

@@ -42,8 +42,8 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        if let Some(guard) = this.guard {
-            guard.before_poll();
+        if !this.guard.as_mut().is_none_or(EndGuard::before_poll) {
+            return Poll::Pending; // the connection ends with its server
         }
         let entered = this.guard.as_mut().map(EndGuard::enter);
         let polled = this.inner.poll(cx);

@@ -235,3 +235,26 @@ pub(crate) fn still_waiting(idle: &impl fmt::Display) {
     #[cfg(not(feature = "tracing"))]
     let _ = idle;
 }
+
+/// Tells the operator how far a shutdown has come.
+pub(crate) fn going_down(what: fmt::Arguments<'_>) {
+    #[cfg(feature = "tracing")]
+    let _ = contain(|| tracing::info!(target: "tower_background_tasks", "shutting down: {what}"));
+    #[cfg(not(feature = "tracing"))]
+    let _ = what;
+}
+
+/// Warns that no signal can be heard.
+#[cfg(feature = "signal")]
+pub(crate) fn no_signals(why: &dyn fmt::Display) {
+    #[cfg(feature = "tracing")]
+    let _ = contain(|| {
+        tracing::error!(
+            target: "tower_background_tasks",
+            "no signal is heard, and the server runs until it is killed: call `enable_io` on the \
+             runtime's builder, or use `serve_until` ({why})"
+        );
+    });
+    #[cfg(not(feature = "tracing"))]
+    let _ = why;
+}

@@ -24,7 +24,8 @@
 //!    its thread stays in `entries` until that returns.
 //! 6. The party that sets an entry to `Ended` under the lock tells its end, and no other does. An
 //!    end that nobody observes is counted in the critical section that removes the entry.
-//! 7. A queue with an owner is in the registry while `tasks` or `entries` holds a task.
+//! 7. A queue with an owner is in the registry while `tasks` or `entries` holds a task. One that is
+//!    followed is there until its response has ended, too.
 //! 8. No user code runs under the lock: no destructor of a task or waker, no condition, no
 //!    observer, no subscriber.
 
@@ -38,10 +39,12 @@ mod entries;
 mod hold;
 mod merge;
 mod new;
+mod open;
 pub(crate) mod owner;
 mod progress;
 pub(crate) mod ready;
 mod record;
+mod seen;
 mod task_list;
 pub(crate) mod waiting;
 
@@ -54,6 +57,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     entries::{Entries, Entry, EntryState},
     owner::Owner,
+    seen::Seen,
     task_list::TaskList,
 };
 #[cfg(feature = "tracing")]
@@ -100,6 +104,8 @@ pub(crate) struct Queue {
     /// True of a queue of shielded work, which is a part of its handler. The runner's limits and
     /// timeout are for tasks, and do not hold for it.
     is_shielded: bool,
+    /// `Some` if the queue is followed until its response ends.
+    seen: Option<Box<Seen>>,
     /// Orders the locks of two stand-alone or held queues. 0 for all others.
     serial: u64,
     state: Mutex<State>,
@@ -170,22 +176,27 @@ impl Queue {
         }
     }
 
-    /// Records how the response ended, with the time it took, and schedules the waiting tasks.
-    pub(crate) fn end(self: Arc<Self>, mut outcome: ResponseOutcome) {
+    /// Records how the response ended, with the time it took, and schedules the waiting tasks. Returns
+    /// false if there was nothing to record, such as for a second end.
+    pub(crate) fn end(self: Arc<Self>, mut outcome: ResponseOutcome) -> bool {
         // Nobody else holds this queue, not even the registry. It has no tasks, and nobody can ask
         // for the outcome.
         if Arc::strong_count(&self) == 1 {
-            return;
+            return false;
         }
         outcome.elapsed = self.arrived.elapsed();
         let mut state = lock(&self.state);
         if !matches!(state.phase, Phase::Open) {
-            return;
+            return false;
         }
         let _ = self.outcome.set(outcome);
         if state.tasks.is_empty() {
             state.phase = Phase::Idle;
-            return;
+            let handle = self.leave_if_empty(&mut state);
+            drop(state);
+            drop(handle);
+            self.followed_to_its_end();
+            return true;
         }
         let ready = self.make_ready(&mut state);
         drop(state);
@@ -193,6 +204,8 @@ impl Queue {
         // batch yields only where a connection may still have to write.
         let yields = self.multiplexed;
         self.schedule(ready, yields);
+        self.followed_to_its_end();
+        true
     }
 
     /// Returns the task's entry, unless its end is claimed.
@@ -286,7 +299,8 @@ impl Queue {
     /// releases the lock.
     #[inline]
     fn leave_if_empty(&self, state: &mut State) -> Option<Arc<Self>> {
-        if !state.tasks.is_empty() || !state.entries.is_empty() {
+        let is_followed = self.seen.is_some() && matches!(state.phase, Phase::Open);
+        if is_followed || !state.tasks.is_empty() || !state.entries.is_empty() {
             return None;
         }
         let (place, owner) = (state.place.take()?, self.owner.as_ref()?);

@@ -8,7 +8,7 @@ use std::sync::{
 use http::{Extensions, Request, Version};
 use tokio::time::Instant;
 
-use super::{Entries, Owner, Phase, Queue, RequestInfo, State, TaskList};
+use super::{Entries, Owner, Phase, Queue, RequestInfo, State, TaskList, seen::Seen};
 use crate::util::sync::{Mutex, OnceLock};
 
 /// What differs between queues from the start.
@@ -19,6 +19,7 @@ struct Origin {
     extensions: Extensions,
     is_held: bool,
     is_shielded: bool,
+    seen: Option<Box<Seen>>,
     serial: u64,
     phase: Phase,
 }
@@ -38,6 +39,7 @@ impl Queue {
             extensions,
             is_held: false,
             is_shielded: false,
+            seen: None,
             serial: next_serial(),
             phase: Phase::Open,
         })
@@ -51,12 +53,18 @@ impl Queue {
         extensions: Extensions,
     ) -> Arc<Self> {
         let id_header = owner.shared.settings.request_id_header.as_ref();
-        Self::new(Origin {
+        let is_followed = owner.shared.follows_requests();
+        let queue = Self::new(Origin {
             request: Some(RequestInfo::of(request, id_header)),
             multiplexed: request.version() >= Version::HTTP_2,
             extensions,
+            seen: is_followed.then(Box::default),
             ..Origin::of(Arc::clone(owner), Phase::Open)
-        })
+        });
+        if is_followed {
+            queue.follow();
+        }
+        queue
     }
 
     /// A queue that waits for a response to end, whose request is unknown.
@@ -74,6 +82,7 @@ impl Queue {
             extensions: self.extensions.clone(),
             is_held: true,
             is_shielded: false,
+            seen: None,
             serial: next_serial(),
             phase: Phase::Open,
         })
@@ -113,6 +122,7 @@ impl Queue {
             extensions: origin.extensions,
             is_held: origin.is_held,
             is_shielded: origin.is_shielded,
+            seen: origin.seen,
             serial: origin.serial,
             state: Mutex::new(State {
                 phase: origin.phase,
@@ -140,6 +150,7 @@ impl Origin {
             extensions: Extensions::new(),
             is_held: false,
             is_shielded: false,
+            seen: None,
             serial: 0,
             phase: if owner.is_recording() {
                 Phase::Recording

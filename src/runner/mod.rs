@@ -3,7 +3,10 @@
 
 pub(crate) mod builder;
 pub(crate) mod idle;
+pub(crate) mod serve;
 pub(crate) mod shutdown;
+#[cfg(feature = "signal")]
+mod signals;
 
 use std::{fmt, panic::Location, sync::Arc};
 
@@ -14,6 +17,7 @@ use crate::{
     queue::{Queue, owner::Owner},
     shared::{Shared, settings::Settings, stats::Stats},
     task::{Task, add_error::AddTaskError, id::TaskId, into_task::IntoTask, output::TaskOutput},
+    util::contain::woken_contained,
 };
 
 /// Runs tasks off the connections, and counts how each ends. Clones are the same runner.
@@ -192,6 +196,45 @@ impl Runner {
     /// ```
     pub fn recorded(&self) -> Vec<TaskInfo> {
         self.owner.recorded()
+    }
+
+    /// Returns true until a shutdown is near: for a readiness probe, such as Kubernetes' `/readyz`.
+    ///
+    /// It is false from the signal that ends [`Runner::serve`] on, and once
+    /// [`shutdown`](Self::shutdown) was called.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use http::StatusCode;
+    /// use tower_background_tasks::Runner;
+    ///
+    /// let runner = Runner::new();
+    /// let readyz = || match runner.is_ready() {
+    ///     true => StatusCode::OK,
+    ///     false => StatusCode::SERVICE_UNAVAILABLE,
+    /// };
+    /// assert_eq!(readyz(), StatusCode::OK);
+    /// let _ = runner.shutdown(std::time::Duration::ZERO).await;
+    /// assert_eq!(readyz(), StatusCode::SERVICE_UNAVAILABLE);
+    /// # }
+    /// ```
+    pub fn is_ready(&self) -> bool {
+        self.shared().is_ready()
+    }
+
+    /// Returns true once a shutdown has begun. Requests and tasks in flight still have their time.
+    pub fn is_shutting_down(&self) -> bool {
+        self.shared().closing.is_cancelled()
+    }
+
+    /// Waits until a shutdown begins.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping this stops the waiting and nothing else.
+    pub async fn shutting_down(&self) {
+        woken_contained(self.shared().closing.cancelled()).await;
     }
 
     /// Returns what has become of the tasks so far.

@@ -4,13 +4,17 @@ use std::{
     fmt,
     future::poll_fn,
     pin::{Pin, pin},
+    process::ExitCode,
     task::Poll,
     time::Duration,
 };
 
 use super::Runner;
 use crate::{
-    observe::info::{TaskInfo, TaskState},
+    observe::{
+        info::{TaskInfo, TaskState},
+        open_request::OpenRequest,
+    },
     shared::unfinished::Unfinished,
     util::{counted::counted, sync::lock, timer::elapse},
 };
@@ -31,9 +35,25 @@ pub struct ShutdownReport {
 pub(crate) struct OnShutdown(pub(crate) fn(Runner) -> Pin<Box<dyn Future<Output = ()> + Send>>);
 
 impl ShutdownReport {
-    /// Returns true if every task had ended in time, or is in the store that jobs spill to.
+    /// Returns true if every task had ended in time, or is in the store that jobs spill to, and if no
+    /// request was cut off.
     pub fn is_clean(&self) -> bool {
-        self.unfinished.aborted.is_empty()
+        self.unfinished.aborted.is_empty() && self.requests().is_empty()
+    }
+
+    /// Returns 0 if this is [clean](Self::is_clean), or else 1, for `main`.
+    pub fn exit_code(&self) -> ExitCode {
+        if self.is_clean() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
+    }
+
+    /// Returns the requests that [`Runner::serve`] cut off: their handlers had not answered, or their
+    /// bodies had not ended. Their tasks ran by that end, if there was time.
+    pub fn requests(&self) -> &[OpenRequest] {
+        &self.unfinished.requests
     }
 
     /// Returns the aborted tasks, in the order added.
@@ -55,7 +75,13 @@ impl fmt::Display for ShutdownReport {
         for task in &self.overdue {
             writeln!(f, "{task}")?;
         }
-        if self.is_clean() {
+        if !self.requests().is_empty() {
+            writeln!(f, "{} cut off:", counted(self.requests().len(), "request"))?;
+        }
+        for request in self.requests() {
+            writeln!(f, "  {request}")?;
+        }
+        if self.unfinished().is_empty() {
             let others = if self.overdue.is_empty() {
                 ""
             } else {

@@ -25,7 +25,7 @@ use crate::{
     task::{add_error::Refusal, end::TaskEnd, id::TaskId},
     util::{
         contain::contain,
-        sync::{AtomicUsize, Mutex, Ordering},
+        sync::{AtomicBool, AtomicUsize, Mutex, Ordering},
     },
 };
 
@@ -37,6 +37,12 @@ pub(crate) struct Shared {
     waiters: Waiters,
     /// Cancelled when a shutdown begins.
     pub(crate) closing: CancellationToken,
+    /// A plan is about to end the server, which still takes requests.
+    is_unready: AtomicBool,
+    /// Requests are followed from now on until their responses end.
+    follows_requests: AtomicBool,
+    /// How many of them are open.
+    open_requests: AtomicUsize,
     /// What shutdowns did not finish. A thread may lock a queue while it holds this lock, but not
     /// the reverse.
     pub(crate) unfinished: Mutex<Unfinished>,
@@ -53,9 +59,47 @@ impl Shared {
             pending: AtomicUsize::new(0),
             waiters: Waiters::default(),
             closing: CancellationToken::new(),
+            is_unready: AtomicBool::new(false),
+            follows_requests: AtomicBool::new(false),
+            open_requests: AtomicUsize::new(0),
             unfinished: Mutex::default(),
             recorded: Mutex::default(),
         }
+    }
+
+    #[inline]
+    pub(crate) fn follows_requests(&self) -> bool {
+        self.follows_requests.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn follow_requests(&self) {
+        self.follows_requests.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn request_opened(&self) {
+        self.open_requests.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn request_ended(&self) {
+        self.open_requests.fetch_sub(1, Ordering::SeqCst);
+        self.waiters.notify_if(|| self.has_no_request());
+    }
+
+    /// Waits until no request that is followed is open.
+    pub(crate) async fn requests_ended(&self) {
+        self.waiters.until(|| self.has_no_request()).await;
+    }
+
+    fn has_no_request(&self) -> bool {
+        self.open_requests.load(Ordering::SeqCst) == 0
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.is_unready.load(Ordering::SeqCst) && !self.closing.is_cancelled()
+    }
+
+    pub(crate) fn make_unready(&self) {
+        self.is_unready.store(true, Ordering::SeqCst);
     }
 
     pub(crate) fn stats(&self) -> Stats {

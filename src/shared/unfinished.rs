@@ -3,13 +3,18 @@
 #[cfg(feature = "jobs")]
 use std::fmt;
 
-use crate::observe::info::{TaskInfo, in_order};
+use crate::observe::{
+    info::{TaskInfo, in_order},
+    open_request::OpenRequest,
+};
 #[cfg(feature = "jobs")]
 use crate::util::counted::counted;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Unfinished {
     pub(crate) aborted: Vec<TaskInfo>,
+    /// The requests that were cut off.
+    pub(crate) requests: Vec<OpenRequest>,
     /// The jobs handed to a store.
     #[cfg(feature = "jobs")]
     pub(crate) spilled: Vec<TaskInfo>,
@@ -22,6 +27,7 @@ impl Unfinished {
     pub(crate) fn in_order(self) -> Self {
         Self {
             aborted: in_order(self.aborted),
+            requests: self.requests,
             #[cfg(feature = "jobs")]
             spilled: in_order(self.spilled),
             #[cfg(feature = "jobs")]

@@ -45,6 +45,7 @@ mod no_timer;
 mod order;
 mod runtime;
 mod runtimes;
+mod serve;
 mod shield;
 mod shutdown;
 #[cfg(feature = "jobs")]

@@ -1,0 +1,54 @@
+//! [`OpenRequest`]: a request that a shutdown cut off.
+
+use std::{fmt, time::Duration};
+
+use http::StatusCode;
+
+use crate::task::request_info::RequestInfo;
+
+/// A request that was still open at the end of its time, from
+/// [`ShutdownReport::requests`](crate::ShutdownReport::requests).
+///
+/// Its [`Display`](fmt::Display) is one line: `GET /events: its response (200 OK) open after 10.0s`.
+#[derive(Clone, Debug)]
+pub struct OpenRequest {
+    pub(crate) request: Option<RequestInfo>,
+    pub(crate) status: Option<StatusCode>,
+    pub(crate) age: Duration,
+}
+
+impl OpenRequest {
+    /// Returns the request, or `None` where it is unknown
+    /// ([`Runner::attach`](crate::Runner::attach)).
+    pub fn request(&self) -> Option<&RequestInfo> {
+        self.request.as_ref()
+    }
+
+    /// Returns the status of the response whose body was open. `None` if the handler had not
+    /// answered.
+    pub fn status(&self) -> Option<StatusCode> {
+        self.status
+    }
+
+    /// Returns the time since the request arrived.
+    pub fn age(&self) -> Duration {
+        self.age
+    }
+}
+
+impl fmt::Display for OpenRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.request {
+            // The path may be a client's, and this is a line of a log.
+            Some(request) => {
+                let path = request.path().unwrap_or_default();
+                write!(f, "{} {}", request.method(), path.escape_debug())?;
+            }
+            None => f.write_str("a request")?,
+        }
+        match self.status {
+            Some(status) => write!(f, ": its response ({status}) open after {:.1?}", self.age),
+            None => write!(f, ": no response after {:.1?}", self.age),
+        }
+    }
+}

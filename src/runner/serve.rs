@@ -1,0 +1,345 @@
+//! [`Runner::serve`]: one plan for the server, its requests and their tasks to end.
+
+use std::{
+    fmt,
+    future::{Future, IntoFuture, poll_fn},
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+#[cfg(feature = "signal")]
+use super::signals::Signals;
+use super::{Runner, shutdown::ShutdownReport};
+#[cfg(feature = "signal")]
+use crate::util::contain::contain;
+use crate::{
+    observe::report::going_down,
+    util::{sync::lock, timer::elapse},
+};
+
+/// A server that runs until a signal, and its plan to end, from [`Runner::serve`].
+///
+/// It does nothing unless it is awaited.
+#[must_use = "a server does nothing unless it is awaited"]
+pub struct Serve<S> {
+    runner: Runner,
+    server: S,
+    stop: CancellationToken,
+    plan: Plan,
+}
+
+struct Plan {
+    signal: Source,
+    unready_for: Duration,
+    requests: Duration,
+    tasks: Duration,
+}
+
+/// What begins the plan.
+enum Source {
+    /// The operating system's signals.
+    #[cfg(feature = "signal")]
+    System,
+    /// Once.
+    Given(Pin<Box<dyn Future<Output = ()> + Send>>),
+}
+
+/// Ends when a server is to stop gracefully, for the closure of [`Runner::serve`].
+#[must_use = "a server that does not wait for this never stops gracefully"]
+pub struct ShutdownSignal(Pin<Box<WaitForCancellationFutureOwned>>);
+
+impl Runner {
+    /// Runs a server until SIGTERM or Ctrl-C, and then lets all end in order: the server, its
+    /// requests, their tasks.
+    ///
+    /// `server` gets a future that ends when the server is to stop gracefully, and makes the server:
+    /// axum's `with_graceful_shutdown`, tonic's `serve_with_shutdown`, or an async block around any
+    /// other.
+    ///
+    /// 1. At a signal, the runner is no longer [ready](Self::is_ready), and the server goes on for
+    ///    [`unready_for`](Serve::unready_for): not at all by default.
+    /// 2. The server is told to stop, and tasks are told
+    ///    ([`TaskContext::shutting_down`](crate::TaskContext::shutting_down)). Requests have up to
+    ///    [`requests`](Serve::requests), 10 seconds by default. What is open then is cut off: event
+    ///    streams, slow clients, handlers. Their bodies are not polled again, their tasks run and are
+    ///    told [`Aborted`](crate::ResponseEnd::Aborted), or
+    ///    [`Cancelled`](crate::ResponseEnd::Cancelled) where there was no response. The server is
+    ///    dropped.
+    /// 3. Tasks have up to [`tasks`](Serve::tasks), 15 seconds by default, as in
+    ///    [`shutdown`](Self::shutdown).
+    ///
+    /// A second signal ends all waiting. So this returns when its times are over, whatever clients
+    /// do. A job store's `spill_timeout` comes on top. What was cut off and what was aborted is in the
+    /// report.
+    ///
+    /// On Unix, the signals are SIGTERM and SIGINT (Ctrl-C); on Windows, Ctrl-C, the closing of the
+    /// console and a shutdown. [`serve_until`](Self::serve_until) takes a future instead.
+    ///
+    /// ```no_run
+    /// use std::process::ExitCode;
+    /// use axum::{Router, routing::get};
+    /// use tower_background_tasks::{BackgroundTasks, BoxError, Runner};
+    ///
+    /// #[tokio::main]
+    /// async fn main() -> Result<ExitCode, BoxError> {
+    ///     let runner = Runner::new();
+    ///     let app: Router = Router::new()
+    ///         .route("/", get(async |tasks: BackgroundTasks| tasks.add_task(async {})))
+    ///         .layer(runner.layer());
+    ///     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+    ///     let report = runner
+    ///         .serve(|shutdown| axum::serve(listener, app).with_graceful_shutdown(shutdown))
+    ///         .await?;
+    ///     println!("{report}");
+    ///     Ok(report.exit_code())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// What this returns gives the server's error. Its tasks have ended by then, as at a signal.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping what this returns drops the server. Tasks go on; [`shutdown`](Self::shutdown) ends
+    /// them.
+    #[cfg(feature = "signal")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
+    pub fn serve<S>(&self, server: impl FnOnce(ShutdownSignal) -> S) -> Serve<S> {
+        self.serve_on(Source::System, server)
+    }
+
+    /// The same as `serve`, with a future of your own in place of the signals. There is no second
+    /// one: to end all waiting, call [`shutdown`](Self::shutdown) with no grace.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use std::convert::Infallible;
+    /// use tower_background_tasks::Runner;
+    ///
+    /// let runner = Runner::new();
+    /// let stop = async { println!("stop") };
+    /// let server = |shutdown| async {
+    ///     let () = shutdown.await; // a server that has no requests
+    ///     Ok::<(), Infallible>(())
+    /// };
+    /// let report = runner.serve_until(stop, server).await.unwrap();
+    /// assert!(report.is_clean());
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// What this returns gives the server's error.
+    pub fn serve_until<S>(
+        &self,
+        signal: impl Future<Output = ()> + Send + 'static,
+        server: impl FnOnce(ShutdownSignal) -> S,
+    ) -> Serve<S> {
+        self.serve_on(Source::Given(Box::pin(signal)), server)
+    }
+
+    fn serve_on<S>(&self, signal: Source, server: impl FnOnce(ShutdownSignal) -> S) -> Serve<S> {
+        self.shared().follow_requests();
+        let stop = CancellationToken::new();
+        let shutdown = ShutdownSignal(Box::pin(stop.clone().cancelled_owned()));
+        Serve {
+            runner: self.clone(),
+            server: server(shutdown),
+            stop,
+            plan: Plan {
+                signal,
+                unready_for: Duration::ZERO,
+                requests: Duration::from_secs(10),
+                tasks: Duration::from_secs(15),
+            },
+        }
+    }
+}
+
+impl<S> Serve<S> {
+    /// Sets how long the server goes on after the signal, while it is not
+    /// [ready](Runner::is_ready): until load balancers have seen that. Zero by default.
+    pub fn unready_for(mut self, time: Duration) -> Self {
+        self.plan.unready_for = time;
+        self
+    }
+
+    /// Sets how long requests may take once the server stops; 10 seconds by default.
+    pub fn requests(mut self, time: Duration) -> Self {
+        self.plan.requests = time;
+        self
+    }
+
+    /// Sets how long tasks may take once the requests have ended; 15 seconds by default.
+    pub fn tasks(mut self, time: Duration) -> Self {
+        self.plan.tasks = time;
+        self
+    }
+}
+
+impl<S, T, E> IntoFuture for Serve<S>
+where
+    S: IntoFuture<Output = Result<T, E>>,
+    S::IntoFuture: Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    type Output = Result<ShutdownReport, E>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let server = self.server.into_future();
+        Box::pin(run(self.runner, server, self.stop, self.plan))
+    }
+}
+
+async fn run<T, E>(
+    runner: Runner,
+    server: impl Future<Output = Result<T, E>>,
+    stop: CancellationToken,
+    plan: Plan,
+) -> Result<ShutdownReport, E> {
+    let (shared, mut server) = (runner.shared(), Box::pin(server));
+    let mut signals = Signalled::new(plan.signal);
+    let mut served = first(server.as_mut(), signals.next()).await.ok();
+    shared.make_unready();
+    if served.is_none() && !plan.unready_for.is_zero() {
+        going_down(format_args!("not ready, for {:?}", plan.unready_for));
+        served = signals.within(plan.unready_for, server.as_mut()).await;
+    }
+    stop.cancel();
+    shared.closing.cancel(); // its waiters' wakers are contained
+    going_down(format_args!("requests have {:?}", plan.requests));
+    let requests = async {
+        if served.is_none() {
+            served = Some(server.as_mut().await);
+        }
+        shared.requests_ended().await; // the server may not have waited for them
+    };
+    signals.within(plan.requests, requests).await;
+    drop(server);
+    let cut_off = runner.owner().end_open();
+    lock(&shared.unfinished).requests.extend(cut_off);
+
+    going_down(format_args!("tasks have {:?}", plan.tasks));
+    let grace = signals.left_of(plan.tasks);
+    let report = match first(runner.shutdown(grace), signals.next()).await {
+        Ok(report) => report,
+        Err(()) => runner.shutdown(Duration::ZERO).await,
+    };
+    match served {
+        Some(Err(error)) => {
+            going_down(format_args!("{report}"));
+            Err(error)
+        }
+        _ => Ok(report),
+    }
+}
+
+/// Signals that have come, and that may come.
+struct Signalled {
+    source: Option<Listening>,
+    /// A second signal has come.
+    is_hurried: bool,
+}
+
+/// What a source of signals is while it is heard.
+enum Listening {
+    #[cfg(feature = "signal")]
+    System(Signals),
+    Given(Pin<Box<dyn Future<Output = ()> + Send>>),
+}
+
+impl Signalled {
+    fn new(source: Source) -> Self {
+        let source = match source {
+            #[cfg(feature = "signal")]
+            Source::System => match contain(Signals::listen) {
+                Ok(Ok(signals)) => Some(Listening::System(signals)),
+                Ok(Err(error)) => no_signals(&error),
+                Err(panic) => no_signals(&panic), // a runtime without I/O
+            },
+            Source::Given(signal) => Some(Listening::Given(signal)),
+        };
+        let is_hurried = false;
+        Self { source, is_hurried }
+    }
+
+    async fn next(&mut self) {
+        poll_fn(|cx| match &mut self.source {
+            #[cfg(feature = "signal")]
+            Some(Listening::System(signals)) => signals.poll_next(cx),
+            Some(Listening::Given(signal)) => {
+                ready!(signal.as_mut().poll(cx));
+                self.source = None; // it comes once
+                Poll::Ready(())
+            }
+            None => Poll::Pending,
+        })
+        .await
+    }
+
+    /// Returns `time`, or nothing once a second signal has come.
+    fn left_of(&self, time: Duration) -> Duration {
+        if self.is_hurried {
+            return Duration::ZERO;
+        }
+        time
+    }
+
+    /// Waits for `future`, up to `time`, or until a signal. After that, nothing is waited for.
+    async fn within<T>(&mut self, time: Duration, future: impl Future<Output = T>) -> Option<T> {
+        let over = first(elapse(self.left_of(time)), self.next());
+        match first(future, over).await {
+            Ok(output) => return Some(output),
+            Err(Ok(())) => {}
+            Err(Err(())) => self.is_hurried = true,
+        }
+        None
+    }
+}
+
+/// Returns the output of the first to end as `Ok`, or that of the second as `Err`.
+async fn first<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> Result<A, B> {
+    let (mut a, mut b) = (pin!(a), pin!(b));
+    poll_fn(|cx| match a.as_mut().poll(cx) {
+        Poll::Ready(a) => Poll::Ready(Ok(a)),
+        Poll::Pending => b.as_mut().poll(cx).map(Err),
+    })
+    .await
+}
+
+#[cfg(feature = "signal")]
+fn no_signals(why: &dyn fmt::Display) -> Option<Listening> {
+    crate::observe::report::no_signals(why);
+    None
+}
+
+impl Future for ShutdownSignal {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for ShutdownSignal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShutdownSignal").finish_non_exhaustive()
+    }
+}
+
+impl<S> fmt::Debug for Serve<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Serve")
+            .field("unready_for", &self.plan.unready_for)
+            .field("requests", &self.plan.requests)
+            .field("tasks", &self.plan.tasks)
+            .finish_non_exhaustive()
+    }
+}
