@@ -29,6 +29,10 @@ impl BackgroundTasks {
     /// a runner. What is held may be held again within it: it runs only if both are released,
     /// whichever ends first.
     ///
+    /// A client that leaves during the commit drops the handler there, and nobody knows what became
+    /// of the commit. Behind [`detached`](crate::BackgroundTasksLayer::detached), the handler goes
+    /// on, and releases.
+    ///
     /// A clone of what is held adds to it. Returned with a response, it does not release it.
     ///
     /// It does not keep a job from a `RunnerBuilder::job_store`, which has it as soon as `add_job`

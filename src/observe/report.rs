@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, panic::Location, time::Duration};
 
-use http::Method;
+use http::{Extensions, Method};
 use tokio::time::Instant;
 
 #[cfg(feature = "tracing")]
@@ -90,6 +90,34 @@ impl<'a> TaskReport<'a> {
         self.report.request.and_then(RequestInfo::path)
     }
 
+    /// Returns the task's request, or `None` as for [`method`](Self::method).
+    pub fn request(&self) -> Option<&RequestInfo> {
+        self.report.request
+    }
+
+    /// Returns what [`RunnerBuilder::capture`](crate::RunnerBuilder::capture) took from the task's
+    /// request, so that a failure can be reported for its tenant, or to its error tracker's hub.
+    ///
+    /// ```
+    /// use tower_background_tasks::{Runner, TaskEnd};
+    ///
+    /// #[derive(Clone)]
+    /// struct Tenant(String);
+    ///
+    /// let runner = Runner::builder()
+    ///     .capture(|request| request.uri.host().map(|host| Tenant(host.to_owned())))
+    ///     .on_task_end(|report| {
+    ///         if let (TaskEnd::Failed(error), Some(Tenant(name))) = (report.end(), report.get()) {
+    ///             eprintln!("{name}: {}: {error}", report.name());
+    ///         }
+    ///     })
+    ///     .build();
+    /// # drop(runner);
+    /// ```
+    pub fn get<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.report.extensions.get()
+    }
+
     /// Returns how the response ended, or `None` for a task of no request, and for one that ended
     /// before its response.
     pub fn response(&self) -> Option<&ResponseOutcome> {
@@ -133,6 +161,8 @@ pub(crate) struct Report<'a> {
     pub(crate) ended: Instant,
     pub(crate) response: Option<&'a ResponseOutcome>,
     pub(crate) request: Option<&'a RequestInfo>,
+    /// What was captured of the request.
+    pub(crate) extensions: &'a Extensions,
 }
 
 impl Report<'_> {

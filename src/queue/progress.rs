@@ -178,6 +178,7 @@ impl Queue {
             ended: Instant::now(),
             response: self.outcome.get(),
             request: self.request.as_ref(),
+            extensions: &self.extensions,
         };
         span.in_scope(|| owner.shared.tell(&report));
     }

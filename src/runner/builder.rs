@@ -135,7 +135,8 @@ impl RunnerBuilder {
     }
 
     /// Takes a value from each request as it arrives at the layer, for
-    /// [`TaskContext::get`](crate::TaskContext::get) and [`around`](Self::around).
+    /// [`TaskContext::get`](crate::TaskContext::get), [`TaskReport::get`](crate::TaskReport::get) and
+    /// [`around`](Self::around). `None` takes nothing.
     ///
     /// The value is found by its type, as in [`http::Extensions`]. This may be called again for
     /// values of other types. `capture` runs on the connection's task, so it should be quick. Its
@@ -152,8 +153,8 @@ impl RunnerBuilder {
     ///
     /// let runner = Runner::builder()
     ///     .capture(|request| {
-    ///         let tenant = request.headers.get("x-tenant").and_then(|value| value.to_str().ok());
-    ///         Tenant(tenant.unwrap_or("nobody").to_owned())
+    ///         let tenant = request.headers.get("x-tenant")?.to_str().ok()?;
+    ///         Some(Tenant(tenant.to_owned()))
     ///     })
     ///     .build();
     /// let mail = Task::with_context(|cx| async move {
@@ -163,12 +164,14 @@ impl RunnerBuilder {
     /// ```
     pub fn capture<T: Clone + Send + Sync + 'static>(
         mut self,
-        capture: impl Fn(&Parts) -> T + Send + Sync + 'static,
+        capture: impl Fn(&Parts) -> Option<T> + Send + Sync + 'static,
     ) -> Self {
         self.settings
             .on_request
             .push(Box::new(move |request, extensions| {
-                extensions.insert(capture(request));
+                if let Some(value) = capture(request) {
+                    extensions.insert(value);
+                }
             }));
         self
     }
@@ -194,7 +197,7 @@ impl RunnerBuilder {
     /// }
     ///
     /// let runner = Runner::builder()
-    ///     .capture(|request| request.uri.host().unwrap_or("nobody").to_owned())
+    ///     .capture(|request| request.uri.host().map(str::to_owned))
     ///     .around(|cx, next| match cx.get::<String>() {
     ///         Some(tenant) => TENANT.sync_scope(tenant.clone(), || next.run()),
     ///         None => next.run(), // a task of no request

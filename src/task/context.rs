@@ -1,6 +1,6 @@
 //! [`TaskContext`]: what a running task may ask.
 
-use std::{any::Any, borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use http::Extensions;
 use tokio_util::sync::CancellationToken;
@@ -101,7 +101,7 @@ impl TaskContext {
     /// });
     /// # drop(mail);
     /// ```
-    pub fn get<T: Any + Send + Sync>(&self) -> Option<&T> {
+    pub fn get<T: Send + Sync + 'static>(&self) -> Option<&T> {
         self.source.extensions().get()
     }
 

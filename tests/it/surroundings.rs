@@ -31,7 +31,11 @@ fn captured(cx: &TaskContext) -> String {
 
 fn builder() -> RunnerBuilder {
     Runner::builder()
-        .capture(|request| Tenant(request.headers["x-tenant"].to_str().unwrap().into()))
+        .capture(|request| {
+            Some(Tenant(
+                request.headers.get("x-tenant")?.to_str().ok()?.into(),
+            ))
+        })
         .around(|cx, next| match cx.get() {
             Some(Tenant(name)) => TENANT.sync_scope(Arc::clone(name), || next.run()),
             None => next.run(),
@@ -250,6 +254,34 @@ async fn a_task_that_was_not_run_fails_and_says_so() {
     let second = &ends.lines()[1];
     assert!(second.contains("RunnerBuilder::around"), "{second}");
     assert_eq!(runner.stats().failed, 1);
+}
+
+#[tokio::test]
+async fn an_observer_knows_the_request_and_what_was_captured() {
+    let log = Log::default();
+    let told = log.clone();
+    let builder = builder().on_task_end(move |report| {
+        let tenant = report.get::<Tenant>().map(|Tenant(name)| name.to_string());
+        let path = report.request().and_then(|request| request.path());
+        told.write(format!("{} {tenant:?} {path:?}", report.name()));
+    });
+    let runner = builder.build();
+    for request in [of("ferris"), get("/")] {
+        let response = respond(&runner, request, |tasks| {
+            tasks.add_task(Task::new(async {}).named("mail"));
+            full("hello")
+        });
+        drop(response.await);
+        soon(runner.idle()).await;
+    }
+    runner.add_task(Task::new(async {}).named("cron"));
+    soon(runner.idle()).await;
+    let expected = [
+        "mail Some(\"ferris\") Some(\"/orders\")",
+        "mail None Some(\"/\")",
+        "cron None None",
+    ];
+    assert_eq!(log.lines(), expected);
 }
 
 #[tokio::test]

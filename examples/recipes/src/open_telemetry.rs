@@ -11,7 +11,7 @@ pub fn builder() -> RunnerBuilder {
             let request = Context::current();
             // The ids of the request's span, not the span: that would be open until the tasks end.
             let span = request.span().span_context().clone();
-            request.with_remote_span_context(span)
+            Some(request.with_remote_span_context(span))
         })
         .around(|cx, next| {
             let _attached = cx.get::<Context>().map(|request| request.clone().attach());

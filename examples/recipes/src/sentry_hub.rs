@@ -10,7 +10,7 @@ use tower_background_tasks::{Runner, RunnerBuilder};
 /// tasks have too.
 pub fn builder() -> RunnerBuilder {
     Runner::builder()
-        .capture(|_| Hub::current())
+        .capture(|_| Some(Hub::current()))
         .around(|cx, next| match cx.get::<Arc<Hub>>() {
             Some(hub) => Hub::run(Arc::clone(hub), || next.run()),
             None => next.run(), // a task of no request

@@ -16,13 +16,12 @@ struct Tenant(Arc<str>);
 pub fn builder() -> RunnerBuilder {
     Runner::builder()
         .capture(|request| {
-            let tenant = request.headers.get("x-tenant");
-            let tenant = tenant.and_then(|tenant| tenant.to_str().ok());
-            Tenant(tenant.unwrap_or("nobody").into())
+            let tenant = request.headers.get("x-tenant")?.to_str().ok()?;
+            Some(Tenant(tenant.into()))
         })
         .around(|cx, next| match cx.get() {
             Some(Tenant(name)) => TENANT.sync_scope(Arc::clone(name), || next.run()),
-            None => next.run(), // a task of no request
+            None => next.run(), // a task of no tenant, or of no request
         })
 }
 
