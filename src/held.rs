@@ -76,7 +76,8 @@ impl Held {
     ///
     /// If the response has ended, they start at once. A clone of the held handle adds to the request's
     /// queue from now on. Once a shutdown has closed the runner, they are not queued and end
-    /// [`Aborted`](crate::TaskEnd::Aborted).
+    /// [`Aborted`](crate::TaskEnd::Aborted). Those that were held in a stand-alone queue end
+    /// [`Rejected`](crate::TaskEnd::Rejected).
     pub fn release(mut self) {
         self.is_released = true;
         self.into.release(self.tasks.queue());

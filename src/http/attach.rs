@@ -16,8 +16,11 @@ struct Attached(BackgroundTasks);
 #[cfg(feature = "axum")]
 pub(crate) fn attach(extensions: &mut Extensions, tasks: BackgroundTasks) {
     match extensions.get::<Attached>() {
-        Some(Attached(first)) => first.queue().merge(tasks.queue()),
-        None => {
+        // What is held stays where it is until its release, and takes nobody else's tasks.
+        Some(Attached(first)) if !first.queue().root().is_held() => {
+            first.queue().merge(tasks.queue());
+        }
+        _ => {
             extensions.insert(Attached(tasks));
         }
     }

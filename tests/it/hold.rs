@@ -318,3 +318,46 @@ async fn a_dropped_hold_refuses_once_the_runner_has_shut_down() {
     late.add_task(async {});
     assert_eq!((runner.stats().skipped, runner.stats().rejected), (1, 1));
 }
+
+#[tokio::test]
+async fn a_hold_returned_before_its_queue_keeps_nothing_back() {
+    use axum::response::IntoResponse;
+
+    let (runner, log) = (Runner::new(), Log::default());
+    let tasks = BackgroundTasks::new();
+    tasks.add_task(log.task("queued"));
+    let held = tasks.hold();
+    held.add_task(log.task("held"));
+    let returned = (held.clone(), tasks, "hello").into_response();
+    held.release();
+    let mut returned = Some(returned);
+    let service = service_fn(move |_: Request<()>| {
+        let response = returned.take().unwrap();
+        async move { Ok::<_, std::convert::Infallible>(response) }
+    });
+    let response = runner.layer().layer(service).call(get("/")).await.unwrap();
+    drop(response);
+    soon(runner.idle()).await;
+    assert_eq!(log.lines(), ["queued", "held"]);
+}
+
+#[tokio::test]
+async fn a_dropped_hold_returned_before_another_queue_skips_nothing_of_it() {
+    use axum::response::IntoResponse;
+
+    let (runner, log) = (Runner::new(), Log::default());
+    let held = BackgroundTasks::new().hold();
+    let other = BackgroundTasks::new();
+    other.add_task(log.task("queued"));
+    let returned = (held.clone(), other, "hello").into_response();
+    drop(held);
+    let mut returned = Some(returned);
+    let service = service_fn(move |_: Request<()>| {
+        let response = returned.take().unwrap();
+        async move { Ok::<_, std::convert::Infallible>(response) }
+    });
+    let response = runner.layer().layer(service).call(get("/")).await.unwrap();
+    drop(response);
+    soon(runner.idle()).await;
+    assert_eq!(log.lines(), ["queued"]);
+}

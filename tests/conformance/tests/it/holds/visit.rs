@@ -156,16 +156,21 @@ struct Prepared {
 impl Prepared {
     fn random(case: &Case, actor: &mut Actor) -> Self {
         let queue = stand_alone(case);
-        let mut response = (queue.tasks.clone(), ()).into_response();
+        let hold = (actor.random.below(2) == 0).then(|| Hold::new(&case.model, &queue));
+        // Returned with a response, before or behind its queue, what is held is not released.
+        let is_first = actor.random.below(2) == 0;
+        let mut response = match &hold {
+            Some(hold) if is_first => (hold.handle().tasks, ()).into_response(),
+            _ => ().into_response(),
+        };
+        response = (queue.tasks.clone(), response).into_response();
         if actor.random.below(2) == 0 {
             let second = stand_alone(case);
             case.model.moved(second.queue, queue.queue, actor.lane);
             response = (second.tasks.clone(), response).into_response();
             actor.handles.push(second);
         }
-        let hold = (actor.random.below(2) == 0).then(|| Hold::new(&case.model, &queue));
-        if let Some(hold) = &hold {
-            // Returned with a response, what is held is not released.
+        if let Some(hold) = hold.as_ref().filter(|_| !is_first) {
             response = (hold.handle().tasks, response).into_response();
         }
         Self {
