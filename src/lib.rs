@@ -6,6 +6,7 @@ mod held;
 mod http;
 #[cfg(feature = "jobs")]
 mod jobs;
+mod keep_open;
 #[cfg(all(test, background_tasks_loom))]
 #[path = "../tests/loom/mod.rs"]
 mod loom_tests;
@@ -44,7 +45,9 @@ pub use self::{
     http::missing_layer::MissingLayer,
     http::service::BackgroundTasksService,
     http::shield::{Shield, ShieldAborted},
+    keep_open::KeepOpen,
     observe::info::{TaskInfo, TaskState},
+    observe::open_connection::OpenConnection,
     observe::open_request::OpenRequest,
     observe::report::TaskReport,
     outcome::{ResponseEnd, ResponseOutcome},

@@ -147,8 +147,9 @@ impl fmt::Display for TaskInfo {
             Some(time) => write!(f, "{name}: running for {time:.1?}")?,
             None => write!(f, "{name}: waiting for {:.1?}", self.age)?,
         }
-        if let Some(method) = self.method() {
-            write!(f, ", for {method} {}", self.path().unwrap_or_default())?;
+        if let Some(request) = &self.request {
+            f.write_str(", for ")?;
+            request.fmt_line(f)?;
         }
         write!(f, ", added at {}", self.location)
     }

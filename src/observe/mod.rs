@@ -2,6 +2,7 @@
 
 pub(crate) mod info;
 pub(crate) mod metrics;
+pub(crate) mod open_connection;
 pub(crate) mod open_request;
 pub(crate) mod report;
 pub(crate) mod slow_poll;

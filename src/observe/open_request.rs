@@ -39,11 +39,7 @@ impl OpenRequest {
 impl fmt::Display for OpenRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.request {
-            // The path may be a client's, and this is a line of a log.
-            Some(request) => {
-                let path = request.path().unwrap_or_default();
-                write!(f, "{} {}", request.method(), path.escape_debug())?;
-            }
+            Some(request) => request.fmt_line(f)?,
             None => f.write_str("a request")?,
         }
         match self.status {

@@ -20,6 +20,7 @@ use crate::{
         added_in::AddedIn,
         end::{SkipReason, TaskEnd},
         id::TaskId,
+        label::Label,
     },
     util::{contain::contain_drop, sync::lock},
 };
@@ -140,9 +141,17 @@ impl Queue {
         matches!(state.phase, Phase::Idle).then(|| self.make_ready(state))
     }
 
-    /// Ends a refused task.
+    /// Ends a refused task. One that came after the end is named in the report.
     pub(super) fn reject(&self, task: Task) {
-        self.end_at_once(task, &TaskEnd::Rejected);
+        let owner = self.owner.as_ref();
+        let closed = owner.filter(|owner| owner.queues.is_closed());
+        let late = closed.map(|owner| (owner, task.label()));
+        let id = self.end_at_once(task, &TaskEnd::Rejected);
+        if let Some((owner, label)) = late {
+            let label = Label { id, ..label };
+            let row = TaskInfo::new(&label, None, self.request.as_ref(), Instant::now());
+            lock(&owner.shared.unfinished).reject(row);
+        }
     }
 
     /// Counts, ends and tells a task that is never in the queue.

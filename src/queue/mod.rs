@@ -149,7 +149,6 @@ pub(crate) struct Ended {
 }
 
 impl Queue {
-    #[cfg(feature = "jobs")]
     pub(crate) fn owner(&self) -> Option<&Arc<Owner>> {
         self.owner.as_ref()
     }

@@ -1,12 +1,17 @@
-//! Requests whose responses have not ended: followed where a [plan](crate::Serve) cuts them off.
+//! What a shutdown waits for besides tasks: requests whose responses have not ended, followed where a
+//! [plan](crate::Serve) cuts them off; and connections that are kept open.
 
-use std::sync::Arc;
+use std::{panic::Location, sync::Arc};
 
 use http::StatusCode;
 use tokio::time::Instant;
 
-use super::{Phase, Queue};
-use crate::{ResponseEnd, ResponseOutcome, observe::open_request::OpenRequest, util::sync::lock};
+use super::{Phase, Queue, owner::Owner};
+use crate::{
+    ResponseEnd, ResponseOutcome,
+    observe::{open_connection::OpenConnection, open_request::OpenRequest},
+    util::sync::lock,
+};
 
 impl Queue {
     /// Keeps the queue in the registry until its response has ended.
@@ -15,6 +20,21 @@ impl Queue {
             owner.shared.request_opened();
             lock(&self.state).place = owner.queues.enter(self).ok();
         }
+    }
+
+    /// Has a shutdown of this queue's runner wait.
+    pub(crate) fn keep_open(
+        self: &Arc<Self>,
+        location: &'static Location<'static>,
+    ) -> Option<(Arc<Owner>, u64)> {
+        let root = self.root();
+        let owner = root.owner.as_ref()?;
+        let number = owner.shared.keep_open(OpenConnection {
+            request: root.request.clone(),
+            location,
+            since: Instant::now(),
+        });
+        Some((Arc::clone(owner), number))
     }
 
     /// Tells that the response of a queue that is followed has ended.

@@ -13,6 +13,7 @@ use super::Runner;
 use crate::{
     observe::{
         info::{TaskInfo, TaskState},
+        open_connection::OpenConnection,
         open_request::OpenRequest,
     },
     shared::unfinished::Unfinished,
@@ -35,10 +36,13 @@ pub struct ShutdownReport {
 pub(crate) struct OnShutdown(pub(crate) fn(Runner) -> Pin<Box<dyn Future<Output = ()> + Send>>);
 
 impl ShutdownReport {
-    /// Returns true if every task had ended in time, or is in the store that jobs spill to, and if no
-    /// request was cut off.
+    /// Returns true if every task had ended in time, or is in the store that jobs spill to; and if no
+    /// task came too late, no connection was kept open, and no request was cut off.
     pub fn is_clean(&self) -> bool {
-        self.unfinished.aborted.is_empty() && self.requests().is_empty()
+        self.unfinished().is_empty()
+            && self.rejected().is_empty()
+            && self.unfinished.connections.is_empty()
+            && self.requests().is_empty()
     }
 
     /// Returns 0 if this is [clean](Self::is_clean), or else 1, for `main`.
@@ -48,6 +52,19 @@ impl ShutdownReport {
         } else {
             ExitCode::FAILURE
         }
+    }
+
+    /// Returns the tasks that ended [`Rejected`](crate::TaskEnd::Rejected), as they were added after
+    /// the end: the first 1,000 of those until this report. What adds tasks so late, such as a
+    /// WebSocket's handler, is [kept open](crate::BackgroundTasks::keep_open).
+    pub fn rejected(&self) -> &[TaskInfo] {
+        &self.unfinished.rejected
+    }
+
+    /// Returns the connections that were [kept open](crate::BackgroundTasks::keep_open) to the end,
+    /// oldest first.
+    pub fn connections(&self) -> impl Iterator<Item = &OpenConnection> {
+        self.unfinished.connections.values()
     }
 
     /// Returns the requests that [`Runner::serve`] cut off: their handlers had not answered, or their
@@ -75,12 +92,10 @@ impl fmt::Display for ShutdownReport {
         for task in &self.overdue {
             writeln!(f, "{task}")?;
         }
-        if !self.requests().is_empty() {
-            writeln!(f, "{} cut off:", counted(self.requests().len(), "request"))?;
-        }
-        for request in self.requests() {
-            writeln!(f, "  {request}")?;
-        }
+        named(f, "request", "cut off", self.requests())?;
+        let connections: Vec<_> = self.connections().collect();
+        named(f, "connection", "kept open", &connections)?;
+        named(f, "background task", "added too late", self.rejected())?;
         if self.unfinished().is_empty() {
             let others = if self.overdue.is_empty() {
                 ""
@@ -96,6 +111,19 @@ impl fmt::Display for ShutdownReport {
         }
         Ok(())
     }
+}
+
+/// A line that counts, and a line for each.
+fn named(
+    f: &mut fmt::Formatter<'_>,
+    what: &str,
+    became: &str,
+    rows: &[impl fmt::Display],
+) -> fmt::Result {
+    if !rows.is_empty() {
+        writeln!(f, "{} {became}:", counted(rows.len(), what))?;
+    }
+    rows.iter().try_for_each(|row| writeln!(f, "  {row}"))
 }
 
 impl Runner {
@@ -175,6 +203,7 @@ impl Runner {
             hook(self.clone()).await;
         }
         self.owner.abort_all(|_| false);
+        shared.note_kept_open();
         self.report()
     }
 

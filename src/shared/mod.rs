@@ -2,6 +2,7 @@
 //!
 //! It uses `observe`, `task` and below. It knows nothing of queues, nor of how tasks are run.
 
+mod kept_open;
 pub(crate) mod registry;
 pub(crate) mod settings;
 pub(crate) mod stats;
@@ -11,6 +12,7 @@ mod waiters;
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    kept_open::KeptOpen,
     settings::Settings,
     stats::{Counters, CountersHere, Stats},
     unfinished::Unfinished,
@@ -20,12 +22,13 @@ use crate::{
     observe::{
         info::TaskInfo,
         metrics,
+        open_connection::OpenConnection,
         report::{self, Report, TaskReport},
     },
     task::{add_error::Refusal, end::TaskEnd, id::TaskId},
     util::{
         contain::contain,
-        sync::{AtomicBool, AtomicUsize, Mutex, Ordering},
+        sync::{AtomicBool, AtomicUsize, Mutex, Ordering, lock},
     },
 };
 
@@ -43,6 +46,7 @@ pub(crate) struct Shared {
     follows_requests: AtomicBool,
     /// How many of them are open.
     open_requests: AtomicUsize,
+    kept_open: KeptOpen,
     /// What shutdowns did not finish. A thread may lock a queue while it holds this lock, but not
     /// the reverse.
     pub(crate) unfinished: Mutex<Unfinished>,
@@ -62,6 +66,7 @@ impl Shared {
             is_unready: AtomicBool::new(false),
             follows_requests: AtomicBool::new(false),
             open_requests: AtomicUsize::new(0),
+            kept_open: KeptOpen::default(),
             unfinished: Mutex::default(),
             recorded: Mutex::default(),
         }
@@ -176,7 +181,7 @@ impl Shared {
         self.until(|| self.is_quiet()).await;
     }
 
-    /// Waits until every added task has ended.
+    /// Waits until every added task has ended, and no connection is kept open.
     pub(crate) async fn drained(&self) {
         self.until(|| self.is_drained()).await;
     }
@@ -200,7 +205,23 @@ impl Shared {
     }
 
     pub(crate) fn is_drained(&self) -> bool {
-        self.counters.is_balanced()
+        self.kept_open.is_empty() && self.counters.is_balanced()
+    }
+
+    /// Has a shutdown wait for a connection. Returns its number.
+    pub(crate) fn keep_open(&self, connection: OpenConnection) -> u64 {
+        self.kept_open.insert(connection)
+    }
+
+    pub(crate) fn close_connection(&self, number: u64) {
+        self.kept_open.remove(number);
+        self.notify();
+    }
+
+    /// Notes for the report what is kept open at the end of a shutdown's time.
+    pub(crate) fn note_kept_open(&self) {
+        let kept_open = self.kept_open.rows();
+        lock(&self.unfinished).connections.extend(kept_open);
     }
 
     /// True if anyone observes this end: an observer, a recorder or the log.

@@ -1,10 +1,12 @@
 //! [`Unfinished`]: what shutdowns did not finish.
 
+use std::collections::BTreeMap;
 #[cfg(feature = "jobs")]
 use std::fmt;
 
 use crate::observe::{
     info::{TaskInfo, in_order},
+    open_connection::OpenConnection,
     open_request::OpenRequest,
 };
 #[cfg(feature = "jobs")]
@@ -13,6 +15,10 @@ use crate::util::counted::counted;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Unfinished {
     pub(crate) aborted: Vec<TaskInfo>,
+    /// Tasks that were added after the end, as far as there is room.
+    pub(crate) rejected: Vec<TaskInfo>,
+    /// The connections that were kept open to the end, by their numbers.
+    pub(crate) connections: BTreeMap<u64, OpenConnection>,
     /// The requests that were cut off.
     pub(crate) requests: Vec<OpenRequest>,
     /// The jobs handed to a store.
@@ -23,10 +29,22 @@ pub(crate) struct Unfinished {
     pub(crate) spill_error: Option<String>,
 }
 
+/// How many rejected tasks are named.
+const NAMED: usize = 1_000;
+
 impl Unfinished {
+    /// Names a task that came too late.
+    pub(crate) fn reject(&mut self, task: TaskInfo) {
+        if self.rejected.len() < NAMED {
+            self.rejected.push(task);
+        }
+    }
+
     pub(crate) fn in_order(self) -> Self {
         Self {
             aborted: in_order(self.aborted),
+            rejected: in_order(self.rejected),
+            connections: self.connections,
             requests: self.requests,
             #[cfg(feature = "jobs")]
             spilled: in_order(self.spilled),

@@ -56,6 +56,12 @@ impl RequestInfo {
         self.id.as_deref()
     }
 
+    /// Writes method and path for a line of a log. The path is a client's.
+    pub(crate) fn fmt_line(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path().unwrap_or_default();
+        write!(f, "{} {}", self.method, path.escape_debug())
+    }
+
     pub(crate) fn of<B>(request: &Request<B>, id_header: Option<&HeaderName>) -> Self {
         let uri = request.uri();
         let path = uri.path_and_query().map(|_| Path::of(uri.path()));

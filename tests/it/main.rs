@@ -35,6 +35,7 @@ mod isolation;
 mod job_support;
 #[cfg(feature = "jobs")]
 mod jobs;
+mod keep_open;
 mod limits;
 mod listed;
 mod max_pending;

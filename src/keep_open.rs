@@ -1,0 +1,96 @@
+//! [`KeepOpen`]: a connection that a shutdown waits for. Keeps the promise "late is fine" for what
+//! adds its tasks when it closes.
+//!
+//! It uses the handle [`BackgroundTasks`], `queue` and `shared`.
+
+use std::{fmt, panic::Location, sync::Arc};
+
+use crate::{BackgroundTasks, queue::owner::Owner, util::contain::woken_contained};
+
+/// Keeps a shutdown waiting while it lives, from [`BackgroundTasks::keep_open`].
+#[must_use = "the connection is kept open for as long as this lives"]
+pub struct KeepOpen {
+    /// The runner, and the number under which it keeps the connection. `None` without a runner.
+    kept: Option<(Arc<Owner>, u64)>,
+}
+
+impl BackgroundTasks {
+    /// Has a shutdown wait for this connection, for as long as what this returns lives: for an upgrade
+    /// or an event stream, which adds tasks when it closes.
+    ///
+    /// A server does not wait for an upgraded connection, and its request has ended. Without this, a
+    /// shutdown that finds no task is over at once, and a task that the socket's handler adds later
+    /// is [`Rejected`](crate::TaskEnd::Rejected). With it, the runner takes such tasks until the
+    /// end of the grace period. What is still kept open then is in
+    /// [`ShutdownReport::connections`](crate::ShutdownReport::connections).
+    ///
+    /// [`shutting_down`](Self::shutting_down) tells the connection to end.
+    /// [`Runner::idle`](crate::Runner::idle) does not wait for it. A stand-alone queue, which has no
+    /// runner yet, keeps nothing open.
+    ///
+    /// ```
+    /// use tower_background_tasks::BackgroundTasks;
+    ///
+    /// /// Runs behind the upgrade, until the client has gone.
+    /// async fn chat(tasks: BackgroundTasks, mut messages: tokio::sync::mpsc::Receiver<String>) {
+    ///     let _open = tasks.keep_open();
+    ///     loop {
+    ///         tokio::select! {
+    ///             message = messages.recv() => match message {
+    ///                 Some(message) => println!("{message}"),
+    ///                 None => break,
+    ///             },
+    ///             () = tasks.shutting_down() => break,
+    ///         }
+    ///     }
+    ///     tasks.add_task(async { println!("the room is empty") });
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// # let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    /// # drop(sender);
+    /// # let tasks = BackgroundTasks::new();
+    /// # chat(tasks.clone(), receiver).await;
+    /// # assert_eq!(tasks.len(), 1);
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn keep_open(&self) -> KeepOpen {
+        let kept = self.queue().keep_open(Location::caller());
+        KeepOpen { kept }
+    }
+
+    /// Returns true once the runner shuts down: see
+    /// [`shutting_down`](Self::shutting_down).
+    pub fn is_shutting_down(&self) -> bool {
+        let owner = self.queue().root().owner().cloned();
+        owner.is_some_and(|owner| owner.shared.closing.is_cancelled())
+    }
+
+    /// Waits until the runner shuts down: for an event stream or a socket, which has the rest of its
+    /// time to end. On a stand-alone queue this waits for ever.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping this stops the waiting and nothing else.
+    pub async fn shutting_down(&self) {
+        match self.queue().root().owner() {
+            Some(owner) => woken_contained(owner.shared.closing.cancelled()).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for KeepOpen {
+    fn drop(&mut self) {
+        if let Some((owner, number)) = self.kept.take() {
+            owner.shared.close_connection(number);
+        }
+    }
+}
+
+impl fmt::Debug for KeepOpen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeepOpen").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,48 @@
+//! [`OpenConnection`]: a connection that a shutdown could not wait for any longer.
+
+use std::{fmt, panic::Location, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::task::request_info::RequestInfo;
+
+/// A connection that was still [kept open](crate::BackgroundTasks::keep_open) at the end of a
+/// shutdown's grace period, from [`ShutdownReport::connections`](crate::ShutdownReport::connections).
+///
+/// Its [`Display`](fmt::Display) is one line: `GET /chat: kept open for 95.2s, at
+/// src/chat.rs:20:18`.
+#[derive(Clone, Debug)]
+pub struct OpenConnection {
+    pub(crate) request: Option<RequestInfo>,
+    pub(crate) location: &'static Location<'static>,
+    pub(crate) since: Instant,
+}
+
+impl OpenConnection {
+    /// Returns the request that opened it, or `None` where it is unknown
+    /// ([`Runner::attach`](crate::Runner::attach)).
+    pub fn request(&self) -> Option<&RequestInfo> {
+        self.request.as_ref()
+    }
+
+    /// Returns where in the source it is kept open.
+    pub fn location(&self) -> &'static Location<'static> {
+        self.location
+    }
+
+    /// Returns the time since it is kept open.
+    pub fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+}
+
+impl fmt::Display for OpenConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.request {
+            Some(request) => request.fmt_line(f)?,
+            None => f.write_str("a connection")?,
+        }
+        let (age, location) = (self.age(), self.location);
+        write!(f, ": kept open for {age:.1?}, at {location}")
+    }
+}

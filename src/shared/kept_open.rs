@@ -1,0 +1,49 @@
+//! [`KeptOpen`]: connections that a shutdown waits for.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    observe::open_connection::OpenConnection,
+    util::sync::{AtomicUsize, Mutex, Ordering, lock},
+};
+
+#[derive(Default)]
+pub(crate) struct KeptOpen {
+    /// Read before the counts of tasks: a guard's tasks are counted before it goes.
+    count: AtomicUsize,
+    rows: Mutex<Rows>,
+}
+
+#[derive(Default)]
+struct Rows {
+    /// Keyed by their numbers.
+    kept: BTreeMap<u64, OpenConnection>,
+    next: u64,
+}
+
+impl KeptOpen {
+    pub(super) fn is_empty(&self) -> bool {
+        self.count.load(Ordering::SeqCst) == 0
+    }
+
+    /// Returns the number under which the connection is kept.
+    pub(super) fn insert(&self, connection: OpenConnection) -> u64 {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        let mut rows = lock(&self.rows);
+        rows.next += 1;
+        let number = rows.next;
+        rows.kept.insert(number, connection);
+        number
+    }
+
+    pub(super) fn remove(&self, number: u64) {
+        let row = lock(&self.rows).kept.remove(&number);
+        drop(row);
+        self.count.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Returns the connections that are kept open now, oldest first.
+    pub(super) fn rows(&self) -> BTreeMap<u64, OpenConnection> {
+        lock(&self.rows).kept.clone()
+    }
+}
