@@ -5,7 +5,7 @@
 //! curl http://127.0.0.1:3000/
 //! ```
 
-use std::{convert::Infallible, env, time::Duration};
+use std::{convert::Infallible, env, process::ExitCode};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -18,7 +18,7 @@ use hyper_util::{
 };
 use tokio::net::TcpListener;
 use tower::{Layer, service_fn};
-use tower_background_tasks::{BackgroundTasks, BoxError, Runner, Task};
+use tower_background_tasks::{BackgroundTasks, BoxError, Runner, ShutdownSignal, Task};
 
 async fn handle(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path().to_owned();
@@ -37,7 +37,9 @@ async fn handle(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
 }
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
+async fn main() -> Result<ExitCode, BoxError> {
+    // Without a subscriber for `tracing` a failed task would be counted, but not seen.
+    tracing_subscriber::fmt().init();
     let runner = Runner::new();
     let service = TowerToHyperService::new(runner.layer().layer(service_fn(handle)));
 
@@ -49,20 +51,24 @@ async fn main() -> Result<(), BoxError> {
     println!("Listening on http://{address}; Ctrl-C stops it. Try:");
     println!("  curl http://{address}/");
 
-    let server = auto::Builder::new(TokioExecutor::new());
-    let connections = GracefulShutdown::new();
-    let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = &mut stop => break,
-        };
-        // A connection that could not be accepted is no reason to stop.
-        let Ok((stream, _)) = accepted else { continue };
-        let connection = server.serve_connection(TokioIo::new(stream), service.clone());
-        tokio::spawn(connections.watch(connection.into_owned()));
-    }
-    connections.shutdown().await; // first the requests, then their tasks
-    println!("{}", runner.shutdown(Duration::from_secs(10)).await);
-    Ok(())
+    let server = async move |mut shutdown: ShutdownSignal| {
+        let http = auto::Builder::new(TokioExecutor::new());
+        let connections = GracefulShutdown::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = &mut shutdown => break,
+            };
+            // A connection that could not be accepted is no reason to stop.
+            let Ok((stream, _)) = accepted else { continue };
+            let connection = http.serve_connection(TokioIo::new(stream), service.clone());
+            tokio::spawn(connections.watch(connection.into_owned()));
+        }
+        drop(listener);
+        connections.shutdown().await;
+        Ok::<_, Infallible>(())
+    };
+    let report = runner.serve(server).await?;
+    println!("{report}");
+    Ok(report.exit_code())
 }

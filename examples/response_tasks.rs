@@ -5,7 +5,7 @@
 //! curl http://127.0.0.1:3000/
 //! ```
 
-use std::{env, time::Duration};
+use std::{env, process::ExitCode};
 
 use axum::{
     Router,
@@ -32,7 +32,9 @@ async fn visit(State(runner): State<Runner>) -> Response<ResponseBody<Body>> {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
+async fn main() -> Result<ExitCode, BoxError> {
+    // Without a subscriber for `tracing` a failed task would be counted, but not seen.
+    tracing_subscriber::fmt().init();
     let runner = Runner::new();
     let app = Router::new()
         .route("/", get(visit))
@@ -46,10 +48,9 @@ async fn main() -> Result<(), BoxError> {
     println!("Listening on http://{address}; Ctrl-C stops it. Try:");
     println!("  curl http://{address}/");
 
-    let stop = async { drop(tokio::signal::ctrl_c().await) };
-    axum::serve(listener, app)
-        .with_graceful_shutdown(stop)
+    let report = runner
+        .serve(|shutdown| axum::serve(listener, app).with_graceful_shutdown(shutdown))
         .await?;
-    println!("{}", runner.shutdown(Duration::from_secs(10)).await);
-    Ok(())
+    println!("{report}");
+    Ok(report.exit_code())
 }

@@ -5,7 +5,7 @@
 //! curl -X POST http://127.0.0.1:3000/send-notification/hello
 //! ```
 
-use std::{env, thread, time::Duration};
+use std::{env, process::ExitCode, thread, time::Duration};
 
 use axum::{Json, Router, extract::Path, routing::post};
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ fn process(message: &str) {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
+async fn main() -> Result<ExitCode, BoxError> {
     // Without a subscriber for `tracing` a failed task would be counted, but not seen.
     tracing_subscriber::fmt().init();
 
@@ -41,24 +41,11 @@ async fn main() -> Result<(), BoxError> {
     println!("Listening on http://{address}; Ctrl-C stops it. Try:");
     println!("  curl -X POST http://{address}/send-notification/hello");
 
-    axum::serve(listener, app)
-        .with_graceful_shutdown(ctrl_c())
+    let report = runner
+        .serve(|shutdown| axum::serve(listener, app).with_graceful_shutdown(shutdown))
+        .tasks(Duration::from_secs(30))
         .await?;
-    println!(
-        "Finishing what was promised; Ctrl-C again names what has not ended; sync tasks that have begun still end …"
-    );
-    let report = tokio::select! {
-        report = runner.shutdown(Duration::from_secs(30)) => report,
-        () = ctrl_c() => runner.shutdown(Duration::ZERO).await,
-    };
     println!("{report}");
     println!("{:?}", runner.stats());
-    Ok(())
-}
-
-async fn ctrl_c() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        // No signal can be heard here: serve until killed.
-        std::future::pending().await
-    }
+    Ok(report.exit_code())
 }

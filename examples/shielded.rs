@@ -6,7 +6,7 @@
 //! curl --max-time 0.2 -X POST http://127.0.0.1:3000/detached/2     # the handler as a whole
 //! ```
 
-use std::{env, time::Duration};
+use std::{env, process::ExitCode, time::Duration};
 
 use axum::{Router, extract::Path, routing::post};
 use tokio::{net::TcpListener, time::sleep};
@@ -42,7 +42,9 @@ async fn detached(tasks: BackgroundTasks, Path(order): Path<u32>) -> String {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
+async fn main() -> Result<ExitCode, BoxError> {
+    // Without a subscriber for `tracing` a failed task would be counted, but not seen.
+    tracing_subscriber::fmt().init();
     let runner = Runner::builder()
         .on_task_end(|report| println!("{}: {}", report.name(), report.end()))
         .build();
@@ -63,10 +65,9 @@ async fn main() -> Result<(), BoxError> {
     println!("  curl --max-time 0.2 -X POST http://{address}/orders/1");
     println!("  curl --max-time 0.2 -X POST http://{address}/detached/2");
 
-    let stop = async { drop(tokio::signal::ctrl_c().await) };
-    axum::serve(listener, app)
-        .with_graceful_shutdown(stop)
+    let report = runner
+        .serve(|shutdown| axum::serve(listener, app).with_graceful_shutdown(shutdown))
         .await?;
-    println!("{}", runner.shutdown(Duration::from_secs(10)).await);
-    Ok(())
+    println!("{report}");
+    Ok(report.exit_code())
 }

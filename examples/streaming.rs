@@ -6,7 +6,7 @@
 //! curl -N http://127.0.0.1:3000/events                  # stop it, or wait for the end
 //! ```
 
-use std::{convert::Infallible, env, time::Duration};
+use std::{convert::Infallible, env, process::ExitCode, time::Duration};
 
 use axum::{
     Router,
@@ -53,7 +53,9 @@ fn tells_how_it_ended(name: &'static str) -> Task {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
+async fn main() -> Result<ExitCode, BoxError> {
+    // Without a subscriber for `tracing` a failed task would be counted, but not seen.
+    tracing_subscriber::fmt().init();
     let runner = Runner::new();
     let app = Router::new()
         .route("/download", get(download))
@@ -69,10 +71,9 @@ async fn main() -> Result<(), BoxError> {
     println!("  curl -o /dev/null http://{address}/download");
     println!("  curl -N http://{address}/events");
 
-    let stop = async { drop(tokio::signal::ctrl_c().await) };
-    axum::serve(listener, app)
-        .with_graceful_shutdown(stop)
+    let report = runner
+        .serve(|shutdown| axum::serve(listener, app).with_graceful_shutdown(shutdown))
         .await?;
-    println!("{}", runner.shutdown(Duration::from_secs(10)).await);
-    Ok(())
+    println!("{report}");
+    Ok(report.exit_code())
 }

@@ -11,7 +11,7 @@
 //! A client that leaves during the COMMIT itself may leave an order without a receipt. `runner.layer().detached()` in place of
 //! `runner.layer()` lets a handler end whoever leaves; then the order is written, and the receipt sent.
 
-use std::{env, time::Duration};
+use std::{env, process::ExitCode, time::Duration};
 
 use axum::{
     Router,
@@ -120,7 +120,9 @@ async fn open() -> Result<SqlitePool, sqlx::Error> {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
+async fn main() -> Result<ExitCode, BoxError> {
+    // Without a subscriber for `tracing` a failed task would be counted, but not seen.
+    tracing_subscriber::fmt().init();
     let runner = Runner::builder()
         .on_task_end(|report| println!("{}: {}", report.name(), report.end()))
         .build();
@@ -137,11 +139,10 @@ async fn main() -> Result<(), BoxError> {
     println!("  curl --max-time 1 -X POST 'http://{address}/orders/lamp?seconds=3'");
     println!("  curl http://{address}/orders");
 
-    let stop = async { drop(tokio::signal::ctrl_c().await) };
-    axum::serve(listener, app)
-        .with_graceful_shutdown(stop)
+    let report = runner
+        .serve(|shutdown| axum::serve(listener, app).with_graceful_shutdown(shutdown))
         .await?;
-    println!("{}", runner.shutdown(Duration::from_secs(10)).await);
+    println!("{report}");
     println!("{:?}", runner.stats());
-    Ok(())
+    Ok(report.exit_code())
 }

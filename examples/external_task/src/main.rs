@@ -7,7 +7,7 @@
 //!
 //! An upstream that is down, slow, or answers nonsense is the task's failure, and is logged as such; the server goes on.
 
-use std::{env, time::Duration};
+use std::{env, process::ExitCode, time::Duration};
 
 use axum::{Json, Router, extract::State, routing::post};
 use reqwest::Client;
@@ -44,7 +44,7 @@ async fn process_external_task(
 }
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
+async fn main() -> Result<ExitCode, BoxError> {
     // A failed task is a warning in the log.
     tracing_subscriber::fmt().init();
     rustls::crypto::ring::default_provider()
@@ -70,18 +70,10 @@ async fn main() -> Result<(), BoxError> {
     println!("Listening on http://{address}; Ctrl-C stops it. Try:");
     println!("  curl -X POST http://{address}/process-external-task");
 
-    axum::serve(listener, app)
-        .with_graceful_shutdown(ctrl_c())
+    let report = runner
+        .serve(|shutdown| axum::serve(listener, app).with_graceful_shutdown(shutdown))
         .await?;
-    println!("Finishing what was promised …");
-    println!("{}", runner.shutdown(Duration::from_secs(30)).await);
+    println!("{report}");
     println!("{:?}", runner.stats());
-    Ok(())
-}
-
-async fn ctrl_c() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        // No signal can be heard here: serve until killed.
-        std::future::pending().await
-    }
+    Ok(report.exit_code())
 }

@@ -5,7 +5,7 @@
 //! cargo run --package grpc -- call      # a client, in a second terminal; ADDR says where
 //! ```
 
-use std::{env, time::Duration};
+use std::{env, process::ExitCode};
 
 use tokio::net::TcpListener;
 use tonic::{
@@ -26,7 +26,7 @@ fn audit(request: Request<()>) -> Result<Request<()>, Status> {
     Ok(request)
 }
 
-async fn serve(address: &str) -> Result<(), BoxError> {
+async fn serve(address: &str) -> Result<ExitCode, BoxError> {
     let runner = Runner::new();
     let (_reporter, health) = tonic_health::server::health_reporter();
     let listener = TcpListener::bind(address)
@@ -36,19 +36,19 @@ async fn serve(address: &str) -> Result<(), BoxError> {
     println!("Listening on http://{address}; Ctrl-C stops it. Try, in a second terminal:");
     println!("  ADDR={address} cargo run --package grpc -- call");
 
-    Server::builder()
+    let server = Server::builder()
         .layer(runner.layer())
         .layer(InterceptorLayer::new(audit))
-        .add_service(health)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener), async {
-            drop(tokio::signal::ctrl_c().await);
-        })
+        .add_service(health);
+    let incoming = TcpIncoming::from(listener);
+    let report = runner
+        .serve(|shutdown| server.serve_with_incoming_shutdown(incoming, shutdown))
         .await?;
-    println!("{}", runner.shutdown(Duration::from_secs(10)).await);
-    Ok(())
+    println!("{report}");
+    Ok(report.exit_code())
 }
 
-async fn call(address: &str) -> Result<(), BoxError> {
+async fn call(address: &str) -> Result<ExitCode, BoxError> {
     let channel = Channel::from_shared(format!("http://{address}"))?
         .connect()
         .await?;
@@ -60,11 +60,13 @@ async fn call(address: &str) -> Result<(), BoxError> {
         .await?
         .into_inner();
     println!("the server is {:?}", answer.status());
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
+async fn main() -> Result<ExitCode, BoxError> {
+    // Without a subscriber for `tracing` a failed task would be counted, but not seen.
+    tracing_subscriber::fmt().init();
     let address = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".into());
     match env::args().nth(1).as_deref() {
         None => serve(&address).await,

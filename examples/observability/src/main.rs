@@ -9,7 +9,7 @@
 //! curl http://127.0.0.1:3000/metrics
 //! ```
 
-use std::{env, io::IsTerminal, thread, time::Duration};
+use std::{env, io::IsTerminal, process::ExitCode, thread, time::Duration};
 
 use axum::{
     Json, Router,
@@ -98,7 +98,7 @@ async fn stats(State(runner): State<Runner>) -> String {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
+async fn main() -> Result<ExitCode, BoxError> {
     tracing_subscriber::fmt()
         .with_ansi(std::io::stdout().is_terminal())
         .init();
@@ -131,10 +131,10 @@ async fn main() -> Result<(), BoxError> {
     println!("  curl -X POST http://{address}/exports/60; curl http://{address}/tasks");
     println!("  curl -X DELETE http://{address}/tasks/7; curl http://{address}/metrics");
 
-    let stop = async { drop(tokio::signal::ctrl_c().await) };
-    axum::serve(listener, app)
-        .with_graceful_shutdown(stop)
+    let report = runner
+        .serve(|shutdown| axum::serve(listener, app).with_graceful_shutdown(shutdown))
+        .tasks(Duration::from_secs(1))
         .await?;
-    println!("{}", runner.shutdown(Duration::from_secs(1)).await);
-    Ok(())
+    println!("{report}");
+    Ok(report.exit_code())
 }
