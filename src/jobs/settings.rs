@@ -44,7 +44,7 @@ impl Default for JobSettings {
             store: None,
             store_timeout: Duration::from_secs(5),
             spill_store: None,
-            spill_timeout: Duration::from_secs(10),
+            spill_timeout: Duration::from_secs(3),
             inject: None,
             spills: Arc::default(),
         }
@@ -235,10 +235,12 @@ impl RunnerBuilder {
     }
 
     /// Sets how long a shutdown goes on after its grace period to hand all jobs to the
-    /// [`spill_store`](Self::spill_store); 10 seconds by default. Jobs that the store has not taken
-    /// by then are aborted.
+    /// [`spill_store`](Self::spill_store); 3 seconds by default. Jobs that the store has not taken
+    /// by then are aborted. So a shutdown takes up to the sum of its grace period and this time.
     ///
-    /// So a shutdown takes up to the sum of its grace period and this time.
+    /// The store is asked for 16 jobs at once. A push that has not been answered after 250 ms no
+    /// longer counts among them, so pushes that hang keep no other job waiting. A push that blocks
+    /// its thread is the only one that may outlast this time; none begins after it.
     ///
     /// # Panics
     ///

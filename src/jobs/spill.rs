@@ -4,24 +4,25 @@
 //! 1. A job is claimed first. Its batch can no longer end it, and is woken to drop it.
 //! 2. The job is then a [`SpillingJob`], whose end is told once: when the store has answered, or
 //!    when the [`SpillingJob`] is dropped.
-//! 3. A [`Spill`] holds the jobs. It is a task of the runner's runtime. So it goes on if the caller
-//!    of the shutdown has gone, or is itself a claimed task.
+//! 3. A [`Spill`] holds the jobs until they are answered. It is a task of the runner's runtime. So it
+//!    goes on if the caller of the shutdown has gone, or is itself a claimed task.
+//! 4. No push is polled under a lock. So a store that holds its thread holds nobody else.
 
 use std::{
-    future::poll_fn,
-    pin::Pin,
+    mem,
+    pin::pin,
     sync::Arc,
-    task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::{StreamExt, stream};
-use tokio::{runtime::Handle, time::Instant};
+use tokio::{runtime::Handle, sync::Semaphore};
 
 use super::{
     settings::JobSettings,
     spilling_job::SpillingJob,
-    store::{JobStore, push},
+    store::{JobStore, push, text_of},
+    stored::StoredJob,
 };
 use crate::{
     Runner, ShutdownReport, TaskInfo,
@@ -32,19 +33,25 @@ use crate::{
     },
 };
 
-/// How many jobs are pushed at once.
+/// How many jobs are pushed at once, besides those whose pushes are slow.
 const PUSHED_AT_ONCE: usize = 16;
+
+/// When a push is slow. The next one then begins beside it.
+const SLOW: Duration = Duration::from_millis(250);
 
 /// Jobs on their way to the store.
 pub(crate) struct Spill {
-    /// `None` once the spill has ended.
-    ///
-    /// Pushes are polled and dropped under this lock, contained. So a thread that ends the spill
-    /// knows that all jobs are reported then. Besides the task that polls, only shutdowns whose
-    /// time is over take the lock.
-    pushing: Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>,
-    /// Set by the first poll.
+    store: Arc<dyn JobStore>,
+    jobs: Mutex<Jobs>,
+    /// Set when the first push is about to begin.
     begun: OnceLock<()>,
+}
+
+struct Jobs {
+    /// `None` once the store has answered. Empty once the spill has ended.
+    unanswered: Vec<Option<SpillingJob>>,
+    /// The place of the next job to push.
+    next: usize,
 }
 
 /// Jobs.
@@ -74,7 +81,7 @@ pub(super) async fn spill_jobs(runner: Runner) {
     let jobs = claim_jobs(&runner);
     let spilled = async {
         if !jobs.is_empty() {
-            let spill = Arc::new(Spill::new(push_all(store, jobs)));
+            let spill = Arc::new(Spill::new(store, jobs));
             settings.note_spill(&spill);
             spill.run_on(runner.owner().runtime(), limit).await;
         }
@@ -89,7 +96,7 @@ pub(super) async fn spill_jobs(runner: Runner) {
 /// Claims the unfinished tasks. Returns the jobs that the store gets.
 fn claim_jobs(runner: &Runner) -> Vec<SpillingJob> {
     let claims = runner.owner().abort_all(SpillingJob::is_for_store);
-    let now = Instant::now();
+    let now = tokio::time::Instant::now();
     let spilling = |claim: Claim| SpillingJob::new(runner, claim, now);
     let mut jobs: Vec<_> = claims.into_iter().map(spilling).collect();
     jobs.retain_mut(SpillingJob::may_run);
@@ -99,9 +106,14 @@ fn claim_jobs(runner: &Runner) -> Vec<SpillingJob> {
 }
 
 impl Spill {
-    fn new(pushing: impl Future<Output = ()> + Send + 'static) -> Self {
+    fn new(store: Arc<dyn JobStore>, jobs: Vec<SpillingJob>) -> Self {
+        let unanswered = jobs.into_iter().map(Some).collect();
         Self {
-            pushing: Mutex::new(Some(Box::pin(pushing))),
+            store,
+            jobs: Mutex::new(Jobs {
+                unanswered,
+                next: 0,
+            }),
             begun: OnceLock::new(),
         }
     }
@@ -124,7 +136,7 @@ impl Spill {
 
     async fn run(self: Arc<Self>, limit: Duration) {
         let _ = self.begun.set(());
-        within(limit, poll_fn(|cx| self.poll(cx))).await;
+        within(limit, self.push_all(limit)).await;
         self.end();
     }
 
@@ -132,32 +144,60 @@ impl Spill {
         self.begun.get().is_some()
     }
 
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut pushing = lock(&self.pushing);
-        if let Some(future) = pushing.as_mut() {
-            ready!(future.as_mut().poll(cx));
+    /// Pushes the jobs that no push has yet, some of them at once.
+    async fn push_all(&self, limit: Duration) {
+        let (begun, places) = (Instant::now(), Semaphore::new(PUSHED_AT_ONCE));
+        let push_one = async |_| {
+            let place = places.acquire().await;
+            // A push before may have held this thread until the time was over.
+            if begun.elapsed() >= limit {
+                return;
+            }
+            let Some((number, job)) = self.next() else {
+                return;
+            };
+            let mut pushing = pin!(push(&*self.store, job));
+            let pushed = match within(SLOW, pushing.as_mut()).await {
+                Some(pushed) => pushed,
+                None => {
+                    drop(place);
+                    pushing.await
+                }
+            };
+            self.answered(number, pushed.map_err(text_of));
+        };
+        let many = lock(&self.jobs).unanswered.len();
+        stream::iter(0..many)
+            .for_each_concurrent(None, push_one)
+            .await;
+    }
+
+    /// Returns the next job to push, and its number here.
+    fn next(&self) -> Option<(usize, StoredJob)> {
+        let mut jobs = lock(&self.jobs);
+        loop {
+            let number = jobs.next;
+            let job = jobs.unanswered.get_mut(number)?;
+            let stored = job.as_mut().and_then(|job| job.stored.take());
+            jobs.next += 1;
+            if let Some(stored) = stored {
+                return Some((number, stored));
+            }
         }
-        *pushing = None;
-        Poll::Ready(())
+    }
+
+    fn answered(&self, number: usize, pushed: Result<(), String>) {
+        let mut jobs = lock(&self.jobs);
+        let job = jobs.unanswered.get_mut(number).and_then(Option::take);
+        // Named under the lock: a thread that ends the spill finds each job here or named.
+        let job = job.map(|job| job.answered(pushed));
+        drop(jobs);
+        drop(job); // which tells its end
     }
 
     /// Ends the jobs that the store has not taken by now aborted.
     pub(crate) fn end(&self) {
-        *lock(&self.pushing) = None;
+        let unanswered = mem::take(&mut lock(&self.jobs).unanswered);
+        drop(unanswered);
     }
-}
-
-/// Pushes all jobs, some of them at once. If this is dropped before, the jobs that the store has
-/// not taken end aborted.
-async fn push_all(store: Arc<dyn JobStore>, jobs: Vec<SpillingJob>) {
-    let store = &*store;
-    let push_one = async |mut job: SpillingJob| {
-        if let Some(stored) = job.stored.take() {
-            let pushed = push(store, stored).await;
-            job.answered(pushed);
-        }
-    };
-    stream::iter(jobs)
-        .for_each_concurrent(PUSHED_AT_ONCE, push_one)
-        .await;
 }

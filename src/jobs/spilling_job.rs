@@ -1,12 +1,12 @@
 //! [`SpillingJob`]: a job that a shutdown has claimed, until its one end.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use tokio::time::Instant;
 
-use super::{store::text_of, stored::StoredJob};
+use super::stored::StoredJob;
 use crate::{
-    BoxError, Runner, TaskEnd, TaskInfo, queue::claim::Claim, shared::unfinished::Unfinished,
+    Runner, TaskEnd, TaskInfo, queue::claim::Claim, shared::unfinished::Unfinished,
     util::sync::lock,
 };
 
@@ -23,6 +23,7 @@ pub(super) struct SpillingJob {
     end: TaskEnd,
     /// Why the store did not take the job.
     error: Option<String>,
+    is_named: bool,
 }
 
 impl SpillingJob {
@@ -43,6 +44,7 @@ impl SpillingJob {
             claim: Some(claim),
             end: TaskEnd::Aborted,
             error: None,
+            is_named: false,
         }
     }
 
@@ -55,14 +57,25 @@ impl SpillingJob {
         matches!(self.end, TaskEnd::Aborted)
     }
 
-    pub(super) fn answered(mut self, pushed: Result<(), BoxError>) {
+    /// Names the job, by the store's answer.
+    pub(super) fn answered(mut self, pushed: Result<(), String>) -> Self {
         match pushed {
             Ok(()) => self.end = TaskEnd::Spilled,
-            Err(error) => self.error = Some(text_of(error)),
+            Err(error) => self.error = Some(error),
         }
+        self.name();
+        self
     }
 
-    fn name(&mut self, unfinished: &mut Unfinished) {
+    fn name(&mut self) {
+        if mem::replace(&mut self.is_named, true) {
+            return;
+        }
+        let owner = Arc::clone(self.runner.owner());
+        self.name_in(&mut lock(&owner.shared.unfinished));
+    }
+
+    fn name_in(&mut self, unfinished: &mut Unfinished) {
         match self.end {
             TaskEnd::Spilled => unfinished.spilled.push(self.info.clone()),
             TaskEnd::Aborted => {
@@ -86,8 +99,7 @@ const NO_ANSWER: &str =
 
 impl Drop for SpillingJob {
     fn drop(&mut self) {
-        let owner = Arc::clone(self.runner.owner());
-        self.name(&mut lock(&owner.shared.unfinished));
+        self.name();
         if let Some(claim) = self.claim.take() {
             claim.tell(&self.end);
         }

@@ -68,7 +68,7 @@ impl Runner {
     ///    told [`Aborted`](crate::ResponseEnd::Aborted), or
     ///    [`Cancelled`](crate::ResponseEnd::Cancelled) where there was no response. The server is
     ///    dropped.
-    /// 3. Tasks have up to [`tasks`](Serve::tasks), 15 seconds by default, as in
+    /// 3. Tasks have up to [`tasks`](Serve::tasks), 10 seconds by default, as in
     ///    [`shutdown`](Self::shutdown).
     ///
     /// A second signal ends all waiting. So this returns when its times are over, whatever clients
@@ -155,7 +155,7 @@ impl Runner {
                 signal,
                 unready_for: Duration::ZERO,
                 requests: Duration::from_secs(10),
-                tasks: Duration::from_secs(15),
+                tasks: Duration::from_secs(10),
             },
         }
     }
@@ -175,7 +175,7 @@ impl<S> Serve<S> {
         self
     }
 
-    /// Sets how long tasks may take once the requests have ended; 15 seconds by default.
+    /// Sets how long tasks may take once the requests have ended; 10 seconds by default.
     pub fn tasks(mut self, time: Duration) -> Self {
         self.plan.tasks = time;
         self

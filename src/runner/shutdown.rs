@@ -145,7 +145,7 @@ impl Runner {
     ///    stopped: the report names it, and its thread goes on.
     ///
     /// With the feature `jobs` and a `spill_store`, unfinished jobs are stopped in the same way and
-    /// handed to that store. This takes up to `spill_timeout` more, 10 seconds by default. `grace`
+    /// handed to that store. This takes up to `spill_timeout` more, 3 seconds by default. `grace`
     /// and `spill_timeout` together must fit into the time that the process gets to stop. See
     /// `RunnerBuilder::spill_store`.
     ///

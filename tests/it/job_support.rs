@@ -3,7 +3,10 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -69,6 +72,7 @@ pub(crate) struct Store {
     pub(crate) jobs: Mutex<Vec<StoredJob>>,
     mood: Mutex<Mood>,
     asked: Notify,
+    pushes: AtomicUsize,
 }
 
 #[derive(Clone, Default)]
@@ -80,6 +84,10 @@ pub(crate) enum Mood {
     NeverAnswers,
     /// Takes each after this time.
     Slow(Duration),
+    /// Never answers for one in so many, and takes the others.
+    HangsForOneIn(usize),
+    /// Takes each, and holds its thread for this time.
+    Blocks(Duration),
     /// Refuses the job with this text, and takes others.
     FailsFor(&'static str),
 }
@@ -93,6 +101,11 @@ impl Store {
 
     pub(crate) fn set(&self, mood: Mood) {
         *self.mood.lock().unwrap() = mood;
+    }
+
+    /// Counts a push. Returns how many there have been.
+    fn pushed(&self) -> usize {
+        self.pushes.fetch_add(1, Ordering::SeqCst) + 1
     }
 
     /// Waits until a push is under way.
@@ -121,10 +134,14 @@ impl JobStore for Store {
                 Mood::Panics => panic!("on purpose: a store"),
                 Mood::NeverAnswers => std::future::pending().await,
                 Mood::Slow(time) => tokio::time::sleep(time).await,
+                Mood::HangsForOneIn(many) if self.pushed() % many == 0 => {
+                    std::future::pending().await
+                }
+                Mood::Blocks(time) => std::thread::sleep(time),
                 Mood::FailsFor(text) if text_of(&job) == text => {
                     return Err("the store dislikes it".into());
                 }
-                Mood::Takes | Mood::FailsFor(_) => {}
+                Mood::Takes | Mood::HangsForOneIn(_) | Mood::FailsFor(_) => {}
             }
             self.jobs.lock().unwrap().push(job);
             Ok(())

@@ -515,3 +515,54 @@ async fn cancelled_job_is_not_spilled_and_none_without_a_store() {
         (vec!["note"], 0)
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn pushes_that_hang_keep_no_other_job_from_the_store() {
+    let store = Store::new(Mood::HangsForOneIn(100));
+    let runner = builder(&Log::default(), &store).spill_timeout(3 * SECOND);
+    let runner = runner.max_running(1).build();
+    for _ in 0..5_000 {
+        runner.add_job(note("stuck")).await.unwrap();
+    }
+    let begun = Instant::now();
+    let report = runner.shutdown(Duration::ZERO).await;
+    assert!(begun.elapsed() <= 3 * SECOND);
+    assert_eq!(
+        (report.spilled().len(), report.unfinished().len()),
+        (4_950, 50)
+    );
+    assert_eq!(store.jobs.lock().unwrap().len(), 4_950);
+    assert_adds_up(&runner);
+}
+
+/// One push may outlast the time, as it cannot be stopped; no other begins behind it.
+#[tokio::test]
+async fn a_store_that_blocks_its_thread_outlasts_the_time_by_one_push() {
+    let push = Duration::from_millis(300);
+    let store = Store::new(Mood::Blocks(push));
+    let runner = builder(&Log::default(), &store).spill_timeout(Duration::from_millis(100));
+    let runner = runner.max_running(1).build();
+    for _ in 0..20 {
+        runner.add_job(note("stuck")).await.unwrap();
+    }
+    let report = soon(runner.shutdown(Duration::ZERO)).await;
+    let stored = store.jobs.lock().unwrap().len();
+    assert!(stored <= 2, "{stored} pushes, one after another");
+    assert_eq!(report.spilled().len() + report.unfinished().len(), 20);
+    assert_adds_up(&runner);
+}
+
+/// The thread that polls the pushes is held; the caller's is another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blocked_push_does_not_hold_the_caller_up() {
+    let store = Store::new(Mood::Blocks(2 * SECOND));
+    let runner = builder(&Log::default(), &store).spill_timeout(Duration::from_millis(100));
+    let runner = runner.build();
+    runner.add_job(note("stuck")).await.unwrap();
+    let begun = Instant::now();
+    let report = tokio::spawn(async move { runner.shutdown(Duration::ZERO).await });
+    let report = soon(report).await.unwrap();
+    assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
+    assert_eq!(report.unfinished().len(), 1);
+    assert!(report.spill_error().unwrap().contains("had not answered"));
+}
