@@ -7,7 +7,7 @@
 //!
 //! `GRACE` is how many seconds requests have, and tasks after them; 10 by default. A second signal ends the waiting.
 
-use std::{env, process::ExitCode, time::Duration};
+use std::{env, time::Duration};
 
 use axum::{
     Router,
@@ -53,7 +53,7 @@ async fn progress(runner: Runner) {
 }
 
 #[tokio::main]
-async fn main() -> Result<ExitCode, BoxError> {
+async fn main() -> Result<(), BoxError> {
     // Without a subscriber for `tracing` a failed task would be counted, but not seen.
     tracing_subscriber::fmt().init();
     let grace = env::var("GRACE").unwrap_or_else(|_| "10".into());
@@ -78,5 +78,5 @@ async fn main() -> Result<ExitCode, BoxError> {
         .tasks(grace)
         .await?;
     println!("{report}\n{:?}", runner.stats());
-    Ok(report.exit_code())
+    report.exit()
 }

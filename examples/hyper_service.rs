@@ -5,7 +5,7 @@
 //! curl http://127.0.0.1:3000/
 //! ```
 
-use std::{convert::Infallible, env, process::ExitCode};
+use std::{convert::Infallible, env};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -26,9 +26,10 @@ async fn handle(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
         Ok(tasks) => tasks.add_task(Task::with_context(|cx| async move {
             println!("{path}: {:?}", cx.response());
         })),
-        // Only where the layer below is missing; the text says what to do.
+        // Only where the layer below is missing; the text tells the operator what to do.
         Err(missing) => {
-            let mut response = Response::new(Full::from(missing.to_string()));
+            tracing::error!("{missing}");
+            let mut response = Response::new(Full::default());
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             return Ok(response);
         }
@@ -37,7 +38,7 @@ async fn handle(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
 }
 
 #[tokio::main]
-async fn main() -> Result<ExitCode, BoxError> {
+async fn main() -> Result<(), BoxError> {
     // Without a subscriber for `tracing` a failed task would be counted, but not seen.
     tracing_subscriber::fmt().init();
     let runner = Runner::new();
@@ -70,5 +71,5 @@ async fn main() -> Result<ExitCode, BoxError> {
     };
     let report = runner.serve(server).await?;
     println!("{report}");
-    Ok(report.exit_code())
+    report.exit()
 }

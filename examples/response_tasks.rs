@@ -5,7 +5,7 @@
 //! curl http://127.0.0.1:3000/
 //! ```
 
-use std::{env, process::ExitCode};
+use std::env;
 
 use axum::{
     Router,
@@ -32,7 +32,7 @@ async fn visit(State(runner): State<Runner>) -> Response<ResponseBody<Body>> {
 }
 
 #[tokio::main]
-async fn main() -> Result<ExitCode, BoxError> {
+async fn main() -> Result<(), BoxError> {
     // Without a subscriber for `tracing` a failed task would be counted, but not seen.
     tracing_subscriber::fmt().init();
     let runner = Runner::new();
@@ -52,5 +52,5 @@ async fn main() -> Result<ExitCode, BoxError> {
         .serve(|shutdown| axum::serve(listener, app).with_graceful_shutdown(shutdown))
         .await?;
     println!("{report}");
-    Ok(report.exit_code())
+    report.exit()
 }

@@ -5,7 +5,7 @@
 //! curl -X POST http://127.0.0.1:3000/send-notification/hello
 //! ```
 
-use std::{env, process::ExitCode, thread, time::Duration};
+use std::{env, thread, time::Duration};
 
 use axum::{Json, Router, extract::Path, routing::post};
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ fn process(message: &str) {
 }
 
 #[tokio::main]
-async fn main() -> Result<ExitCode, BoxError> {
+async fn main() -> Result<(), BoxError> {
     // Without a subscriber for `tracing` a failed task would be counted, but not seen.
     tracing_subscriber::fmt().init();
 
@@ -47,5 +47,5 @@ async fn main() -> Result<ExitCode, BoxError> {
         .await?;
     println!("{report}");
     println!("{:?}", runner.stats());
-    Ok(report.exit_code())
+    report.exit()
 }

@@ -6,7 +6,7 @@
 //! curl --max-time 0.2 -X POST http://127.0.0.1:3000/detached/2     # the handler as a whole
 //! ```
 
-use std::{env, process::ExitCode, time::Duration};
+use std::{env, time::Duration};
 
 use axum::{Router, extract::Path, routing::post};
 use tokio::{net::TcpListener, time::sleep};
@@ -42,7 +42,7 @@ async fn detached(tasks: BackgroundTasks, Path(order): Path<u32>) -> String {
 }
 
 #[tokio::main]
-async fn main() -> Result<ExitCode, BoxError> {
+async fn main() -> Result<(), BoxError> {
     // Without a subscriber for `tracing` a failed task would be counted, but not seen.
     tracing_subscriber::fmt().init();
     let runner = Runner::builder()
@@ -69,5 +69,5 @@ async fn main() -> Result<ExitCode, BoxError> {
         .serve(|shutdown| axum::serve(listener, app).with_graceful_shutdown(shutdown))
         .await?;
     println!("{report}");
-    Ok(report.exit_code())
+    report.exit()
 }

@@ -6,7 +6,7 @@
 //! curl -N http://127.0.0.1:3000/events                  # stop it, or wait for the end
 //! ```
 
-use std::{convert::Infallible, env, process::ExitCode, time::Duration};
+use std::{convert::Infallible, env, time::Duration};
 
 use axum::{
     Router,
@@ -31,10 +31,12 @@ async fn download(tasks: BackgroundTasks) -> impl IntoResponse {
 
 async fn events(tasks: BackgroundTasks) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     tasks.add_task(tells_how_it_ended("events"));
-    Sse::new(stream::iter(1..=10).then(|number| async move {
+    let events = stream::iter(1..=10).then(|number| async move {
         sleep(Duration::from_millis(500)).await;
         Ok(Event::default().data(format!("event {number}")))
-    }))
+    });
+    // A feed that ends by itself at a shutdown need not be cut off at its end.
+    Sse::new(events.take_until(async move { tasks.shutting_down().await }))
 }
 
 fn tells_how_it_ended(name: &'static str) -> Task {
@@ -53,7 +55,7 @@ fn tells_how_it_ended(name: &'static str) -> Task {
 }
 
 #[tokio::main]
-async fn main() -> Result<ExitCode, BoxError> {
+async fn main() -> Result<(), BoxError> {
     // Without a subscriber for `tracing` a failed task would be counted, but not seen.
     tracing_subscriber::fmt().init();
     let runner = Runner::new();
@@ -75,5 +77,5 @@ async fn main() -> Result<ExitCode, BoxError> {
         .serve(|shutdown| axum::serve(listener, app).with_graceful_shutdown(shutdown))
         .await?;
     println!("{report}");
-    Ok(report.exit_code())
+    report.exit()
 }

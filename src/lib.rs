@@ -23,6 +23,10 @@ mod util;
 #[doc = include_str!("../docs/context.md")]
 pub mod context {}
 
+#[cfg(any(doc, doctest))]
+#[doc = include_str!("../docs/shutdown.md")]
+pub mod shutdown {}
+
 #[cfg(feature = "apalis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "apalis")))]
 pub use self::jobs::ApalisStore;

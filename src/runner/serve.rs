@@ -79,12 +79,11 @@ impl Runner {
     /// console and a shutdown. [`serve_until`](Self::serve_until) takes a future instead.
     ///
     /// ```no_run
-    /// use std::process::ExitCode;
     /// use axum::{Router, routing::get};
     /// use tower_background_tasks::{BackgroundTasks, BoxError, Runner};
     ///
     /// #[tokio::main]
-    /// async fn main() -> Result<ExitCode, BoxError> {
+    /// async fn main() -> Result<(), BoxError> {
     ///     let runner = Runner::new();
     ///     let app: Router = Router::new()
     ///         .route("/", get(async |tasks: BackgroundTasks| tasks.add_task(async {})))
@@ -94,7 +93,7 @@ impl Runner {
     ///         .serve(|shutdown| axum::serve(listener, app).with_graceful_shutdown(shutdown))
     ///         .await?;
     ///     println!("{report}");
-    ///     Ok(report.exit_code())
+    ///     report.exit() // it waits for no blocking task that cannot be stopped
     /// }
     /// ```
     ///

@@ -45,13 +45,26 @@ impl ShutdownReport {
             && self.requests().is_empty()
     }
 
-    /// Returns 0 if this is [clean](Self::is_clean), or else 1, for `main`.
+    /// Returns 0 if this is [clean](Self::is_clean), or else 1, for a `main` that does more than
+    /// [`exit`](Self::exit).
     pub fn exit_code(&self) -> ExitCode {
         if self.is_clean() {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
         }
+    }
+
+    /// Ends the process with status 0 if this is [clean](Self::is_clean), or else 1: the last line of
+    /// `main`.
+    ///
+    /// A `main` that returns waits for blocking tasks that still run, as
+    /// [`Runtime`](tokio::runtime::Runtime#shutdown)'s drop does: their threads cannot be stopped.
+    /// This waits for nothing. It runs no destructors either: drop before it what writes when it is
+    /// dropped, such as `tracing_appender`'s guard.
+    #[allow(clippy::exit, reason = "as its name says")]
+    pub fn exit(self) -> ! {
+        std::process::exit(i32::from(!self.is_clean()))
     }
 
     /// Returns the tasks that ended [`Rejected`](crate::TaskEnd::Rejected), as they were added after

@@ -11,7 +11,7 @@
 //! A client that leaves during the COMMIT itself may leave an order without a receipt. `runner.layer().detached()` in place of
 //! `runner.layer()` lets a handler end whoever leaves; then the order is written, and the receipt sent.
 
-use std::{env, process::ExitCode, time::Duration};
+use std::{env, time::Duration};
 
 use axum::{
     Router,
@@ -120,7 +120,7 @@ async fn open() -> Result<SqlitePool, sqlx::Error> {
 }
 
 #[tokio::main]
-async fn main() -> Result<ExitCode, BoxError> {
+async fn main() -> Result<(), BoxError> {
     // Without a subscriber for `tracing` a failed task would be counted, but not seen.
     tracing_subscriber::fmt().init();
     let runner = Runner::builder()
@@ -144,5 +144,5 @@ async fn main() -> Result<ExitCode, BoxError> {
         .await?;
     println!("{report}");
     println!("{:?}", runner.stats());
-    Ok(report.exit_code())
+    report.exit()
 }

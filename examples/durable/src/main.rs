@@ -12,12 +12,12 @@
 
 use std::{env, process::ExitCode};
 
-use durable::{Engine, Mode, Settings, serve, stopped, work};
+use durable::{Engine, Mode, Settings, run};
 use tower_background_tasks::BoxError;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run().await {
+    match start().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
@@ -26,31 +26,16 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run() -> Result<(), BoxError> {
+async fn start() -> Result<(), BoxError> {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
         .init();
     let settings = Settings::read(env::args().skip(1))?;
     let engine = Engine::connect(&settings).await?;
-    match settings.mode {
-        Mode::Serve => serve(&settings, &engine, stopped()).await,
-        Mode::Work => work(&settings, &engine, stopped()).await,
-        Mode::Both => both(&settings, &engine).await,
-        Mode::Dead => dead(&engine).await,
+    if settings.mode != Mode::Dead {
+        return run(settings, engine).await;
     }
-}
-
-async fn both(settings: &Settings, engine: &Engine) -> Result<(), BoxError> {
-    let stop = stopped();
-    tokio::try_join!(
-        serve(settings, engine, stop.clone()),
-        work(settings, engine, stop),
-    )?;
-    Ok(())
-}
-
-async fn dead(engine: &Engine) -> Result<(), BoxError> {
     for dead in engine.dead().await? {
         println!("{}\n  {}", dead.job, dead.error);
     }

@@ -20,8 +20,7 @@ use apalis_core::{
 use apalis_sqlite::JsonCodec;
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
-use tower_background_tasks::{BoxError, Jobs, RunJobError, StoredJob};
+use tower_background_tasks::{BoxError, Jobs, RunJobError, Runner, StoredJob};
 use tracing::{error, warn};
 
 use crate::{
@@ -41,18 +40,15 @@ pub(crate) struct Work {
     retried: Arc<Retried>,
     max_running: usize,
     version_pause: Duration,
-    stop: CancellationToken,
+    runner: Runner,
 }
 
-/// Ships orders until `stop`, whatever becomes of the store in between.
-///
-/// # Errors
-///
-/// This returns an error when the log of the orders shipped cannot be opened.
-pub async fn work(
+/// Ships orders until `runner` shuts down, whatever becomes of the store in between.
+/// A job that does not end in time is run by another worker.
+pub(crate) async fn work(
     settings: &Settings,
     engine: &Engine,
-    stop: CancellationToken,
+    runner: &Runner,
 ) -> Result<(), BoxError> {
     let retried = Arc::new(Retried::default());
     let work = Work {
@@ -60,15 +56,10 @@ pub async fn work(
         retried: Arc::clone(&retried),
         max_running: settings.max_running,
         version_pause: settings.version_pause,
-        stop: stop.clone(),
-    };
-    let overdue = async {
-        stop.cancelled().await;
-        sleep(settings.grace).await;
+        runner: runner.clone(),
     };
     tokio::select! {
         () = work_on(engine, &work) => {}
-        () = overdue => println!("Some jobs did not end in {:?}: another worker will run them", settings.grace),
         () = progress::of_store(engine, &retried) => {}
     }
     Ok(())
@@ -83,7 +74,7 @@ async fn work_on(engine: &Engine, work: &Work) {
             Ok(()) => return,
             Err(error) => println!("The worker ended: {error}; another starts in a second"),
         }
-        if timeout(Duration::from_secs(1), work.stop.cancelled())
+        if timeout(Duration::from_secs(1), work.runner.shutting_down())
             .await
             .is_ok()
         {
@@ -92,7 +83,7 @@ async fn work_on(engine: &Engine, work: &Work) {
     }
 }
 
-/// Runs one worker until `stop`, or until its store fails.
+/// Runs one worker until its runner shuts down, or until its store fails.
 pub(crate) async fn run_worker<B>(name: &str, backend: B, work: &Work) -> Result<(), WorkerError>
 where
     B: Backend<Task = Task<Vec<u8>>>
@@ -105,15 +96,15 @@ where
         + Unpin
         + 'static,
 {
-    let stop = work.stop.clone().cancelled_owned();
+    let runner = work.runner.clone();
     WorkerBuilder::new(name)
         .backend(backend)
         .data(work.clone())
         .concurrency(work.max_running)
         .retry(retry_policy())
         .build(run_job)
-        .run_until(async {
-            stop.await;
+        .run_until(async move {
+            runner.shutting_down().await;
             Ok::<_, WorkerError>(())
         })
         .await

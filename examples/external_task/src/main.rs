@@ -7,7 +7,7 @@
 //!
 //! An upstream that is down, slow, or answers nonsense is the task's failure, and is logged as such; the server goes on.
 
-use std::{env, process::ExitCode, time::Duration};
+use std::{env, time::Duration};
 
 use axum::{Json, Router, extract::State, routing::post};
 use reqwest::Client;
@@ -44,7 +44,7 @@ async fn process_external_task(
 }
 
 #[tokio::main]
-async fn main() -> Result<ExitCode, BoxError> {
+async fn main() -> Result<(), BoxError> {
     // A failed task is a warning in the log.
     tracing_subscriber::fmt().init();
     rustls::crypto::ring::default_provider()
@@ -75,5 +75,5 @@ async fn main() -> Result<ExitCode, BoxError> {
         .await?;
     println!("{report}");
     println!("{:?}", runner.stats());
-    Ok(report.exit_code())
+    report.exit()
 }

@@ -5,7 +5,7 @@
 //! cargo run --package grpc -- call      # a client, in a second terminal; ADDR says where
 //! ```
 
-use std::{env, process::ExitCode};
+use std::env;
 
 use tokio::net::TcpListener;
 use tonic::{
@@ -18,15 +18,17 @@ use tower_background_tasks::{BackgroundTasks, BoxError, Runner, Task};
 
 /// A service finds the queue likewise: in `request.extensions()`.
 fn audit(request: Request<()>) -> Result<Request<()>, Status> {
-    let tasks = BackgroundTasks::from_extensions(request.extensions())
-        .map_err(|missing| Status::internal(missing.to_string()))?;
+    let tasks = BackgroundTasks::from_extensions(request.extensions()).map_err(|missing| {
+        tracing::error!("{missing}"); // for the operator: the client has no use for it
+        Status::internal("the server is not set up")
+    })?;
     tasks.add_task(Task::with_context(|cx| async move {
         println!("audit: {:?}", cx.response());
     }));
     Ok(request)
 }
 
-async fn serve(address: &str) -> Result<ExitCode, BoxError> {
+async fn serve(address: &str) -> Result<(), BoxError> {
     let runner = Runner::new();
     let (_reporter, health) = tonic_health::server::health_reporter();
     let listener = TcpListener::bind(address)
@@ -45,10 +47,10 @@ async fn serve(address: &str) -> Result<ExitCode, BoxError> {
         .serve(|shutdown| server.serve_with_incoming_shutdown(incoming, shutdown))
         .await?;
     println!("{report}");
-    Ok(report.exit_code())
+    report.exit()
 }
 
-async fn call(address: &str) -> Result<ExitCode, BoxError> {
+async fn call(address: &str) -> Result<(), BoxError> {
     let channel = Channel::from_shared(format!("http://{address}"))?
         .connect()
         .await?;
@@ -60,11 +62,11 @@ async fn call(address: &str) -> Result<ExitCode, BoxError> {
         .await?
         .into_inner();
     println!("the server is {:?}", answer.status());
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 #[tokio::main]
-async fn main() -> Result<ExitCode, BoxError> {
+async fn main() -> Result<(), BoxError> {
     // Without a subscriber for `tracing` a failed task would be counted, but not seen.
     tracing_subscriber::fmt().init();
     let address = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".into());

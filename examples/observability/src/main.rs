@@ -9,7 +9,7 @@
 //! curl http://127.0.0.1:3000/metrics
 //! ```
 
-use std::{env, io::IsTerminal, process::ExitCode, thread, time::Duration};
+use std::{env, io::IsTerminal, thread, time::Duration};
 
 use axum::{
     Json, Router,
@@ -98,7 +98,7 @@ async fn stats(State(runner): State<Runner>) -> String {
 }
 
 #[tokio::main]
-async fn main() -> Result<ExitCode, BoxError> {
+async fn main() -> Result<(), BoxError> {
     tracing_subscriber::fmt()
         .with_ansi(std::io::stdout().is_terminal())
         .init();
@@ -136,5 +136,5 @@ async fn main() -> Result<ExitCode, BoxError> {
         .tasks(Duration::from_secs(1))
         .await?;
     println!("{report}");
-    Ok(report.exit_code())
+    report.exit()
 }
