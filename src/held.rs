@@ -26,8 +26,8 @@ impl BackgroundTasks {
     /// [`NotReleased`](crate::SkipReason::NotReleased). So nothing of a rolled-back transaction is
     /// ever sent. Held tasks have their numbers at once, are counted and listed, and may be refused
     /// at once. Those of a [stand-alone queue](BackgroundTasks::new) are counted only when they come to
-    /// a runner. What is held may be held again within it: it runs only if both are released,
-    /// whichever ends first.
+    /// a runner. What this returns can be held again. A task
+    /// that is held twice runs only if both are released, in either order.
     ///
     /// A client that leaves during the commit drops the handler there, and nobody knows what became
     /// of the commit. Behind [`detached`](crate::BackgroundTasksLayer::detached), the handler goes

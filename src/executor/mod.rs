@@ -35,7 +35,8 @@ impl Executor {
     }
 
     fn batch(&self, ready: Ready) -> Batch {
-        Batch::new(ready, self.limits.clone())
+        let limits = self.limits.as_ref().filter(|_| ready.is_limited());
+        Batch::new(ready, limits.cloned())
     }
 
     /// For a loom model, which polls the batch itself.

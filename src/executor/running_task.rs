@@ -47,6 +47,8 @@ struct RunExtras {
     deadline: Option<Timer>,
     /// The end of a task that does not run.
     not_run: Option<TaskEnd>,
+    /// For what surrounds the task, which has it also after the task's end is claimed.
+    context: Option<TaskContext>,
 }
 
 impl RunningTask {
@@ -73,7 +75,13 @@ impl RunningTask {
             Ok(deadline) => (deadline, None),
             Err(end) => (None, Some(end)),
         };
-        let extras = RunExtras { deadline, not_run };
+        let settings = queue.settings();
+        let is_surrounded = settings.is_some_and(|settings| settings.around.is_some());
+        let extras = RunExtras {
+            deadline,
+            not_run,
+            context: is_surrounded.then(|| queue.context_of(task.id())),
+        };
         Self {
             id: task.id(),
             task: Some(task),
@@ -117,9 +125,11 @@ impl RunningTask {
         self.extras.as_ref().and(queue.settings())
     }
 
+    /// Returns what surrounds the task, and the context for that.
     #[inline]
-    fn around<'a>(&self, queue: &'a Queue) -> Option<&'a Around> {
-        self.attending(queue)?.around.as_ref()
+    fn around<'a>(&self, queue: &'a Queue) -> Option<(&'a Around, TaskContext)> {
+        let context = self.extras.as_ref()?.context.clone()?;
+        Some((queue.settings()?.around.as_ref()?, context))
     }
 
     #[inline]
@@ -154,8 +164,8 @@ impl RunningTask {
     /// Polls the task in its span.
     #[inline]
     fn poll_task(&mut self, queue: &Arc<Queue>, cx: &mut Context<'_>) -> Poll<TaskEnd> {
-        if let Some(around) = self.around(queue) {
-            return self.poll_surrounded(around, queue, cx);
+        if let Some((around, context)) = self.around(queue) {
+            return self.poll_surrounded(around, &context, cx);
         }
         let (id, slot, span) = (self.id, &mut self.task, &self.span);
         let context = || queue.context_of(id);
@@ -168,13 +178,13 @@ impl RunningTask {
     fn poll_surrounded(
         &mut self,
         around: &Around,
-        queue: &Arc<Queue>,
+        context: &TaskContext,
         cx: &mut Context<'_>,
     ) -> Poll<TaskEnd> {
-        let (id, slot, span) = (self.id, &mut self.task, &self.span);
-        let context = || queue.context_of(id);
+        let (slot, span) = (&mut self.task, &self.span);
         let polled = contain(|| {
-            span.in_scope(|| surrounded(around, &context(), || poll_in(slot, cx, &context)))
+            let step = || poll_in(slot, cx, &|| context.clone());
+            span.in_scope(|| surrounded(around, context, step))
         });
         match polled {
             Ok(Some(polled)) => end_of(Ok(polled)),
@@ -190,11 +200,11 @@ impl RunningTask {
             return end;
         }
         let around = self.around(queue);
-        let (id, slot, span) = (self.id, &mut self.task, &self.span);
+        let (slot, span) = (&mut self.task, &self.span);
         let dropped = contain(|| {
             span.in_scope(|| match around {
                 None => *slot = None,
-                Some(around) => drop(surrounded(around, &queue.context_of(id), || *slot = None)),
+                Some((around, context)) => drop(surrounded(around, &context, || *slot = None)),
             });
         });
         // What surrounds it may have panicked before.

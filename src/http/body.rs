@@ -17,10 +17,11 @@ pin_project! {
     /// one, unchanged.
     ///
     /// Its end, or its drop, hands the request's tasks to the runner.
-    #[derive(Debug, Default)]
+    #[derive(Debug)]
     pub struct ResponseBody<B> {
+        // `None` once the response has been cut off.
         #[pin]
-        inner: B,
+        inner: Option<B>,
         // `None` in a body that came through no layer. It stands after `inner`: if the drop is the
         // end, the inner body is dropped before the tasks start.
         guard: Option<EndGuard>,
@@ -33,22 +34,32 @@ impl<B: Body> ResponseBody<B> {
         mut response: Response<B>,
         mut guard: Option<EndGuard>,
     ) -> Response<Self> {
+        let mut passes = true;
         if let Some(guard) = &mut guard {
             if let (Some(queue), Some(tasks)) =
                 (guard.queue(), attach::take(response.extensions_mut()))
             {
                 queue.merge(tasks.queue());
             }
-            guard.response(response.status(), response.headers(), response.body());
+            passes = guard.response(response.status(), response.headers(), response.body());
         }
-        response.map(|inner| Self { inner, guard })
+        response.map(|inner| {
+            let inner = passes.then_some(inner);
+            Self { inner, guard }
+        })
+    }
+
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.inner.is_none()
     }
 }
 
-impl<B> ResponseBody<B> {
-    /// Returns a reference to the inner body.
-    pub fn get_ref(&self) -> &B {
-        &self.inner
+impl<B: Default> Default for ResponseBody<B> {
+    fn default() -> Self {
+        Self {
+            inner: Some(B::default()),
+            guard: None,
+        }
     }
 }
 
@@ -61,28 +72,32 @@ impl<B: Body> Body for ResponseBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let mut this = self.project();
-        let Some(guard) = this.guard else {
-            return this.inner.poll_frame(cx);
+        let Some(mut inner) = this.inner.as_mut().as_pin_mut() else {
+            return Poll::Pending; // cut off: the connection ends with its server
         };
-        if !guard.before_poll() {
-            return Poll::Pending; // the connection ends with its server
+        let Some(guard) = this.guard else {
+            return inner.poll_frame(cx);
+        };
+        let polled = guard.poll_body(cx, |cx| inner.as_mut().poll_frame(cx));
+        let passes = match &polled {
+            Some(Poll::Ready(Some(Ok(frame)))) => guard.frame(frame, &*inner),
+            Some(Poll::Ready(Some(Err(_)))) => guard.body_failed(),
+            Some(Poll::Ready(None)) => guard.body_ended(),
+            Some(Poll::Pending) => true,
+            None => false,
+        };
+        if !passes {
+            this.inner.set(None);
         }
-        let polled = this.inner.as_mut().poll_frame(cx);
-        guard.after_poll();
-        match &polled {
-            Poll::Ready(Some(Ok(frame))) => guard.frame(frame, &*this.inner),
-            Poll::Ready(Some(Err(_))) => guard.body_failed(),
-            Poll::Ready(None) => guard.body_ended(),
-            Poll::Pending => {}
-        }
-        polled
+        polled.filter(|_| passes).unwrap_or(Poll::Pending)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_some_and(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        let inner = self.inner.as_ref();
+        inner.map(Body::size_hint).unwrap_or_default()
     }
 }

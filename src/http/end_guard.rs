@@ -11,8 +11,13 @@
 //!    passed before it decide which.
 //! 2. A last frame that passes is no end: hyper has it, but has not written it. At the drop it has.
 //! 3. An end is taken once: the queue leaves the guard with it.
+//! 4. Where a plan may cut the response off, the guard tells it what has passed ([`Seen`]). The
+//!    plan ends the response by that, and nothing passes any more.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use bytes::Buf;
 use http::{
@@ -22,7 +27,10 @@ use http::{
 use http_body::{Body, Frame};
 
 use super::{current::Entered, grpc};
-use crate::{ResponseEnd, ResponseOutcome, queue::Queue};
+use crate::{
+    ResponseEnd, ResponseOutcome,
+    queue::{Queue, seen::Seen},
+};
 
 /// Follows one response and tells its queue how it ended: at an end that it sees, or at the latest
 /// when it is dropped.
@@ -94,54 +102,101 @@ impl EndGuard {
         Entered::new(&mut self.queue)
     }
 
-    /// Called before each poll of the inner future or body. Returns false if the response was cut off,
-    /// and there is to be no more poll.
+    /// Polls the handler, with its queue as the thread's current one. Returns `None` if the response
+    /// has been cut off.
     #[inline]
-    pub(crate) fn before_poll(&mut self) -> bool {
-        self.polling = true;
-        let queue = self.queue.as_ref();
-        queue.is_none_or(|queue| !queue.has_ended())
+    pub(crate) fn poll_handler<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Option<Poll<T>> {
+        self.before_poll()?;
+        let entered = self.enter();
+        let polled = poll(cx);
+        drop(entered);
+        self.after_poll(cx, polled)
     }
 
-    /// Called after each poll of the inner future or body, unless it panicked.
+    /// Polls the body. Returns `None` if the response has been cut off.
     #[inline]
-    pub(crate) fn after_poll(&mut self) {
-        self.polling = false;
+    pub(crate) fn poll_body<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Option<Poll<T>> {
+        self.before_poll()?;
+        let polled = poll(cx);
+        self.after_poll(cx, polled)
     }
 
-    /// Notes the response head. `body` has not been polled.
     #[inline]
-    pub(crate) fn response<B: Body>(&mut self, status: StatusCode, headers: &HeaderMap, body: &B) {
-        self.status = Some(status);
-        if let Some(queue) = &self.queue {
-            queue.note_status(status);
+    fn before_poll(&mut self) -> Option<()> {
+        if self.seen().is_some_and(Seen::is_cut_off) {
+            return None;
         }
+        self.polling = true;
+        Some(())
+    }
+
+    #[inline]
+    fn after_poll<T>(&mut self, cx: &Context<'_>, polled: Poll<T>) -> Option<Poll<T>> {
+        self.polling = false; // it stays true after a panic
+        let is_cut_off =
+            polled.is_pending() && self.seen().is_some_and(|seen| !seen.wait(cx.waker()));
+        (!is_cut_off).then_some(polled)
+    }
+
+    /// `None` if the response is not followed, or has ended.
+    #[inline]
+    fn seen(&self) -> Option<&Seen> {
+        self.queue.as_ref()?.seen()
+    }
+
+    /// Tells a plan what has passed. Returns false if the response has been cut off: then nothing
+    /// passes.
+    #[inline]
+    fn note(&self) -> bool {
+        self.seen()
+            .is_none_or(|seen| seen.note(self.outcome(self.dropped())))
+    }
+
+    /// Notes the response head. `body` has not been polled. Returns false if the response has been cut
+    /// off.
+    #[inline]
+    pub(crate) fn response<B: Body>(
+        &mut self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &B,
+    ) -> bool {
+        self.status = Some(status);
+        let is_http2 = !self.ends_at_length;
         self.ends_at_length = self.ends_at_length || !headers.contains_key(TRAILER);
         self.owed = if self.no_content.holds(status) || body.is_end_stream() {
             self.grpc_status = grpc::status(headers);
             Owed::Nothing
-        } else if let Some(length) = body.size_hint().exact() {
-            // Most bodies have one, and looking up headers costs more. Those of gRPC have none.
-            Owed::Bytes(length)
         } else {
-            self.grpc_status = grpc::is_call(headers).then_some(grpc::UNKNOWN);
-            content_length(headers).map_or(Owed::Unknown, Owed::Bytes)
+            let exact = body.size_hint().exact();
+            // Most bodies have a length, and looking up headers costs more. gRPC is HTTP/2.
+            if is_http2 || exact.is_none() {
+                self.grpc_status = grpc::is_call(headers).then_some(grpc::UNKNOWN);
+            }
+            let length = exact.or_else(|| content_length(headers));
+            length.map_or(Owed::Unknown, Owed::Bytes)
         };
+        self.note()
     }
 
     /// The inner service returned an error.
-    pub(crate) fn service_failed(&mut self) {
-        self.end(ResponseEnd::ServiceFailed);
+    pub(crate) fn service_failed(&mut self) -> bool {
+        self.end(ResponseEnd::ServiceFailed)
     }
 
     /// Notes `frame`, which has just come out of `body`.
     #[inline]
-    pub(crate) fn frame<B: Body>(&mut self, frame: &Frame<B::Data>, body: &B) {
+    pub(crate) fn frame<B: Body>(&mut self, frame: &Frame<B::Data>, body: &B) -> bool {
         if let Some(data) = frame.data_ref() {
             self.body_bytes = self.body_bytes.saturating_add(data.remaining() as u64);
-            if let Some(queue) = &self.queue {
-                queue.note_body_bytes(self.body_bytes);
-            }
         }
         if let Some(trailers) = frame.trailers_ref() {
             self.grpc_status = grpc::status(trailers).or(self.grpc_status);
@@ -149,21 +204,22 @@ impl EndGuard {
         } else if body.is_end_stream() {
             self.owed = Owed::Nothing;
         }
+        self.note()
     }
 
     /// The body gave `None`. If it is short of its declared length, it failed: the server must
     /// break off the response.
     #[inline]
-    pub(crate) fn body_ended(&mut self) {
+    pub(crate) fn body_ended(&mut self) -> bool {
         self.end(match self.owed {
             Owed::Bytes(length) if self.body_bytes < length => ResponseEnd::BodyFailed,
             _ => ResponseEnd::Completed,
-        });
+        })
     }
 
     /// The body gave an error.
-    pub(crate) fn body_failed(&mut self) {
-        self.end(ResponseEnd::BodyFailed);
+    pub(crate) fn body_failed(&mut self) -> bool {
+        self.end(ResponseEnd::BodyFailed)
     }
 
     fn dropped(&self) -> ResponseEnd {
@@ -188,14 +244,25 @@ impl EndGuard {
         }
     }
 
+    /// Ends the response. Returns false if it has been cut off, and so has its end.
     #[inline]
-    fn end(&mut self, end: ResponseEnd) {
-        if let Some(queue) = self.queue.take() {
-            queue.end(ResponseOutcome {
-                body_bytes: self.body_bytes,
-                grpc_status: self.grpc_status,
-                ..ResponseOutcome::new(end, self.status)
-            });
+    fn end(&mut self, end: ResponseEnd) -> bool {
+        let Some(queue) = self.queue.take() else {
+            return true;
+        };
+        let ends = queue.seen().is_none_or(Seen::note_end);
+        if ends {
+            queue.end(self.outcome(end));
+        }
+        ends
+    }
+
+    #[inline]
+    fn outcome(&self, end: ResponseEnd) -> ResponseOutcome {
+        ResponseOutcome {
+            body_bytes: self.body_bytes,
+            grpc_status: self.grpc_status,
+            ..ResponseOutcome::new(end, self.status)
         }
     }
 }

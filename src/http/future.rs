@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use http::Response;
@@ -16,8 +16,9 @@ pin_project! {
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<F> {
+        // `None` once the response has been cut off.
         #[pin]
-        inner: F,
+        inner: Option<F>,
         // `Some` until the response takes it. It stands after `inner`: if the drop is the end, what
         // the handler holds is dropped before its tasks start.
         guard: Option<EndGuard>,
@@ -27,7 +28,7 @@ pin_project! {
 impl<F> ResponseFuture<F> {
     pub(crate) fn new(inner: F, guard: EndGuard) -> Self {
         Self {
-            inner,
+            inner: Some(inner),
             guard: Some(guard),
         }
     }
@@ -41,26 +42,23 @@ where
     type Output = Result<Response<ResponseBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        if !this.guard.as_mut().is_none_or(EndGuard::before_poll) {
-            return Poll::Pending; // the connection ends with its server
-        }
-        let entered = this.guard.as_mut().map(EndGuard::enter);
-        let polled = this.inner.poll(cx);
-        drop(entered);
-        if let Some(guard) = this.guard {
-            guard.after_poll();
-        }
-        let result = ready!(polled);
-        let guard = this.guard.take();
-        Poll::Ready(match result {
-            Ok(response) => Ok(ResponseBody::guarded(response, guard)),
-            Err(error) => {
-                if let Some(mut guard) = guard {
-                    guard.service_failed();
-                }
-                Err(error)
+        let mut this = self.project();
+        let (Some(inner), Some(guard)) = (this.inner.as_mut().as_pin_mut(), this.guard.as_mut())
+        else {
+            return Poll::Pending; // cut off: the connection ends with its server
+        };
+        let passed = match guard.poll_handler(cx, |cx| inner.poll(cx)) {
+            Some(Poll::Pending) => return Poll::Pending,
+            Some(Poll::Ready(Ok(response))) => {
+                let response = ResponseBody::guarded(response, this.guard.take());
+                (!response.body().is_cut_off()).then_some(Ok(response))
             }
-        })
+            Some(Poll::Ready(Err(error))) => guard.service_failed().then_some(Err(error)),
+            None => None,
+        };
+        if passed.is_none() {
+            this.inner.set(None);
+        }
+        passed.map_or(Poll::Pending, Poll::Ready)
     }
 }

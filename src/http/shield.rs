@@ -68,7 +68,7 @@ impl BackgroundTasks {
     /// waits for it. Its name is the type name of `future`; [`shield_named`](Self::shield_named)
     /// gives it another. It is a part of its handler all the same: the runner's limits and timeout
     /// do not hold for it, its lines in the log are within the request's span, and
-    /// [`current`](Self::current) finds the request's queue.
+    /// [`current`](Self::current) finds the queue that this was called on.
     ///
     /// Tasks that it adds to the request's queue go by the response, as all others do. If the
     /// client has left, there is none, and they are skipped. What must happen once the work is done
@@ -106,6 +106,10 @@ impl BackgroundTasks {
     /// # Errors
     ///
     /// What this returns gives an error if the work was aborted.
+    ///
+    /// # Panics
+    ///
+    /// What this returns panics if the work has panicked.
     ///
     /// # Cancel safety
     ///

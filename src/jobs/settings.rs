@@ -238,9 +238,9 @@ impl RunnerBuilder {
     /// [`spill_store`](Self::spill_store); 3 seconds by default. Jobs that the store has not taken
     /// by then are aborted. So a shutdown takes up to the sum of its grace period and this time.
     ///
-    /// The store is asked for 16 jobs at once. A push that has not been answered after 250 ms no
-    /// longer counts among them, so pushes that hang keep no other job waiting. A push that blocks
-    /// its thread is the only one that may outlast this time; none begins after it.
+    /// The store is asked for 16 jobs at once. A push that has not been answered after 250 ms goes
+    /// on, and gives its place to the next. None begins after this time. One that blocks its thread
+    /// may outlast it.
     ///
     /// # Panics
     ///

@@ -86,7 +86,7 @@ pub(super) async fn spill_jobs(runner: Runner) {
             spill.run_on(runner.owner().runtime(), limit).await;
         }
         // Another shutdown may run a spill too. Its jobs belong in this shutdown's report as well.
-        runner.owner().shared.drained().await;
+        runner.owner().shared.ended().await;
     };
     within(limit, spilled).await;
     // A spill is still unfinished only if the time is over, here or on a runtime that nobody runs.
@@ -147,8 +147,7 @@ impl Spill {
     /// Pushes the jobs that no push has yet, some of them at once.
     async fn push_all(&self, limit: Duration) {
         let (begun, places) = (Instant::now(), Semaphore::new(PUSHED_AT_ONCE));
-        let push_one = async |_| {
-            let place = places.acquire().await;
+        let push_one = async |place| {
             // A push before may have held this thread until the time was over.
             if begun.elapsed() >= limit {
                 return;
@@ -168,6 +167,7 @@ impl Spill {
         };
         let many = lock(&self.jobs).unanswered.len();
         stream::iter(0..many)
+            .then(|_| places.acquire())
             .for_each_concurrent(None, push_one)
             .await;
     }

@@ -134,6 +134,11 @@ impl TaskInfo {
     pub fn path(&self) -> Option<&str> {
         self.request.as_ref()?.path()
     }
+
+    /// Returns the task's request, or `None` as for [`method`](Self::method).
+    pub fn request(&self) -> Option<&RequestInfo> {
+        self.request.as_ref()
+    }
 }
 
 impl fmt::Display for TaskInfo {

@@ -16,6 +16,8 @@ pub struct OpenConnection {
     pub(crate) request: Option<RequestInfo>,
     pub(crate) location: &'static Location<'static>,
     pub(crate) since: Instant,
+    /// When the report was made. `None` before.
+    pub(crate) closed: Option<Instant>,
 }
 
 impl OpenConnection {
@@ -30,9 +32,10 @@ impl OpenConnection {
         self.location
     }
 
-    /// Returns the time since it is kept open.
+    /// Returns how long it had been kept open when the grace period was over.
     pub fn age(&self) -> Duration {
-        self.since.elapsed()
+        let now = self.closed.unwrap_or_else(Instant::now);
+        now.duration_since(self.since)
     }
 }
 

@@ -274,6 +274,16 @@ pub(crate) fn going_down(what: fmt::Arguments<'_>) {
     let _ = what;
 }
 
+/// Tells what was left by a server that failed, as its caller gets the error and not the report.
+pub(crate) fn server_failed(report: &impl fmt::Display) {
+    #[cfg(feature = "tracing")]
+    let _ = contain(|| {
+        tracing::error!(target: "tower_background_tasks", "the server has failed: {report}");
+    });
+    #[cfg(not(feature = "tracing"))]
+    let _ = report;
+}
+
 /// Warns that no signal can be heard.
 #[cfg(feature = "signal")]
 pub(crate) fn no_signals(why: &dyn fmt::Display) {

@@ -1,13 +1,10 @@
-//! Every task and open response of a runner: its row in a report, and its end from outside.
+//! Every task of a runner: its row in a report, and its end from outside.
 
 use tokio::time::Instant;
 
 use super::{Queue, claim::Claim, owner::Owner};
 use crate::{
-    observe::{
-        info::{TaskInfo, in_order},
-        open_request::OpenRequest,
-    },
+    observe::info::{TaskInfo, in_order},
     task::{end::TaskEnd, id::TaskId},
     util::sync::lock,
 };
@@ -39,13 +36,6 @@ impl Owner {
         let queues = self.queues.entries();
         let found = queues.iter().find_map(|queue| queue.cancel(id));
         found.unwrap_or(false)
-    }
-
-    /// Ends each response that is still open, and returns a row for each.
-    pub(crate) fn end_open(&self) -> Vec<OpenRequest> {
-        let (queues, now) = (self.queues.entries(), Instant::now());
-        let rows = queues.iter().filter_map(|queue| queue.end_open(now));
-        rows.collect()
     }
 
     /// Ends every unfinished task aborted and records its row. The claims for which `spare` holds

@@ -9,9 +9,8 @@ use crate::{
 };
 
 impl Queue {
-    /// Ends a task aborted. Returns `None` if neither this queue nor one that it was merged into holds
-    /// the task. Returns
-    /// `Some(false)` if the task's end is already being told, or if it is a blocking task that
+    /// Ends a task aborted. Returns `None` if neither this queue nor one that it was merged into
+    /// holds the task. Returns `Some(false)` if the task's end is already being told, or if it is a blocking task that
     /// runs: its thread cannot be stopped.
     pub(super) fn cancel(self: &Arc<Self>, id: TaskId) -> Option<bool> {
         let mut state = lock(&self.state);

@@ -39,12 +39,12 @@ mod entries;
 mod hold;
 mod merge;
 mod new;
-mod open;
+pub(crate) mod open;
 pub(crate) mod owner;
 mod progress;
 pub(crate) mod ready;
 mod record;
-mod seen;
+pub(crate) mod seen;
 mod task_list;
 pub(crate) mod waiting;
 
@@ -56,6 +56,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     entries::{Entries, Entry, EntryState},
+    open::Followed,
     owner::Owner,
     seen::Seen,
     task_list::TaskList,
@@ -77,7 +78,7 @@ use crate::{
         request_info::RequestInfo,
     },
     util::{
-        contain::contain,
+        contain::{contain, contain_drop},
         sync::{Mutex, MutexGuard, OnceLock, lock},
     },
 };
@@ -123,6 +124,8 @@ struct State {
     stopped: bool,
     /// How many tasks `take_by_hand` has numbered. Only a queue without an owner uses this.
     taken: u64,
+    /// `Some` while the queue is followed: from its request's arrival until its response has ended.
+    followed: Option<Followed>,
 }
 
 enum Phase {
@@ -175,18 +178,20 @@ impl Queue {
         }
     }
 
-    /// Records how the response ended, with the time it took, and schedules the waiting tasks. Returns
-    /// false if there was nothing to record, such as for a second end.
-    pub(crate) fn end(self: Arc<Self>, mut outcome: ResponseOutcome) -> bool {
+    /// Records how the response ended, with the time it took, and schedules the waiting tasks. A
+    /// second end changes nothing.
+    pub(crate) fn end(self: Arc<Self>, mut outcome: ResponseOutcome) {
         // Nobody else holds this queue, not even the registry. It has no tasks, and nobody can ask
         // for the outcome.
         if Arc::strong_count(&self) == 1 {
-            return false;
+            return;
         }
         outcome.elapsed = self.arrived.elapsed();
+        let _followed; // dropped after the lock
         let mut state = lock(&self.state);
+        _followed = state.followed.take();
         if !matches!(state.phase, Phase::Open) {
-            return false;
+            return;
         }
         let _ = self.outcome.set(outcome);
         if state.tasks.is_empty() {
@@ -194,8 +199,7 @@ impl Queue {
             let handle = self.leave_if_empty(&mut state);
             drop(state);
             drop(handle);
-            self.followed_to_its_end();
-            return true;
+            return;
         }
         let ready = self.make_ready(&mut state);
         drop(state);
@@ -203,8 +207,6 @@ impl Queue {
         // batch yields only where a connection may still have to write.
         let yields = self.multiplexed;
         self.schedule(ready, yields);
-        self.followed_to_its_end();
-        true
     }
 
     /// Returns the task's entry, unless its end is claimed.
@@ -298,8 +300,7 @@ impl Queue {
     /// releases the lock.
     #[inline]
     fn leave_if_empty(&self, state: &mut State) -> Option<Arc<Self>> {
-        let is_followed = self.seen.is_some() && matches!(state.phase, Phase::Open);
-        if is_followed || !state.tasks.is_empty() || !state.entries.is_empty() {
+        if state.followed.is_some() || !state.tasks.is_empty() || !state.entries.is_empty() {
             return None;
         }
         let (place, owner) = (state.place.take()?, self.owner.as_ref()?);
@@ -341,6 +342,9 @@ impl ContextSource for Queue {
 /// its tasks.
 impl Drop for Queue {
     fn drop(&mut self) {
+        if !self.extensions.is_empty() {
+            let _ = contain_drop(mem::take(&mut self.extensions)); // captured values are user code
+        }
         let names = {
             let tasks = &lock(&self.state).tasks;
             (!tasks.is_empty()).then(|| tasks.names())

@@ -53,23 +53,31 @@ impl Queue {
         extensions: Extensions,
     ) -> Arc<Self> {
         let id_header = owner.shared.settings.request_id_header.as_ref();
-        let is_followed = owner.shared.follows_requests();
         let queue = Self::new(Origin {
             request: Some(RequestInfo::of(request, id_header)),
             multiplexed: request.version() >= Version::HTTP_2,
             extensions,
-            seen: is_followed.then(Box::default),
+            seen: Self::seen_of(owner),
             ..Origin::of(Arc::clone(owner), Phase::Open)
         });
-        if is_followed {
-            queue.follow();
-        }
+        queue.follow();
         queue
     }
 
     /// A queue that waits for a response to end, whose request is unknown.
     pub(crate) fn of_response(owner: Arc<Owner>) -> Arc<Self> {
-        Self::new(Origin::of(owner, Phase::Open))
+        let queue = Self::new(Origin {
+            seen: Self::seen_of(&owner),
+            ..Origin::of(owner, Phase::Open)
+        });
+        queue.follow();
+        queue
+    }
+
+    /// A recording runner has nothing that follows a response.
+    fn seen_of(owner: &Owner) -> Option<Box<Seen>> {
+        let is_followed = owner.shared.follows_requests() && !owner.is_recording();
+        is_followed.then(|| Box::new(Seen::new()))
     }
 
     /// A queue whose tasks wait until they are released into this one.
@@ -131,6 +139,7 @@ impl Queue {
                 place: None,
                 stopped: false,
                 taken: 0,
+                followed: None,
             }),
         })
     }

@@ -1,25 +1,92 @@
 //! What a shutdown waits for besides tasks: requests whose responses have not ended, followed where a
 //! [plan](crate::Serve) cuts them off; and connections that are kept open.
 
-use std::{panic::Location, sync::Arc};
+use std::{panic::Location, sync::Arc, task::Waker};
 
-use http::StatusCode;
 use tokio::time::Instant;
 
-use super::{Phase, Queue, owner::Owner};
+use super::{Queue, owner::Owner, seen::Seen};
 use crate::{
-    ResponseEnd, ResponseOutcome,
+    ResponseOutcome,
     observe::{open_connection::OpenConnection, open_request::OpenRequest},
-    util::sync::lock,
+    util::{contain::contain, sync::lock},
 };
 
-impl Queue {
-    /// Keeps the queue in the registry until its response has ended.
-    pub(super) fn follow(self: &Arc<Self>) {
-        if let Some(owner) = &self.owner {
-            owner.shared.request_opened();
-            lock(&self.state).place = owner.queues.enter(self).ok();
+/// Counts a request that is open, until this is dropped.
+pub(super) struct Followed(Arc<Owner>);
+
+impl Followed {
+    fn new(owner: &Arc<Owner>) -> Self {
+        owner.shared.request_opened();
+        Self(Arc::clone(owner))
+    }
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        self.0.shared.request_ended();
+    }
+}
+
+/// A response of which nothing passes any more.
+pub(crate) struct CutOff {
+    queue: Arc<Queue>,
+    outcome: ResponseOutcome,
+    waiting: Option<Waker>,
+}
+
+impl CutOff {
+    /// Returns the row of the request in a report.
+    pub(crate) fn row(&self) -> OpenRequest {
+        OpenRequest {
+            request: self.queue.request.clone(),
+            status: self.outcome.status,
+            age: self.queue.arrived.elapsed(),
         }
+    }
+
+    /// Ends the response, so that its tasks run. Wakes its connection, which drops the handler or the
+    /// body.
+    pub(crate) fn end(self) {
+        self.queue.end(self.outcome);
+        let _ = contain(|| self.waiting.map(Waker::wake));
+    }
+}
+
+impl Owner {
+    /// Cuts off each response that is open.
+    pub(crate) fn cut_off_open(&self) -> Vec<CutOff> {
+        let queues = self.queues.entries().into_iter();
+        let cut_off = queues.filter_map(|queue| {
+            let (outcome, waiting) = queue.seen()?.cut_off()?;
+            Some(CutOff {
+                queue,
+                outcome,
+                waiting,
+            })
+        });
+        cut_off.collect()
+    }
+}
+
+impl Queue {
+    /// Keeps the queue in the registry, and counts its request, until its response has ended. A
+    /// closed registry does not take it: no shutdown waits any more.
+    pub(super) fn follow(self: &Arc<Self>) {
+        let Some(owner) = self.owner.as_ref().filter(|_| self.seen.is_some()) else {
+            return;
+        };
+        let followed = Some(Followed::new(owner)); // dropped after the lock if it is not taken
+        let mut state = lock(&self.state);
+        if let Ok(place) = owner.queues.enter(self) {
+            (state.place, state.followed) = (Some(place), followed);
+        }
+    }
+
+    /// What has passed of the response. `None` if it is not followed.
+    #[inline]
+    pub(crate) fn seen(&self) -> Option<&Seen> {
+        self.seen.as_deref()
     }
 
     /// Has a shutdown of this queue's runner wait.
@@ -33,57 +100,8 @@ impl Queue {
             request: root.request.clone(),
             location,
             since: Instant::now(),
+            closed: None,
         });
         Some((Arc::clone(owner), number))
-    }
-
-    /// Tells that the response of a queue that is followed has ended.
-    pub(super) fn followed_to_its_end(&self) {
-        if let Some(owner) = self.owner.as_ref().filter(|_| self.seen.is_some()) {
-            owner.shared.request_ended();
-        }
-    }
-
-    pub(crate) fn note_status(&self, status: StatusCode) {
-        if let Some(seen) = &self.seen {
-            seen.note_status(status);
-        }
-    }
-
-    #[inline]
-    pub(crate) fn note_body_bytes(&self, bytes: u64) {
-        if let Some(seen) = &self.seen {
-            seen.note_body_bytes(bytes);
-        }
-    }
-
-    /// True once the response has ended.
-    #[inline]
-    pub(crate) fn has_ended(&self) -> bool {
-        self.outcome.get().is_some()
-    }
-
-    /// Ends a response that is still open. Its handler and its body are not polled again.
-    pub(super) fn end_open(self: &Arc<Self>, now: Instant) -> Option<OpenRequest> {
-        let is_open = matches!(lock(&self.state).phase, Phase::Open);
-        if !is_open || self.is_held {
-            return None;
-        }
-        let seen = self.seen.as_ref();
-        let status = seen.and_then(|seen| seen.status());
-        let end = match status {
-            Some(_) => ResponseEnd::Aborted,
-            None => ResponseEnd::Cancelled,
-        };
-        let outcome = ResponseOutcome {
-            body_bytes: seen.map_or(0, |seen| seen.body_bytes()),
-            ..ResponseOutcome::new(end, status)
-        };
-        // The response may have ended by itself in this moment.
-        Arc::clone(self).end(outcome).then(|| OpenRequest {
-            request: self.request.clone(),
-            status,
-            age: now.duration_since(self.arrived),
-        })
     }
 }

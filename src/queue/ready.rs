@@ -97,6 +97,11 @@ impl Ready {
     }
 
     /// True if each dequeued task runs beside the others.
+    /// True if the runner's limits hold for the batch.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.queue.is_limited()
+    }
+
     #[inline]
     pub(crate) fn is_concurrent(&self) -> bool {
         !self.is_for_one && self.queue.is_concurrent()

@@ -139,8 +139,11 @@ impl RunnerBuilder {
     /// [`around`](Self::around). `None` takes nothing.
     ///
     /// The value is found by its type, as in [`http::Extensions`]. This may be called again for
-    /// values of other types. `capture` runs on the connection's task, so it should be quick. Its
-    /// panic is one of the request's service.
+    /// values of other types. `capture` runs on the connection's task, so it should be quick. If
+    /// it panics, the service of the request panics.
+    ///
+    /// A closure that holds a handle of its own runner keeps that runner alive for ever. The same is
+    /// so for `around` and `run_if`.
     ///
     /// Middleware inside of the layer runs later: what it finds out is not in the request yet. Values
     /// that only the handler knows belong in its closures.

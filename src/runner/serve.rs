@@ -3,8 +3,10 @@
 use std::{
     fmt,
     future::{Future, IntoFuture, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::{Pin, pin},
     task::{Context, Poll, ready},
+    thread,
     time::Duration,
 };
 
@@ -16,7 +18,8 @@ use super::{Runner, shutdown::ShutdownReport};
 #[cfg(feature = "signal")]
 use crate::util::contain::contain;
 use crate::{
-    observe::report::going_down,
+    observe::report::{going_down, server_failed},
+    queue::open::CutOff,
     util::{sync::lock, timer::elapse},
 };
 
@@ -52,8 +55,8 @@ enum Source {
 pub struct ShutdownSignal(Pin<Box<WaitForCancellationFutureOwned>>);
 
 impl Runner {
-    /// Runs a server until SIGTERM or Ctrl-C, and then lets all end in order: the server, its
-    /// requests, their tasks.
+    /// Runs a server until SIGTERM or Ctrl-C, and then ends the server, its requests and their tasks,
+    /// in this order.
     ///
     /// `server` gets a future that ends when the server is to stop gracefully, and makes the server:
     /// axum's `with_graceful_shutdown`, tonic's `serve_with_shutdown`, or an async block around any
@@ -64,10 +67,10 @@ impl Runner {
     /// 2. The server is told to stop, and tasks are told
     ///    ([`TaskContext::shutting_down`](crate::TaskContext::shutting_down)). Requests have up to
     ///    [`requests`](Serve::requests), 10 seconds by default. What is open then is cut off: event
-    ///    streams, slow clients, handlers. Their bodies are not polled again, their tasks run and are
-    ///    told [`Aborted`](crate::ResponseEnd::Aborted), or
+    ///    streams, slow clients, handlers. Nothing more of them passes, their tasks run and are told
+    ///    [`Aborted`](crate::ResponseEnd::Aborted), or
     ///    [`Cancelled`](crate::ResponseEnd::Cancelled) where there was no response. The server is
-    ///    dropped.
+    ///    dropped. A [detached](crate::BackgroundTasksLayer::detached) handler goes on, as a task.
     /// 3. Tasks have up to [`tasks`](Serve::tasks), 10 seconds by default, as in
     ///    [`shutdown`](Self::shutdown).
     ///
@@ -99,7 +102,12 @@ impl Runner {
     ///
     /// # Errors
     ///
-    /// What this returns gives the server's error. Its tasks have ended by then, as at a signal.
+    /// What this returns gives the server's error. Its requests and tasks have ended by then, as at a
+    /// signal; the report is an error in the log.
+    ///
+    /// # Panics
+    ///
+    /// What this returns panics if the server panics, when its requests and tasks have ended.
     ///
     /// # Cancel safety
     ///
@@ -112,7 +120,7 @@ impl Runner {
     }
 
     /// The same as `serve`, with a future of your own in place of the signals. There is no second
-    /// one: to end all waiting, call [`shutdown`](Self::shutdown) with no grace.
+    /// one: each step has its whole time.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -203,7 +211,7 @@ async fn run<T, E>(
     stop: CancellationToken,
     plan: Plan,
 ) -> Result<ShutdownReport, E> {
-    let (shared, mut server) = (runner.shared(), Box::pin(server));
+    let (shared, mut server) = (runner.shared(), Box::pin(contained(server)));
     let mut signals = Signalled::new(plan.signal);
     let mut served = first(server.as_mut(), signals.next()).await.ok();
     shared.make_unready();
@@ -221,23 +229,51 @@ async fn run<T, E>(
         shared.requests_ended().await; // the server may not have waited for them
     };
     signals.within(plan.requests, requests).await;
+    // Handlers that the server itself drops are named, and dropped before their tasks run.
+    let cut_off = runner.cut_off_open();
     drop(server);
-    let cut_off = runner.owner().end_open();
-    lock(&shared.unfinished).requests.extend(cut_off);
+    cut_off.into_iter().for_each(CutOff::end);
 
     going_down(format_args!("tasks have {:?}", plan.tasks));
     let grace = signals.left_of(plan.tasks);
-    let report = match first(runner.shutdown(grace), signals.next()).await {
-        Ok(report) => report,
-        Err(()) => runner.shutdown(Duration::ZERO).await,
-    };
+    // A second signal drops this call; the one below then aborts what it has waited for.
+    let _ = first(runner.shutdown(grace), signals.next()).await;
+    // Requests that have come since, to a server that goes on in tasks of its own.
+    runner.cut_off_open().into_iter().for_each(CutOff::end);
+    let report = runner.shutdown(Duration::ZERO).await;
     match served {
-        Some(Err(error)) => {
-            going_down(format_args!("{report}"));
+        None | Some(Ok(Ok(_))) => Ok(report),
+        Some(Ok(Err(error))) => {
+            server_failed(&report);
             Err(error)
         }
-        _ => Ok(report),
+        Some(Err(panic)) => {
+            server_failed(&report);
+            resume_unwind(panic)
+        }
     }
+}
+
+impl Runner {
+    /// Cuts off the responses that are open, and names them in the report.
+    fn cut_off_open(&self) -> Vec<CutOff> {
+        let cut_off = self.owner().cut_off_open();
+        let rows = cut_off.iter().map(CutOff::row);
+        lock(&self.shared().unfinished).requests.extend(rows);
+        cut_off
+    }
+}
+
+/// The same, with a panic as its output.
+async fn contained<F: Future>(future: F) -> thread::Result<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(
+        |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            Ok(polled) => polled.map(Ok),
+            Err(panic) => Poll::Ready(Err(panic)),
+        },
+    )
+    .await
 }
 
 /// Signals that have come, and that may come.

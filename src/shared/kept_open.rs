@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use tokio::time::Instant;
+
 use crate::{
     observe::open_connection::OpenConnection,
     util::sync::{AtomicUsize, Mutex, Ordering, lock},
@@ -44,6 +46,9 @@ impl KeptOpen {
 
     /// Returns the connections that are kept open now, oldest first.
     pub(super) fn rows(&self) -> BTreeMap<u64, OpenConnection> {
-        lock(&self.rows).kept.clone()
+        let mut kept = lock(&self.rows).kept.clone();
+        let now = Instant::now();
+        kept.values_mut().for_each(|row| row.closed = Some(now));
+        kept
     }
 }

@@ -44,8 +44,6 @@ pub(crate) struct Shared {
     is_unready: AtomicBool,
     /// Requests are followed from now on until their responses end.
     follows_requests: AtomicBool,
-    /// How many of them are open.
-    open_requests: AtomicUsize,
     kept_open: KeptOpen,
     /// What shutdowns did not finish. A thread may lock a queue while it holds this lock, but not
     /// the reverse.
@@ -65,7 +63,6 @@ impl Shared {
             closing: CancellationToken::new(),
             is_unready: AtomicBool::new(false),
             follows_requests: AtomicBool::new(false),
-            open_requests: AtomicUsize::new(0),
             kept_open: KeptOpen::default(),
             unfinished: Mutex::default(),
             recorded: Mutex::default(),
@@ -82,11 +79,11 @@ impl Shared {
     }
 
     pub(crate) fn request_opened(&self) {
-        self.open_requests.fetch_add(1, Ordering::SeqCst);
+        self.counters().request_opened();
     }
 
     pub(crate) fn request_ended(&self) {
-        self.open_requests.fetch_sub(1, Ordering::SeqCst);
+        self.counters().request_ended();
         self.waiters.notify_if(|| self.has_no_request());
     }
 
@@ -96,7 +93,7 @@ impl Shared {
     }
 
     fn has_no_request(&self) -> bool {
-        self.open_requests.load(Ordering::SeqCst) == 0
+        self.counters.has_no_request()
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -179,6 +176,12 @@ impl Shared {
     /// Waits until no batch is unfinished.
     pub(crate) async fn quiet(&self) {
         self.until(|| self.is_quiet()).await;
+    }
+
+    /// Waits until every added task has ended.
+    #[cfg(feature = "jobs")]
+    pub(crate) async fn ended(&self) {
+        self.until(|| self.counters.is_balanced()).await;
     }
 
     /// Waits until every added task has ended, and no connection is kept open.

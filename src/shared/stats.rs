@@ -82,6 +82,8 @@ pub(crate) struct CountersHere {
     begun: AtomicU64,
     batches_ended: AtomicU64,
     batches_begun: AtomicU64,
+    requests_ended: AtomicU64,
+    requests_opened: AtomicU64,
 }
 
 impl Counters {
@@ -101,6 +103,12 @@ impl Counters {
         // Ends are read before beginnings: see the top of this file.
         let ended = self.sum(|shard| &shard.batches_ended);
         ended == self.sum(|shard| &shard.batches_begun)
+    }
+
+    /// True if no request that is followed was open at some moment during this call.
+    pub(crate) fn has_no_request(&self) -> bool {
+        let ended = self.sum(|shard| &shard.requests_ended);
+        ended == self.sum(|shard| &shard.requests_opened)
     }
 
     /// True if every added task had begun, or ended without, at some moment during this call.
@@ -165,6 +173,14 @@ impl CountersHere {
     #[inline]
     pub(crate) fn batch_ended(&self) {
         count(&self.batches_ended);
+    }
+
+    pub(crate) fn request_opened(&self) {
+        count(&self.requests_opened);
+    }
+
+    pub(crate) fn request_ended(&self) {
+        count(&self.requests_ended);
     }
 }
 

@@ -105,7 +105,7 @@ impl TaskContext {
         self.source.extensions().get()
     }
 
-    /// Returns true once [`Runner::shutdown`](crate::Runner::shutdown) was called: for a loop in
+    /// Returns true once the runner shuts down ([`shutting_down`](Self::shutting_down)): for a loop in
     /// blocking code.
     ///
     /// ```
@@ -127,7 +127,8 @@ impl TaskContext {
         closing.is_some_and(CancellationToken::is_cancelled)
     }
 
-    /// Waits until [`Runner::shutdown`](crate::Runner::shutdown) is called. The task then has the
+    /// Waits until the runner shuts down: until [`Runner::shutdown`](crate::Runner::shutdown) is
+    /// called, or a [`Runner::serve`](crate::Runner::serve) stops its server. The task then has the
     /// rest of the grace period to end.
     ///
     /// # Cancel safety

@@ -476,6 +476,18 @@ async fn a_call_that_ends_without_a_status_is_unknown() {
 }
 
 #[tokio::test]
+async fn a_call_whose_length_is_known_needs_its_status_all_the_same() {
+    let head = ok().header("content-type", "application/grpc");
+    let mut body = ScriptedBody::new([DATA, Step::GrpcStatus("0")]);
+    body.size_hint = SizeHint::with_exact(5);
+    let outcome = outcome_of(over_http_2(), head, body, 1).await; // its client leaves there
+    assert_eq!(
+        (outcome.grpc_status, outcome.is_success()),
+        (Some(2), false)
+    );
+}
+
+#[tokio::test]
 async fn a_call_without_a_body_has_its_status_in_the_head() {
     let head = ok()
         .header("content-type", "application/grpc")

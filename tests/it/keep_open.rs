@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::time::{Instant, sleep};
-use tower_background_tasks::{BackgroundTasks, Runner, TaskInfo};
+use tower_background_tasks::{BackgroundTasks, Runner, ShutdownReport, TaskInfo};
 
 use crate::support::{Log, full, get, open_response, respond, soon};
 
@@ -54,7 +54,10 @@ async fn what_is_still_open_at_the_end_is_named() {
     );
     assert!(!report.is_clean() && report.unfinished().is_empty());
     assert_eq!(report.connections().count(), 1);
+    let age = |report: &ShutdownReport| report.connections().next().unwrap().age();
+    let then = age(&report);
     sleep(60 * SECOND).await;
+    assert_eq!(age(&report), then, "a report does not change");
     soon(runner.idle()).await;
     let report = runner.shutdown(Duration::ZERO).await;
     assert_eq!(report.rejected().len(), 1, "its task came too late");

@@ -5,7 +5,7 @@
 //! | 1 Once | `ends`, `attach`, `spill`; conformance `matrix`, `property` |
 //! | 2 Not before | `order`; conformance `property` |
 //! | 3 Never on the connection | `connection`, `isolation`, `order`, `cost`, `blocking` |
-//! | 4 Nothing disappears | `hold`, `shield`, `cancel`, `limits`, `max_pending`, `shutdown`, `listed`, `runtime`, `spill`, `metrics`, `testing`; `observe`; conformance `chaos` |
+//! | 4 Nothing disappears | `hold`, `shield`, `cancel`, `cut_off`, `keep_open`, `limits`, `max_pending`, `shutdown`, `listed`, `runtime`, `spill`, `metrics`, `testing`; `observe`; conformance `chaos` |
 //! | 5 Isolation | `isolation`, `wakers`, `failure`, `blocking`, `worker`; `observe` (a subscriber that panics); conformance `chaos` |
 //! | 6 Order | `order`, `extract`, `attach`; conformance `property` |
 //! | 7 Late is fine | `order`, `attach`, `jobs`; conformance `matrix` (upgrades), `property` |
@@ -26,6 +26,7 @@ mod cancel;
 mod connection;
 mod cost;
 mod current;
+mod cut_off;
 mod ends;
 mod extract;
 mod failure;

@@ -17,7 +17,7 @@ use http_body_util::Full;
 use tokio::sync::oneshot;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_background_tasks::{
-    BackgroundTasks, ResponseBody, ResponseEnd, Runner, Task, TaskEnd, TaskState,
+    BackgroundTasks, Order, ResponseBody, ResponseEnd, Runner, Task, TaskEnd, TaskState,
 };
 
 use crate::support::{
@@ -184,6 +184,18 @@ async fn no_limit_or_timeout_of_tasks_holds_for_it() {
     assert_eq!((soon(first).await, soon(second).await), (Ok(()), Ok(())));
     until(|| runner.stats().completed == 2).await;
     assert_eq!((runner.stats().pending, runner.stats().running), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_limit_holds_for_it_in_a_concurrent_runner() {
+    let runner = Runner::builder()
+        .order(Order::Concurrent)
+        .max_running(1)
+        .build();
+    let (_response, tasks) = open_response(&runner);
+    runner.add_task(pending::<()>());
+    until(|| runner.stats().running == 1).await;
+    assert_eq!(soon(tasks.shield(async { 7 })).await, Ok(7));
 }
 
 #[tokio::test]

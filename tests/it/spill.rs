@@ -517,6 +517,20 @@ async fn cancelled_job_is_not_spilled_and_none_without_a_store() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_connection_is_waited_for_while_it_spills() {
+    let (log, store) = (Log::default(), Store::new(Mood::Takes));
+    let runner = builder(&log, &store).build();
+    let tasks = BackgroundTasks::new();
+    let response = runner.attach(full("hello"), tasks.clone());
+    let open = tasks.keep_open();
+    let begun = Instant::now();
+    let report = runner.shutdown(SECOND).await;
+    assert_eq!(begun.elapsed().as_secs(), 1);
+    assert_eq!(report.connections().count(), 1);
+    drop((open, response));
+}
+
+#[tokio::test(start_paused = true)]
 async fn pushes_that_hang_keep_no_other_job_from_the_store() {
     let store = Store::new(Mood::HangsForOneIn(100));
     let runner = builder(&Log::default(), &store).spill_timeout(3 * SECOND);

@@ -1,16 +1,20 @@
 //! What surrounds a task: values of its request, task-locals, its request itself.
 
 use std::{
+    convert::Infallible,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use http::{HeaderName, Request};
+use tower::{Layer, ServiceExt, service_fn};
 use tower_background_tasks::{
     BackgroundTasks, Order, Ran, Runner, RunnerBuilder, Task, TaskContext,
 };
 
-use crate::support::{Log, full, get, open_response, respond, soon};
+use crate::support::{
+    Log, PanicsWhenDropped, full, get, open_response, read_all, respond, soon, until,
+};
 
 #[derive(Clone)]
 struct Tenant(Arc<str>);
@@ -173,6 +177,49 @@ async fn the_destructor_of_a_task_cut_short_is_surrounded() {
     soon(runner.idle()).await;
     assert_eq!(log.lines(), ["dropped for ferris"]);
     assert_eq!(runner.stats().timed_out, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_destructor_of_a_cancelled_task_has_its_name() {
+    let (log, names) = (Log::default(), Log::default());
+    let writes = names.clone();
+    let runner = Runner::builder()
+        .around(move |cx, next| {
+            writes.write(cx.name());
+            next.run()
+        })
+        .build();
+    let writes = WritesWhenDropped(log.clone());
+    let stuck = async move {
+        let _writes = writes;
+        std::future::pending::<()>().await;
+    };
+    let id = runner.try_add_task(Task::new(stuck).named("mail")).unwrap();
+    until(|| runner.stats().running == 1).await;
+    assert!(runner.cancel(id));
+    until(|| log.lines().len() == 1).await;
+    assert_eq!(names.lines(), ["mail", "mail"], "a poll and the destructor");
+}
+
+#[tokio::test]
+async fn a_captured_value_may_panic_when_dropped() {
+    let runner = Runner::builder()
+        .capture(|_| Some(Arc::new(PanicsWhenDropped)))
+        .build();
+    let response = respond(&runner, get("/"), |tasks| {
+        tasks.add_task(async {});
+        full("hello")
+    });
+    assert_eq!(read_all(response.await).await, "hello");
+    soon(runner.idle()).await;
+    let panics = runner.layer().layer(service_fn(async |_: Request<()>| {
+        panic!("on purpose: a handler");
+        #[expect(unreachable_code, reason = "its type")]
+        Ok::<_, Infallible>(full("never"))
+    }));
+    // Two panics at once would abort the process.
+    let panic = tokio::spawn(async { drop(panics.oneshot(get("/")).await) });
+    assert!(panic.await.unwrap_err().is_panic());
 }
 
 #[tokio::test]
