@@ -26,6 +26,7 @@ use crate::{
     executor::Executor,
     queue::{
         Queue,
+        open::CutOff,
         owner::{Owner, Schedule},
         ready::Ready,
     },
@@ -254,6 +255,50 @@ fn two_ends_at_once() {
         ender.join().unwrap();
         assert_eq!(witness.ran(), [0]);
         assert_balanced(&runner);
+    });
+}
+
+#[test]
+fn a_cut_against_the_end_of_the_response() {
+    check("cut against end", || {
+        let (runner, witness) = (runner(Runner::builder()), Witness::new());
+        runner.owner().shared.follow_requests();
+        let queue = of_response(&runner);
+        add(&queue, witness.task(0).run_if(|_| true)); // there may be no response
+        let guarded = Arc::clone(&queue);
+        let connection = thread::spawn(move || {
+            let seen = guarded.seen().unwrap();
+            let has_waited = seen.wait(Waker::noop());
+            let ends = seen.note_end();
+            if ends {
+                end(Arc::clone(&guarded));
+            }
+            assert!(has_waited || !ends, "nothing passes after a cut");
+            ends
+        });
+        let cut_off = runner.owner().cut_off_open();
+        let is_cut_off = !cut_off.is_empty();
+        cut_off.into_iter().for_each(CutOff::end);
+        assert_ne!(
+            connection.join().unwrap(),
+            is_cut_off,
+            "one of them ends it"
+        );
+        assert_eq!(witness.ran(), [0]);
+        loom::future::block_on(runner.owner().shared.requests_ended());
+        assert_balanced(&runner);
+    });
+}
+
+#[test]
+fn waiters_for_the_requests_are_woken() {
+    check("the wait for requests", || {
+        let runner = runner(Runner::builder());
+        runner.owner().shared.follow_requests();
+        let queue = of_response(&runner);
+        let ender = thread::spawn(move || end(queue));
+        loom::future::block_on(runner.owner().shared.requests_ended());
+        ender.join().unwrap();
     });
 }
 
