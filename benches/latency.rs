@@ -249,7 +249,9 @@ async fn ask(runner: &Runner, clients: &mut [Client], path: &'static str) -> Lat
 async fn drained(runner: &Runner) {
     loop {
         let stats = runner.stats();
-        if stats.pending + stats.running == 0 && SPAWNED.load(Ordering::SeqCst) == 0 {
+        if stats.awaiting_response + stats.pending + stats.running == 0
+            && SPAWNED.load(Ordering::SeqCst) == 0
+        {
             return;
         }
         sleep(Duration::from_millis(1)).await;

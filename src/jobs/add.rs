@@ -160,7 +160,9 @@ fn add_to_queue<J: Job>(
     }
     match queue.add(task, location) {
         Ok(_) => Ok(id),
-        Err(AddTaskError::Full(task)) => Err(AddJobError::full(J::NAME, task)),
+        Err(AddTaskError::Full(task) | AddTaskError::FullOfAwaiting(task)) => {
+            Err(AddJobError::full(J::NAME, task))
+        }
         Err(AddTaskError::Closed(task)) => Err(AddJobError::closed(J::NAME, task)),
     }
 }

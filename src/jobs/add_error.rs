@@ -46,7 +46,8 @@ pub enum AddJobErrorKind {
     /// [`BackgroundTasks::with_jobs`](crate::BackgroundTasks::with_jobs).
     NotRegistered,
     /// As many tasks wait as [`RunnerBuilder::max_pending`](crate::RunnerBuilder::max_pending)
-    /// allows.
+    /// allows, or
+    /// [`RunnerBuilder::max_awaiting_response`](crate::RunnerBuilder::max_awaiting_response).
     Full,
     /// The runner has shut down.
     Closed,
@@ -146,7 +147,7 @@ impl fmt::Display for AddJobError {
             ),
             AddJobErrorKind::Full => write!(
                 f,
-                "job `{name}` was refused, as too many background tasks are waiting: answer 503, or raise the runner's `max_pending`"
+                "job `{name}` was refused, as too many background tasks are waiting: answer 503, or raise the runner's `max_pending` or `max_awaiting_response`"
             ),
             AddJobErrorKind::Closed => write!(
                 f,

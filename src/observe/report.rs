@@ -258,6 +258,30 @@ pub(crate) fn never_attached(names: &[Cow<'static, str>]) {
     let _ = names;
 }
 
+/// Warns that a response stays open.
+pub(crate) fn slow_response(
+    request: Option<&RequestInfo>,
+    open_for: Duration,
+    names: &[Cow<'static, str>],
+) {
+    #[cfg(feature = "tracing")]
+    let _ = contain(|| {
+        tracing::warn!(
+            target: "tower_background_tasks",
+            {
+                http.request.method = request.map(|request| request.method.as_str()),
+                url.path = request.and_then(RequestInfo::path),
+                request.id = request.and_then(RequestInfo::id),
+                response.open_seconds = open_for.as_secs_f64(),
+                tasks = ?names,
+            },
+            "background tasks await the end of a response that stays open"
+        );
+    });
+    #[cfg(not(feature = "tracing"))]
+    let _ = (request, open_for, names);
+}
+
 /// Warns that tasks still wait for their responses.
 pub(crate) fn still_waiting(idle: &impl fmt::Display) {
     #[cfg(feature = "tracing")]

@@ -91,6 +91,7 @@ impl Queue {
     fn added(self: &Arc<Self>, name: MetricName, ready: Option<Ready>) {
         if self.owner.is_some() {
             metrics::added(name);
+            self.watch_responses();
         }
         if let Some(ready) = ready {
             self.schedule(ready, true);
@@ -120,20 +121,23 @@ impl Queue {
         if owner.queues.is_closed() {
             return Err(Refusal::Closed);
         }
-        if !self.is_shielded {
-            owner.shared.take_pending_place()?;
-        }
+        let awaits = matches!(state.phase, Phase::Open);
+        self.take_place(awaits)?;
         if state.place.is_none() {
             match owner.queues.enter(self) {
                 Ok(place) => state.place = Some(place),
                 Err(Closed) => {
                     // The registry was closed after the check above.
-                    self.give_back_pending_place();
+                    self.give_back_place(awaits);
                     return Err(Refusal::Closed);
                 }
             }
         }
-        Ok(owner.shared.count_added())
+        let id = owner.shared.count_added();
+        if awaits {
+            owner.shared.count_awaiting();
+        }
+        Ok(id)
     }
 
     /// Makes an idle queue ready. The caller schedules the batch after it releases the lock.

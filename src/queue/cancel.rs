@@ -10,15 +10,18 @@ use crate::{
 
 impl Queue {
     /// Ends a task aborted. Returns `None` if neither this queue nor one that it was merged into
-    /// holds the task. Returns `Some(false)` if the task's end is already being told, or if it is a blocking task that
-    /// runs: its thread cannot be stopped.
+    /// holds the task. Returns `Some(false)` if the task's end is already being told, or if it is a
+    /// blocking task that runs: its thread cannot be stopped.
     pub(super) fn cancel(self: &Arc<Self>, id: TaskId) -> Option<bool> {
         let mut state = lock(&self.state);
         let claim = match state.entries.get_mut(id) {
             Some(entry) if entry.label.kind == TaskKind::Blocking && entry.begun.is_some() => None,
             Some(entry) => Claim::of_entry(self, entry),
             None => match state.tasks.remove(id) {
-                Some(task) => Some(Claim::of_waiting(self, &mut state, task)),
+                Some(task) => {
+                    self.no_longer_await(&state, 1);
+                    Some(Claim::of_waiting(self, &mut state, task))
+                }
                 None => {
                     // A release may have moved the task on since the registry was read.
                     let into = state.merged_into()?;

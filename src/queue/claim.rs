@@ -120,6 +120,7 @@ impl Queue {
 
     /// Claims every task that has not left the list.
     pub(super) fn claim_waiting(self: &Arc<Self>, state: &mut State) -> Vec<Claim> {
+        self.no_longer_await(state, state.tasks.len());
         let mut claims = Vec::with_capacity(state.tasks.len());
         while let Some(task) = state.tasks.pop() {
             claims.push(Claim::of_waiting(self, state, task));

@@ -30,6 +30,7 @@ impl Queue {
                 return held.discard();
             }
             Phase::Recording => {
+                held.no_longer_await(&held_state, held_state.tasks.len());
                 held_state.phase = Phase::Merged(Arc::clone(&into));
                 drop(state);
                 return held.record_waiting(held_state);
@@ -41,6 +42,9 @@ impl Queue {
             let into_handle = into.leave_if_empty(&mut state);
             drop((state, held_state));
             return drop(into_handle);
+        }
+        if !matches!(state.phase, Phase::Open) {
+            held.no_longer_await(&held_state, held_state.tasks.len());
         }
         held_state.phase = Phase::Merged(Arc::clone(&into));
         let mut moving = mem::take(&mut held_state.tasks);
@@ -82,6 +86,7 @@ impl Queue {
         if matches!(state.phase, Phase::Merged(_)) {
             return;
         }
+        self.no_longer_await(&state, state.tasks.len());
         state.phase = Phase::Discarded;
         loop {
             let Some(task) = state.tasks.pop() else {

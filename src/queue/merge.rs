@@ -67,6 +67,7 @@ impl Queue {
         drop(state);
         if into.owner.is_some() {
             names.into_iter().for_each(metrics::added);
+            into.watch_responses();
         }
         if let Some(ready) = ready {
             into.schedule(ready, true);

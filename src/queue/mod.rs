@@ -41,10 +41,12 @@ mod merge;
 mod new;
 pub(crate) mod open;
 pub(crate) mod owner;
+mod places;
 mod progress;
 pub(crate) mod ready;
 mod record;
 pub(crate) mod seen;
+mod slow_response;
 mod task_list;
 pub(crate) mod waiting;
 
@@ -126,6 +128,8 @@ struct State {
     taken: u64,
     /// `Some` while the queue is followed: from its request's arrival until its response has ended.
     followed: Option<Followed>,
+    /// The log has been told that the response stays open.
+    is_warned_of: bool,
 }
 
 enum Phase {
@@ -201,6 +205,7 @@ impl Queue {
             drop(handle);
             return;
         }
+        self.no_longer_await(&state, state.tasks.len());
         let ready = self.make_ready(&mut state);
         drop(state);
         // Over HTTP/1, hyper writes the rest of the response within the poll that ends the body. A

@@ -140,6 +140,7 @@ impl Queue {
                 stopped: false,
                 taken: 0,
                 followed: None,
+                is_warned_of: false,
             }),
         })
     }

@@ -4,8 +4,10 @@
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
 
 use super::{Queue, ready::Ready};
+use crate::util::sync::Mutex;
 use crate::{
     shared::{Shared, registry::Registry, settings::Settings},
     util::sync::OnceLock,
@@ -26,6 +28,8 @@ pub(crate) struct Owner {
     /// The first runtime that the runner saw. It runs tasks where the queue's own runtime is gone or
     /// unknown, and the thread that schedules them has none.
     runtime: OnceLock<Handle>,
+    /// The task that looks for slow responses.
+    pub(super) watch: Mutex<Option<AbortHandle>>,
 }
 
 impl Owner {
@@ -35,6 +39,7 @@ impl Owner {
             queues: Registry::default(),
             scheduler,
             runtime: OnceLock::new(),
+            watch: Mutex::default(),
         }
     }
 

@@ -58,14 +58,7 @@ impl Queue {
     pub(super) fn count_begun(&self) {
         if let Some(owner) = &self.owner {
             owner.shared.count_begun();
-            self.give_back_pending_place();
-        }
-    }
-
-    #[inline]
-    pub(super) fn give_back_pending_place(&self) {
-        if let Some(owner) = self.owner.as_ref().filter(|_| !self.is_shielded) {
-            owner.shared.give_back_pending_place();
+            self.give_back_place(false);
         }
     }
 
@@ -248,6 +241,7 @@ impl Queue {
             Some(name) => state.tasks.remove_named(name)?,
             None => state.tasks.pop()?,
         };
+        self.no_longer_await(state, 1);
         if self.owner.is_none() {
             // All tasks have the number 0 here. A number of its own keeps an aborted task's entry
             // apart from the next task's.

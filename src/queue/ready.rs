@@ -96,12 +96,12 @@ impl Ready {
         &self.queue
     }
 
-    /// True if each dequeued task runs beside the others.
     /// True if the runner's limits hold for the batch.
     pub(crate) fn is_limited(&self) -> bool {
         self.queue.is_limited()
     }
 
+    /// True if each dequeued task runs beside the others.
     #[inline]
     pub(crate) fn is_concurrent(&self) -> bool {
         !self.is_for_one && self.queue.is_concurrent()

@@ -82,18 +82,38 @@ impl RunnerBuilder {
         self
     }
 
-    /// Limits how many tasks may wait (added and not yet begun), over all requests. There is no
-    /// limit by default.
+    /// Limits how many tasks may wait for the runner, over all requests: their response has ended,
+    /// and they have not begun. There is no limit by default.
     ///
-    /// Past the limit, [`try_add_task`](crate::BackgroundTasks::try_add_task) gives the task back,
-    /// so that the handler can answer 503. [`add_task`](crate::BackgroundTasks::add_task) ends the
-    /// task [`Rejected`](crate::TaskEnd::Rejected).
+    /// While so many wait, no task is taken:
+    /// [`try_add_task`](crate::BackgroundTasks::try_add_task) gives the task back, so that the
+    /// handler can answer 503; [`add_task`](crate::BackgroundTasks::add_task) ends the task
+    /// [`Rejected`](crate::TaskEnd::Rejected).
+    ///
+    /// Tasks whose response has not ended are not among them, so that clients that do not read their
+    /// responses keep nobody else's tasks out. When their responses end, they are run even if more
+    /// tasks wait than this: they were taken.
     ///
     /// # Panics
     ///
     /// If `limit` is zero.
     pub fn max_pending(mut self, limit: usize) -> Self {
         self.settings.max_pending = Some(positive("max_pending", limit));
+        self
+    }
+
+    /// Limits how many tasks may await the end of their responses, or a release
+    /// ([`hold`](crate::BackgroundTasks::hold)), over all requests. There is no limit by default:
+    /// they are as many as open requests add.
+    ///
+    /// Past the limit, tasks are refused as for [`max_pending`](Self::max_pending).
+    /// `warn_slow_response` tells which responses stay open.
+    ///
+    /// # Panics
+    ///
+    /// If `limit` is zero.
+    pub fn max_awaiting_response(mut self, limit: usize) -> Self {
+        self.settings.max_awaiting_response = Some(positive("max_awaiting_response", limit));
         self
     }
 
@@ -304,6 +324,25 @@ impl RunnerBuilder {
             "`warn_slow_poll` must not be zero: every poll would be slow"
         );
         self.settings.slow_poll = Some(threshold);
+        self
+    }
+
+    /// Warns of a response, once, if it is still open after `age` and tasks await its end: its client
+    /// reads slowly or not at all, or it is an event stream. Off by default.
+    ///
+    /// The warning names the request and the tasks. It comes up to a quarter of `age` later.
+    ///
+    /// # Panics
+    ///
+    /// If `age` is zero.
+    #[cfg(feature = "tracing")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
+    pub fn warn_slow_response(mut self, age: Duration) -> Self {
+        assert!(
+            !age.is_zero(),
+            "`warn_slow_response` must not be zero: every response would be slow"
+        );
+        self.settings.slow_response = Some(age);
         self
     }
 

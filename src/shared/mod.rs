@@ -35,8 +35,10 @@ use crate::{
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
     counters: Counters,
-    /// How many tasks wait. Kept only where `max_pending` limits them.
+    /// How many tasks wait for the runner. Kept only where `max_pending` limits them.
     pending: AtomicUsize,
+    /// How many tasks await their response. Kept only where `max_awaiting_response` limits them.
+    awaiting_response: AtomicUsize,
     waiters: Waiters,
     /// Cancelled when a shutdown begins.
     pub(crate) closing: CancellationToken,
@@ -59,6 +61,7 @@ impl Shared {
             settings,
             counters: Counters::default(),
             pending: AtomicUsize::new(0),
+            awaiting_response: AtomicUsize::new(0),
             waiters: Waiters::default(),
             closing: CancellationToken::new(),
             is_unready: AtomicBool::new(false),
@@ -115,20 +118,47 @@ impl Shared {
     /// Takes one of the `max_pending` places.
     #[inline]
     pub(crate) fn take_pending_place(&self) -> Result<(), Refusal> {
-        let Some(limit) = self.settings.max_pending else {
-            return Ok(());
-        };
-        let one_more = |pending| (pending < limit).then_some(pending + 1);
-        self.pending
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more)
-            .map_err(|_| Refusal::Full)?;
-        Ok(())
+        take_place(&self.pending, self.settings.max_pending).map_err(|Full| Refusal::Full)
     }
 
     #[inline]
     pub(crate) fn give_back_pending_place(&self) {
+        give_back_places(&self.pending, self.settings.max_pending, 1);
+    }
+
+    /// Takes one of the `max_awaiting_response` places. The task is refused also if the runner has
+    /// no place for more, as it will need one.
+    #[inline]
+    pub(crate) fn take_awaiting_place(&self) -> Result<(), Refusal> {
+        if let Some(limit) = self.settings.max_pending {
+            if self.pending.load(Ordering::SeqCst) >= limit {
+                return Err(Refusal::Full);
+            }
+        }
+        let limit = self.settings.max_awaiting_response;
+        take_place(&self.awaiting_response, limit).map_err(|Full| Refusal::FullOfAwaiting)
+    }
+
+    #[inline]
+    pub(crate) fn give_back_awaiting_place(&self) {
+        let limit = self.settings.max_awaiting_response;
+        give_back_places(&self.awaiting_response, limit, 1);
+    }
+
+    /// Counts a task whose response has not ended.
+    #[inline]
+    pub(crate) fn count_awaiting(&self) {
+        self.counters().tasks_await();
+    }
+
+    /// Tasks no longer await their response: they wait for the runner, even past `max_pending`.
+    #[inline]
+    pub(crate) fn count_awaited(&self, tasks: usize) {
+        self.counters().tasks_awaited(tasks);
+        let limit = self.settings.max_awaiting_response;
+        give_back_places(&self.awaiting_response, limit, tasks);
         if self.settings.max_pending.is_some() {
-            self.pending.fetch_sub(1, Ordering::SeqCst);
+            self.pending.fetch_add(tasks, Ordering::SeqCst);
         }
     }
 
@@ -246,5 +276,24 @@ impl Shared {
     #[inline]
     fn counters(&self) -> &CountersHere {
         self.counters.here()
+    }
+}
+
+struct Full;
+
+#[inline]
+fn take_place(taken: &AtomicUsize, limit: Option<usize>) -> Result<(), Full> {
+    let Some(limit) = limit else {
+        return Ok(());
+    };
+    let one_more = |taken| (taken < limit).then_some(taken + 1);
+    let taken = taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more);
+    taken.map(drop).map_err(|_| Full)
+}
+
+#[inline]
+fn give_back_places(taken: &AtomicUsize, limit: Option<usize>, places: usize) {
+    if limit.is_some() {
+        taken.fetch_sub(places, Ordering::SeqCst);
     }
 }

@@ -45,6 +45,7 @@ pub(crate) struct Settings {
     pub(crate) max_running: Option<usize>,
     pub(crate) max_blocking: Option<usize>,
     pub(crate) max_pending: Option<usize>,
+    pub(crate) max_awaiting_response: Option<usize>,
     pub(crate) task_timeout: Option<Duration>,
     pub(crate) run_if: Option<RunIf>,
     pub(crate) on_task_end: Option<OnTaskEnd>,
@@ -52,6 +53,7 @@ pub(crate) struct Settings {
     /// Tasks are recorded as they are added, and none runs.
     pub(crate) recording: bool,
     pub(crate) slow_poll: Option<Duration>,
+    pub(crate) slow_response: Option<Duration>,
     #[cfg(feature = "tracing")]
     pub(crate) span_relation: SpanRelation,
     /// Each notes something of a request as it arrives.
@@ -100,6 +102,7 @@ impl fmt::Debug for Settings {
             .field("max_running", &self.max_running)
             .field("max_blocking", &self.max_blocking)
             .field("max_pending", &self.max_pending)
+            .field("max_awaiting_response", &self.max_awaiting_response)
             .field("task_timeout", &self.task_timeout)
             .finish_non_exhaustive()
     }

@@ -1,6 +1,7 @@
 //! [`Stats`] and the counters behind it. Keeps the promise "nothing disappears".
 //!
-//! Each count only grows, and a task's events are counted in their order: added, begun, ended. A
+//! Each count only grows, and a task's events are counted in their order: added, awaiting, awaited,
+//! begun, ended. A
 //! thread that reads the counts in the opposite order never sees an end without its beginning. Two
 //! sums that are equal in that order were equal at one moment in between. The same holds for a sum
 //! over the shards: it lies between its value at the first read and its value at the last.
@@ -54,7 +55,10 @@ pub struct Stats {
     #[cfg(feature = "jobs")]
     #[cfg_attr(docsrs, doc(cfg(feature = "jobs")))]
     pub spilled: u64,
-    /// Waiting for their response to end, or to begin.
+    /// Waiting for their response to end, or for the release of what
+    /// [`hold`](crate::BackgroundTasks::hold) returned.
+    pub awaiting_response: u64,
+    /// Waiting to begin: for the tasks before them, a worker, or a place under the limits.
     pub pending: u64,
     /// Running now.
     pub running: u64,
@@ -80,6 +84,9 @@ struct Added(AtomicU64);
 pub(crate) struct CountersHere {
     ended: [AtomicU64; ENDS],
     begun: AtomicU64,
+    /// Of tasks that once awaited their response, those that no longer do.
+    awaited: AtomicU64,
+    awaiting: AtomicU64,
     batches_ended: AtomicU64,
     batches_begun: AtomicU64,
     requests_ended: AtomicU64,
@@ -136,6 +143,8 @@ impl Counters {
         let ends = self.ends();
         let ended: u64 = ends.iter().sum();
         let begun = self.sum(|shard| &shard.begun);
+        let awaited = self.sum(|shard| &shard.awaited);
+        let awaiting_response = self.sum(|shard| &shard.awaiting).saturating_sub(awaited);
         let added = self.added.0.load(Ordering::SeqCst);
         Stats {
             added,
@@ -148,7 +157,8 @@ impl Counters {
             aborted: ends[6],
             #[cfg(feature = "jobs")]
             spilled: ends[7],
-            pending: added.saturating_sub(begun),
+            awaiting_response,
+            pending: added.saturating_sub(begun + awaiting_response),
             running: begun.saturating_sub(ended),
         }
     }
@@ -158,6 +168,16 @@ impl CountersHere {
     #[inline]
     pub(crate) fn task_begun(&self) {
         count(&self.begun);
+    }
+
+    #[inline]
+    pub(crate) fn tasks_await(&self) {
+        count(&self.awaiting);
+    }
+
+    #[inline]
+    pub(crate) fn tasks_awaited(&self, tasks: usize) {
+        self.awaited.fetch_add(tasks as u64, Ordering::SeqCst);
     }
 
     #[inline]

@@ -28,6 +28,9 @@ pub enum AddTaskError {
     /// As many tasks wait as [`RunnerBuilder::max_pending`](crate::RunnerBuilder::max_pending)
     /// allows.
     Full(Task),
+    /// As many tasks await their responses as
+    /// [`RunnerBuilder::max_awaiting_response`](crate::RunnerBuilder::max_awaiting_response) allows.
+    FullOfAwaiting(Task),
     /// The runner has shut down.
     Closed(Task),
 }
@@ -36,7 +39,7 @@ impl AddTaskError {
     /// Gives back the task.
     pub fn into_task(self) -> Task {
         match self {
-            Self::Full(task) | Self::Closed(task) => task,
+            Self::Full(task) | Self::FullOfAwaiting(task) | Self::Closed(task) => task,
         }
     }
 }
@@ -46,6 +49,10 @@ impl fmt::Display for AddTaskError {
         f.write_str(match self {
             Self::Full(_) => {
                 "too many background tasks are waiting: answer 503, or raise the runner's `max_pending`"
+            }
+            Self::FullOfAwaiting(_) => {
+                "too many background tasks await their responses: answer 503, or raise the runner's \
+                 `max_awaiting_response`"
             }
             Self::Closed(_) => {
                 "the background task runner has shut down: stop the server before the runner"
@@ -60,6 +67,7 @@ impl Error for AddTaskError {}
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Refusal {
     Full,
+    FullOfAwaiting,
     Closed,
 }
 
@@ -67,6 +75,7 @@ impl Refusal {
     pub(crate) fn of(self, task: Task) -> AddTaskError {
         match self {
             Self::Full => AddTaskError::Full(task),
+            Self::FullOfAwaiting => AddTaskError::FullOfAwaiting(task),
             Self::Closed => AddTaskError::Closed(task),
         }
     }

@@ -20,7 +20,11 @@ async fn attached_tasks_run_at_the_responses_end_without_any_layer() {
     let tasks = BackgroundTasks::new();
     tasks.add_task(outcomes.task());
     let response = runner.attach(full("hello"), tasks);
-    assert_eq!((runner.stats().added, runner.stats().pending), (1, 1));
+    let stats = runner.stats();
+    assert_eq!(
+        (stats.added, stats.awaiting_response, stats.pending),
+        (1, 1, 0)
+    );
     assert_eq!(read_all(response).await, "hello");
     let outcome = outcomes.only(&runner).await;
     assert_eq!(

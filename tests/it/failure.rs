@@ -114,7 +114,7 @@ async fn observer_is_told_everything_known_of_each_end_once() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = seen.clone();
     let runner = Runner::builder()
-        .max_pending(3)
+        .max_awaiting_response(3)
         .on_task_end(move |report| {
             assert!(report.location().file().ends_with("failure.rs"));
             let (waited, ran) = (report.waited().as_secs(), report.ran().as_secs());

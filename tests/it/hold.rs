@@ -86,14 +86,15 @@ async fn unreleased_tasks_are_skipped_counted_and_told_once() {
 
 #[tokio::test]
 async fn held_tasks_have_numbers_and_are_listed_at_once() {
-    let runner = Runner::builder().max_pending(1).build();
+    let runner = Runner::builder().max_awaiting_response(1).build();
     let (response, tasks) = open_response(&runner);
     let held = tasks.hold();
     let id = held.try_add_task(async {}).unwrap();
-    assert_eq!((runner.tasks()[0].id(), runner.stats().pending), (id, 1));
+    let awaiting = runner.stats().awaiting_response;
+    assert_eq!((runner.tasks()[0].id(), awaiting), (id, 1));
     assert_eq!((held.len(), tasks.len()), (1, 0));
     let refused = held.try_add_task(async {});
-    assert!(matches!(refused, Err(AddTaskError::Full(_))));
+    assert!(matches!(refused, Err(AddTaskError::FullOfAwaiting(_))));
     assert!(runner.cancel(id));
     held.try_add_task(async {}).unwrap();
     held.release();
@@ -217,10 +218,14 @@ async fn a_client_that_leaves_before_the_commit_skips_them() {
         }));
     let mut handler = Box::pin(service.call(get("/")));
     assert!(handler.as_mut().now_or_never().is_none());
-    assert_eq!(runner.stats().pending, 1);
+    assert_eq!(runner.stats().awaiting_response, 1);
     drop(handler);
     soon(runner.idle()).await;
-    assert_eq!((runner.stats().skipped, runner.stats().pending), (1, 0));
+    let stats = runner.stats();
+    assert_eq!(
+        (stats.skipped, stats.awaiting_response, stats.pending),
+        (1, 0, 0)
+    );
     assert!(log.lines().is_empty());
 }
 

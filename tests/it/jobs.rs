@@ -201,7 +201,9 @@ fn two_jobs_of_one_name_are_refused_at_the_start() {
 #[tokio::test]
 async fn a_job_that_the_runner_refuses_comes_back() {
     let log = Log::default();
-    let runner = with_notes(Runner::builder(), &log).max_pending(1).build();
+    let runner = with_notes(Runner::builder(), &log)
+        .max_awaiting_response(1)
+        .build();
     let tasks = BackgroundTasks::new();
     let response = runner.attach(full("hello"), tasks.clone());
     add(&tasks, "first").await.unwrap();

@@ -88,7 +88,7 @@ async fn a_task_that_comes_too_late_is_named() {
 /// A full queue is no end: its rejections are in the log and in the counts.
 #[tokio::test]
 async fn a_rejection_for_want_of_room_is_not_in_the_report() {
-    let runner = Runner::builder().max_pending(1).build();
+    let runner = Runner::builder().max_awaiting_response(1).build();
     let (response, tasks) = open_response(&runner);
     tasks.add_task(async {});
     tasks.add_task(async {});

@@ -16,7 +16,7 @@ use tokio::{runtime::Builder, sync::Notify};
 use tower::ServiceExt;
 use tower_background_tasks::{AddTaskError, BackgroundTasks, BoxError, Runner, Task};
 
-use crate::support::{Log, MEASURES, full, read_all, soon, until};
+use crate::support::{Log, MEASURES, full, open_response, read_all, soon, until};
 
 #[tokio::test]
 async fn refusal_of_an_unshareable_future_goes_wherever_errors_go() {
@@ -34,33 +34,100 @@ async fn refusal_of_an_unshareable_future_goes_wherever_errors_go() {
 
 #[tokio::test]
 async fn past_max_pending_tasks_are_given_back_or_rejected() {
-    let runner = Runner::builder().max_pending(2).build();
-    let log = Log::default();
-    let tasks = BackgroundTasks::new();
-    let response = runner.attach(full("hello"), tasks.clone());
-    assert!(tasks.try_add_task(log.task("1")).is_ok());
-    tasks.add_task(log.task("2"));
-    let refused = tasks.try_add_task(log.task("given back")).unwrap_err();
+    let runner = Runner::builder().max_pending(2).max_running(1).build();
+    let (log, gate) = (Log::default(), Arc::new(Notify::new()));
+    let opened = gate.clone();
+    runner.add_task(async move { opened.notified().await });
+    until(|| runner.stats().running > 0).await;
+    assert!(runner.try_add_task(log.task("1")).is_ok());
+    runner.add_task(log.task("2"));
+    let refused = runner.try_add_task(log.task("given back")).unwrap_err();
     assert!(refused.to_string().contains("`max_pending`"));
     let AddTaskError::Full(given_back) = refused else {
         panic!("{refused}")
     };
-    tasks.add_task(log.task("rejected"));
-    runner.add_task(log.task("rejected too"));
+    runner.add_task(log.task("rejected"));
+    // A task whose response is open will need a place, too.
+    let (response, tasks) = open_response(&runner);
+    tasks.add_task(log.task("rejected too"));
     let stats = runner.stats();
-    assert_eq!((stats.added, stats.pending, stats.rejected), (4, 2, 2));
-    drop(response);
+    assert_eq!((stats.added, stats.pending, stats.rejected), (5, 2, 2));
+    gate.notify_one();
     soon(runner.idle()).await;
-    tasks.try_add_task(given_back).unwrap();
+    runner.try_add_task(given_back).unwrap();
+    drop(response);
     soon(runner.idle()).await;
     assert_eq!(log.lines(), ["1", "2", "given back"]);
     let stats = runner.stats();
-    assert_eq!((stats.added, stats.completed, stats.rejected), (5, 3, 2));
+    assert_eq!((stats.added, stats.completed, stats.rejected), (6, 4, 2));
 }
 
 #[tokio::test]
-async fn response_taking_a_queue_rejects_tasks_past_max_pending() {
-    let runner = Runner::builder().max_pending(2).build();
+async fn clients_that_do_not_read_keep_nobody_out() {
+    let runner = Runner::builder().max_pending(10).build();
+    let app = Router::new()
+        .route(
+            "/",
+            get(async |tasks: BackgroundTasks| {
+                tasks.try_add_task(async {})?;
+                Ok::<_, AddTaskError>("accepted")
+            }),
+        )
+        .layer(runner.layer());
+    let request = || Request::get("/").body(Body::empty()).unwrap();
+    let mut unread = Vec::new();
+    for _ in 0..100 {
+        unread.push(app.clone().oneshot(request()).await.unwrap());
+    }
+    let stats = runner.stats();
+    assert_eq!((stats.awaiting_response, stats.pending), (100, 0));
+    let refused = |response: &axum::response::Response| response.status() != StatusCode::OK;
+    assert_eq!(
+        unread.iter().filter(|response| refused(response)).count(),
+        0
+    );
+    drop(unread);
+    soon(runner.idle()).await;
+    assert_eq!(
+        runner.stats().completed,
+        100,
+        "more than may wait: they were taken"
+    );
+    let response = app.oneshot(request()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn past_max_awaiting_response_tasks_are_given_back_or_rejected() {
+    let runner = Runner::builder().max_awaiting_response(2).build();
+    let log = Log::default();
+    let (response, tasks) = open_response(&runner);
+    let held = tasks.hold();
+    assert!(held.try_add_task(log.task("held")).is_ok());
+    tasks.add_task(log.task("1"));
+    let refused = tasks.try_add_task(log.task("given back")).unwrap_err();
+    assert!(refused.to_string().contains("`max_awaiting_response`"));
+    assert!(matches!(refused, AddTaskError::FullOfAwaiting(_)));
+    tasks.add_task(log.task("rejected"));
+    assert!(runner.try_add_task(log.task("of no request")).is_ok());
+    drop(held);
+    until(|| runner.stats().skipped == 1).await;
+    assert!(
+        tasks.try_add_task(log.task("2")).is_ok(),
+        "it has the place"
+    );
+    drop(response);
+    soon(runner.idle()).await;
+    assert!(tasks.try_add_task(log.task("late")).is_ok());
+    soon(runner.idle()).await;
+    assert_eq!(log.lines(), ["of no request", "1", "2", "late"]);
+    let stats = runner.stats();
+    assert_eq!((stats.awaiting_response, stats.pending), (0, 0));
+}
+
+#[tokio::test]
+async fn a_response_that_takes_a_queue_rejects_tasks_past_the_limit() {
+    let runner = Runner::builder().max_awaiting_response(2).build();
     let log = Log::default();
     let tasks = BackgroundTasks::new();
     for number in 0..5 {
@@ -71,6 +138,43 @@ async fn response_taking_a_queue_rejects_tasks_past_max_pending() {
     assert_eq!(log.lines(), ["0", "1"]);
     let stats = runner.stats();
     assert_eq!((stats.added, stats.completed, stats.rejected), (5, 2, 3));
+}
+
+/// Each way out of an open queue gives the places back.
+#[tokio::test]
+async fn every_place_comes_back() {
+    let builder = Runner::builder().max_pending(8).max_awaiting_response(8);
+    let runner = builder.build();
+    for round in 0..100 {
+        let (response, tasks) = open_response(&runner);
+        let (held, dropped) = (tasks.hold(), tasks.hold());
+        let ids = [(); 3].map(|()| tasks.try_add_task(async {}).unwrap());
+        held.try_add_task(async {}).unwrap();
+        dropped.try_add_task(async {}).unwrap();
+        assert!(runner.cancel(ids[round % 3]));
+        if round % 2 == 0 {
+            held.release();
+            drop((response, dropped));
+        } else {
+            drop((response, dropped));
+            held.release();
+        }
+        soon(runner.idle()).await;
+        let stats = runner.stats();
+        assert_eq!(
+            (stats.awaiting_response, stats.pending),
+            (0, 0),
+            "{stats:?}"
+        );
+    }
+    assert_eq!(runner.stats().completed, 300);
+    let (_response, tasks) = open_response(&runner);
+    for _ in 0..8 {
+        tasks.try_add_task(async {}).unwrap();
+    }
+    let report = runner.shutdown(Duration::ZERO).await;
+    let stats = runner.stats();
+    assert_eq!((report.unfinished().len(), stats.awaiting_response), (8, 0));
 }
 
 #[tokio::test]
@@ -88,7 +192,7 @@ async fn a_running_task_gives_its_pending_place_back() {
 
 #[tokio::test]
 async fn try_add_answers_503_when_the_runner_is_full() {
-    let runner = Runner::builder().max_pending(1).build();
+    let runner = Runner::builder().max_awaiting_response(1).build();
     let app = Router::new()
         .route(
             "/",
@@ -108,8 +212,8 @@ async fn try_add_answers_503_when_the_runner_is_full() {
 }
 
 #[tokio::test]
-async fn a_cancelled_task_gives_its_pending_place_back() {
-    let runner = Runner::builder().max_pending(1).build();
+async fn a_cancelled_task_gives_its_place_back() {
+    let runner = Runner::builder().max_awaiting_response(1).build();
     let tasks = BackgroundTasks::new();
     let response = runner.attach(full("hello"), tasks.clone());
     for _ in 0..3 {

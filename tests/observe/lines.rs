@@ -57,6 +57,28 @@ async fn forged_name_stays_on_the_line_of_idle() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_response_that_stays_open_is_warned_of_once() {
+    let log = Log::default();
+    let _scope = log.subscribe();
+    let second = Duration::from_secs(1);
+    let builder = Runner::builder().warn_slow_response(10 * second);
+    let (runner, tasks) = (builder.build(), BackgroundTasks::new());
+    tasks.add_task(Task::new(async {}).named("mail"));
+    tasks.add_task(Task::new(async {}).named("audit"));
+    let response = attach(&runner, tasks);
+    let quick = BackgroundTasks::new();
+    quick.add_task(async {});
+    drop(attach(&runner, quick));
+    tokio::time::sleep(9 * second).await;
+    assert_eq!(log.text(), "");
+    tokio::time::sleep(60 * second).await;
+    let text = log.text();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.contains("a response that stays open") && text.contains(r#"["mail", "audit"]"#));
+    drop(response);
+}
+
 #[tokio::test]
 async fn forged_name_stays_on_its_line_of_log_and_report() {
     let log = Log::default();

@@ -72,7 +72,7 @@ async fn an_order_that_fails_later_has_none() {
 async fn an_order_whose_client_leaves_before_the_commit_has_none() {
     let shop = Shop::open().await;
     let added = async {
-        while shop.runner.stats().pending == 0 {
+        while shop.runner.stats().awaiting_response == 0 {
             yield_now().await;
         }
     };

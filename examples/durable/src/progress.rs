@@ -46,7 +46,7 @@ pub(crate) async fn of_runner(runner: &Runner) {
     let mut last = String::new();
     loop {
         let stats = runner.stats();
-        let left = stats.pending + stats.running;
+        let left = stats.awaiting_response + stats.pending + stats.running;
         let line = format!(
             "in this process: accepted {}, done {}, failed {}, left {left}",
             stats.added, stats.completed, stats.failed

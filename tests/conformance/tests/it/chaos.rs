@@ -107,7 +107,7 @@ async fn play(settings: Settings, seed: u64, requests: usize) {
     soon(runner.idle()).await;
     // Connections whose client left may still be on their way to notice.
     soon(async {
-        while runner.stats().pending > 0 {
+        while runner.stats().pending + runner.stats().awaiting_response > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })
@@ -120,7 +120,8 @@ async fn play(settings: Settings, seed: u64, requests: usize) {
         report.unfinished().len(),
     );
     assert_eq!(stats.added, ended(stats));
-    assert_eq!((stats.pending, stats.running), (0, 0));
+    let unended = (stats.awaiting_response, stats.pending, stats.running);
+    assert_eq!(unended, (0, 0, 0));
     assert!(runner.tasks().is_empty());
     let named = report.unfinished().len() as u64;
     assert_eq!(stats.aborted, named, "what was aborted is what was named");

@@ -415,7 +415,8 @@ async fn check_books(runner: &Runner, guarded: Guarded, visits: u64) {
     };
     let (stats, tasks) = (runner.stats(), visits * of_a_visit);
     assert_eq!((stats.added, stats.completed), (tasks, tasks), "{stats:?}");
-    assert_eq!((stats.pending, stats.running), (0, 0));
+    let unended = (stats.awaiting_response, stats.pending, stats.running);
+    assert_eq!(unended, (0, 0, 0));
     assert!(runner.tasks().is_empty());
     assert!(runner.shutdown(Duration::ZERO).await.is_clean());
 }

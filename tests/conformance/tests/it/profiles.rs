@@ -333,7 +333,7 @@ impl Session {
         self.step("waiting until no task is alive");
         self.run.flush();
         let books = self.run.books.clone();
-        let balanced = |stats: Stats| stats.pending + stats.running == 0;
+        let balanced = |stats: Stats| stats.awaiting_response + stats.pending + stats.running == 0;
         let runner = self.runner.clone();
         settle(|| {
             let is_balanced = runner

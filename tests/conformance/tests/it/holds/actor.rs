@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use tower_background_tasks::{AddTaskError, BackgroundTasks, Held, Runner, Task};
+use tower_background_tasks::{AddTaskError, BackgroundTasks, Held, Runner, Stats, Task};
 
 use super::{
     model::{COMPLETED, Model, Token, Traits},
@@ -295,25 +295,29 @@ impl Actor {
         if self.case.rules.is_named && self.random.below(2) == 0 {
             return to.tasks.add_task(task);
         }
-        let waiting = self.case.runner.stats().pending as usize;
+        let before = self.case.runner.stats();
         let added = to.tasks.try_add_task(task);
-        self.check_limit(waiting, &added);
+        self.check_limit(before, &added);
         let model = &self.case.model;
         model.added(number, added.ok());
     }
 
     /// On one thread it is clear whether there is room.
-    fn check_limit(&self, waiting: usize, added: &Result<impl Sized, AddTaskError>) {
+    fn check_limit(&self, before: Stats, added: &Result<impl Sized, AddTaskError>) {
         let Rules {
             max_pending,
             is_threaded,
             ..
         } = self.case.rules;
-        if let (Some(limit), Err(AddTaskError::Full(_))) = (max_pending, added) {
-            if waiting < limit && !is_threaded {
-                let text = format!("refused with {waiting} waiting under {limit}");
-                self.case.model.violation(text);
-            }
+        let waiting = match added {
+            Err(AddTaskError::Full(_)) => before.pending,
+            Err(AddTaskError::FullOfAwaiting(_)) => before.awaiting_response,
+            _ => return,
+        };
+        let limit = max_pending.unwrap_or(usize::MAX) as u64;
+        if waiting < limit && !is_threaded {
+            let text = format!("refused with {waiting} waiting under {limit}");
+            self.case.model.violation(text);
         }
     }
 

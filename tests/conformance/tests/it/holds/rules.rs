@@ -52,7 +52,7 @@ impl Rules {
             builder = builder.max_running(limit);
         }
         if let Some(limit) = self.max_pending {
-            builder = builder.max_pending(limit);
+            builder = builder.max_pending(limit).max_awaiting_response(limit);
         }
         if self.is_observed {
             let model = model.clone();

@@ -341,7 +341,8 @@ impl Books {
     /// `idle` has returned, or all else is over: every task is told.
     pub(super) fn check_told(&self, stats: Stats, when: &str) {
         let (accepted, ended) = (self.accepted(), ended(stats));
-        let books = (stats.added, ended, stats.pending, stats.running);
+        let waiting = stats.pending + stats.awaiting_response;
+        let books = (stats.added, ended, waiting, stats.running);
         self.expect(books == (accepted, accepted, 0, 0), || {
             format!("{when}: {accepted} accepted, {stats:?}")
         });

@@ -167,7 +167,7 @@ impl Rules {
             builder = builder.max_blocking(limit);
         }
         if let Some(limit) = self.max_pending {
-            builder = builder.max_pending(limit);
+            builder = builder.max_pending(limit).max_awaiting_response(limit);
         }
         builder
     }
