@@ -88,11 +88,12 @@ fn spawned(tasks: usize, output: Output) -> BoxSide {
                 parent: None,
                 "background_task",
                 task.id = id,
-                task.name = type_name::<Ready<Output>>(),
+                otel.name = type_name::<Ready<Output>>(),
+                otel.kind = "internal",
                 task.kind = "async",
                 task.location = %Location::caller(),
-                request.method = method.as_str(),
-                request.path = uri.path(),
+                http.request.method = method.as_str(),
+                url.path = uri.path(),
             );
             span.follows_from(Span::current());
             tokio::spawn(logged(ready(output)).instrument(span));

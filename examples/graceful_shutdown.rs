@@ -47,7 +47,8 @@ async fn progress(runner: Runner) {
         sleep(Duration::from_secs(1)).await;
         let tasks = runner.tasks();
         if let Some(oldest) = tasks.first() {
-            println!("{} tasks left, the oldest is {oldest}", tasks.len());
+            let left = if tasks.len() == 1 { "task" } else { "tasks" };
+            println!("{} {left} left, the oldest is {oldest}", tasks.len());
         }
     }
 }
@@ -77,6 +78,6 @@ async fn main() -> Result<(), BoxError> {
         .requests(grace)
         .tasks(grace)
         .await?;
-    println!("{report}\n{:?}", runner.stats());
+    println!("{report}\n{}", runner.stats());
     report.exit()
 }

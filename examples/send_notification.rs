@@ -46,6 +46,6 @@ async fn main() -> Result<(), BoxError> {
         .tasks(Duration::from_secs(30))
         .await?;
     println!("{report}");
-    println!("{:?}", runner.stats());
+    println!("{}", runner.stats());
     report.exit()
 }

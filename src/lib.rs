@@ -72,4 +72,5 @@ pub use self::{
     task::kind::TaskKind,
     task::output::{BoxError, TaskOutput, TaskResult},
     task::request_info::RequestInfo,
+    util::panic::{TaskPanic, install_panic_hook},
 };

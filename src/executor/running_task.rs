@@ -28,6 +28,7 @@ use crate::{
     },
     util::{
         contain::{contain, contain_drop},
+        panic::TaskPanic,
         timer::{NoTimer, Timer},
     },
 };
@@ -247,7 +248,7 @@ fn poll_in(
 }
 
 #[inline(always)]
-fn end_of(polled: Result<Option<Poll<TaskResult>>, String>) -> Poll<TaskEnd> {
+fn end_of(polled: Result<Option<Poll<TaskResult>>, TaskPanic>) -> Poll<TaskEnd> {
     match polled {
         Ok(Some(Poll::Pending)) => Poll::Pending,
         Ok(Some(Poll::Ready(Ok(())))) => Poll::Ready(TaskEnd::Completed),

@@ -71,7 +71,7 @@ impl MissingLayer {
             let _ = contain(|| {
                 tracing::error!(
                     target: "tower_background_tasks",
-                    { request.path = path },
+                    { url.path = path },
                     "{self}"
                 );
             });

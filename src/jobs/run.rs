@@ -14,6 +14,7 @@ use super::{
 use crate::{
     BoxError, JobContext, RunJobError, StoredJob, TaskResult,
     util::contain::{contain, contain_drop},
+    util::panic::TaskPanic,
 };
 
 /// Runs a stored job: from [`Jobs::run`](crate::Jobs::run).
@@ -89,7 +90,7 @@ impl Waiting {
         let (payload, request, _) = self.stored.into_parts();
         let cx = JobContext::on_worker(id, name, attempt, request);
         let job = contain(|| span.in_scope(|| entry.start(&payload, cx)));
-        let job = job.map_err(|message| panicked(name, message))??;
+        let job = job.map_err(|panic| panicked(name, &panic))??;
         Ok(Stage::Running {
             job: Some(job),
             name,
@@ -114,15 +115,15 @@ impl Stage {
         let polled = contain(|| span.in_scope(|| job.as_mut().poll(cx)));
         let result = match polled {
             Ok(polled) => ready!(polled),
-            Err(message) => Err(panicked(name, message).into()),
+            Err(panic) => Err(panicked(name, &panic).into()),
         };
         // The job is dropped in its span, and before a waiter hears of its end.
         let dropped = contain(|| span.in_scope(|| *slot = None));
         Poll::Ready(match dropped {
             Ok(()) => result,
-            Err(message) => {
+            Err(panic) => {
                 let _ = contain_drop(result);
-                Err(panicked(name, message).into())
+                Err(panicked(name, &panic).into())
             }
         })
     }
@@ -165,9 +166,9 @@ impl fmt::Debug for RunJob {
     }
 }
 
-fn panicked(name: &str, message: String) -> RunJobError {
+fn panicked(name: &str, panic: &TaskPanic) -> RunJobError {
     RunJobError::Panicked {
         name: name.to_owned(),
-        message,
+        message: panic.to_string(),
     }
 }

@@ -46,11 +46,12 @@ fn span_of(stored: &StoredJob, attempt: u32) -> tracing::Span {
         target: "tower_background_tasks",
         "background_task",
         task.id = %stored.id(),
-        task.name = stored.name(),
+        otel.name = stored.name(),
+        otel.kind = "consumer",
         task.kind = "job",
         task.attempt = attempt,
-        request.method = request.map(|request| &*request.method),
-        request.path = request.map(|request| &*request.path),
+        http.request.method = request.map(|request| &*request.method),
+        url.path = request.map(|request| &*request.path),
         traceparent = stored.trace().get("traceparent").map(|parent| &**parent),
     )
 }

@@ -11,6 +11,7 @@ use std::{
 use crate::{
     BoxError, StoredJob,
     util::contain::{contain, contain_drop},
+    util::panic::TaskPanic,
     util::timer::elapse,
 };
 
@@ -71,7 +72,7 @@ pub(crate) enum PushError {
 pub(crate) async fn push(store: &dyn JobStore, job: StoredJob) -> Result<(), BoxError> {
     match contain(|| store.push(job)) {
         Ok(push) => Push(Some(push)).await,
-        Err(message) => Err(panicked(&message)),
+        Err(panic) => Err(panicked(&panic)),
     }
 }
 
@@ -88,7 +89,7 @@ impl Future for Push<'_> {
         };
         let pushed = match contain(|| push.as_mut().poll(cx)) {
             Ok(polled) => ready!(polled),
-            Err(message) => Err(panicked(&message)),
+            Err(panic) => Err(panicked(&panic)),
         };
         let _ = contain_drop(self.0.take());
         Poll::Ready(pushed)
@@ -101,8 +102,8 @@ impl Drop for Push<'_> {
     }
 }
 
-fn panicked(message: &str) -> BoxError {
-    format!("the store panicked: {message}").into()
+fn panicked(panic: &TaskPanic) -> BoxError {
+    format!("the store panicked: {panic}").into()
 }
 
 /// Returns the text of a store's error. The error is user code, too.

@@ -4,6 +4,8 @@ pub(crate) mod info;
 pub(crate) mod metrics;
 pub(crate) mod open_connection;
 pub(crate) mod open_request;
+#[cfg(feature = "tracing")]
+pub(crate) mod repeats;
 pub(crate) mod report;
 pub(crate) mod slow_poll;
 pub(crate) mod span;

@@ -1,17 +1,24 @@
 //! [`TaskReport`]: what an observer is told of a task that has ended.
 
+#[cfg(feature = "tracing")]
+use std::sync::Arc;
 use std::{borrow::Cow, fmt, panic::Location, time::Duration};
 
 use http::{Extensions, Method};
 use tokio::time::Instant;
+#[cfg(feature = "tracing")]
+use tracing::{Level, field};
 
 #[cfg(feature = "tracing")]
-use crate::task::end::SkipReason;
-#[cfg(feature = "tracing")]
-use crate::util::contain::contain;
+use super::repeats::{Kind, Repeats};
 use crate::{
     ResponseOutcome,
     task::{end::TaskEnd, id::TaskId, kind::TaskKind, label::Label, request_info::RequestInfo},
+};
+#[cfg(feature = "tracing")]
+use crate::{
+    task::end::SkipReason,
+    util::{contain::contain, panic::TaskPanic},
 };
 
 /// A task that has ended, for [`RunnerBuilder::on_task_end`](crate::RunnerBuilder::on_task_end).
@@ -163,6 +170,9 @@ pub(crate) struct Report<'a> {
     pub(crate) request: Option<&'a RequestInfo>,
     /// What was captured of the request.
     pub(crate) extensions: &'a Extensions,
+    /// The task has a span, which says what and for which request it is.
+    #[cfg(feature = "tracing")]
+    pub(crate) has_span: bool,
 }
 
 impl Report<'_> {
@@ -178,64 +188,87 @@ impl Report<'_> {
 }
 
 /// Logs the end, so that no failure is silent: without any set-up, it is in the log under the
-/// task's name.
+/// task's name. Failures of one kind are summed up.
 ///
 /// A failure goes to `tracing` even without a subscriber, as its feature `log` passes it on to the
 /// `log` crate.
-pub(crate) fn log(report: &Report<'_>) {
-    #[cfg(feature = "tracing")]
-    let _ = contain(|| report.log());
-    #[cfg(not(feature = "tracing"))]
-    let _ = report;
+#[cfg(feature = "tracing")]
+pub(crate) fn log(report: &Report<'_>, repeats: &Arc<Repeats>) {
+    if report.kind().is_none_or(|kind| repeats.is_first(kind)) {
+        let _ = contain(|| report.log());
+    }
+}
+
+/// How loud an end is. A skip that the user asked for is not, and neither is one for want of a
+/// response: clients leave as they like.
+#[cfg(feature = "tracing")]
+fn level_of(end: &TaskEnd) -> Level {
+    match end {
+        TaskEnd::Completed | TaskEnd::Skipped(_) => Level::DEBUG,
+        TaskEnd::Panicked(_) => Level::ERROR,
+        TaskEnd::Failed(_) | TaskEnd::TimedOut | TaskEnd::Rejected | TaskEnd::Aborted => {
+            Level::WARN
+        }
+        #[cfg(feature = "jobs")]
+        TaskEnd::Spilled => Level::INFO,
+    }
 }
 
 #[cfg(feature = "tracing")]
 impl Report<'_> {
+    /// What the task's span has is told only where there is none.
     fn log(&self) {
-        let response = self.response;
-        let request = self.request;
+        let (label, response) = (self.label, self.response);
+        let label_of = (!self.has_span).then_some(label);
+        let request = self.request.filter(|_| !self.has_span);
+        let panic = match self.end {
+            TaskEnd::Panicked(panic) => Some(panic),
+            _ => None,
+        };
         macro_rules! log {
             ($level:ident) => {
                 tracing::$level!(
                     target: "tower_background_tasks",
                     {
-                        task.id = %self.label.id,
-                        task.name = &*self.label.name(), // as a `str`: a subscriber escapes it
-                        task.kind = self.label.kind.as_str(),
-                        task.location = %self.label.location,
+                        task.name = &*label.name(), // as a `str`: a subscriber escapes it
                         task.end = self.end.as_str(),
                         error = self.error().as_deref(), // not made if no subscriber reads it
-                        request.method = request.map(|request| request.method.as_str()),
-                        request.path = request.and_then(RequestInfo::path),
+                        panic.location = panic.and_then(TaskPanic::location),
+                        panic.backtrace = panic.and_then(TaskPanic::backtrace),
+                        task.id = label_of.map(|label| field::display(label.id)),
+                        task.kind = label_of.map(|label| label.kind.as_str()),
+                        task.location = label_of.map(|label| field::display(label.location)),
+                        http.request.method = request.map(|request| request.method.as_str()),
+                        url.path = request.and_then(RequestInfo::path),
                         request.id = request.and_then(RequestInfo::id),
-                        response.end = response.map(|response| tracing::field::debug(response.end)),
-                        response.status = response.and_then(|response| response.status).map(|status| status.as_u16()),
-                        waited = ?self.waited(),
-                        ran = ?self.ran(),
+                        response.end = response.map(|response| field::debug(response.end)),
+                        http.response.status_code = response.and_then(|response| response.status).map(|status| status.as_u16()),
+                        task.waiting_seconds = self.waited().as_secs_f64(),
+                        task.running_seconds = self.begun.map(|_| self.ran().as_secs_f64()),
                     },
                     "background task {}",
-                    self.end.as_str(),
+                    self.end.in_words(),
                 )
             };
         }
-        match self.end {
-            TaskEnd::Completed => log!(debug),
-            TaskEnd::Panicked(_) => log!(error),
-            // The user asked for these.
-            TaskEnd::Skipped(
-                SkipReason::Condition
-                | SkipReason::EarlierFailure
-                | SkipReason::NotReleased
-                | SkipReason::Recorded,
-            ) => log!(debug),
-            TaskEnd::Failed(_)
-            | TaskEnd::TimedOut
-            | TaskEnd::Skipped(SkipReason::NoResponse)
-            | TaskEnd::Rejected
-            | TaskEnd::Aborted => log!(warn),
-            #[cfg(feature = "jobs")]
-            TaskEnd::Spilled => log!(info),
+        match level_of(self.end) {
+            Level::ERROR => log!(error),
+            Level::WARN => log!(warn),
+            Level::INFO => log!(info),
+            _ => log!(debug),
         }
+    }
+
+    /// What is logged once and then summed up. `None` for an end that is no failure.
+    fn kind(&self) -> Option<Kind> {
+        let level = level_of(self.end);
+        let no_response = matches!(self.end, TaskEnd::Skipped(SkipReason::NoResponse));
+        (no_response || level <= Level::WARN).then(|| Kind {
+            level,
+            name: self.label.name.of_the_program(),
+            location: self.label.location,
+            end: self.end.in_words(),
+        })
     }
 
     /// Returns the text of what went wrong. Making it is user code as well.
@@ -243,6 +276,34 @@ impl Report<'_> {
         let error = contain(|| self.end.error());
         error.unwrap_or_else(|_| Some("its error cannot be shown".into()))
     }
+}
+
+/// Tells how many failures of a kind were counted and not logged.
+#[cfg(feature = "tracing")]
+pub(crate) fn repeated(kind: Kind, count: u64) {
+    if count == 0 {
+        return;
+    }
+    macro_rules! log {
+        ($level:ident) => {
+            tracing::$level!(
+                target: "tower_background_tasks",
+                parent: None,
+                {
+                    task.name = kind.name,
+                    task.location = %kind.location,
+                    repeats = count,
+                },
+                "background tasks {} again",
+                kind.end,
+            )
+        };
+    }
+    let _ = contain(|| match kind.level {
+        Level::ERROR => log!(error),
+        Level::WARN => log!(warn),
+        _ => log!(debug),
+    });
 }
 
 /// Warns that a stand-alone queue was dropped with these tasks in it.

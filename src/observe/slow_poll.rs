@@ -39,7 +39,8 @@ impl SlowPoll {
         if let Some((threshold, begun, label)) = self.timed {
             let held = begun.elapsed();
             if held >= threshold {
-                let _ = contain(|| span.in_scope(|| warn(&label, held)));
+                let has_span = !span.is_none();
+                let _ = contain(|| span.in_scope(|| warn(&label, held, has_span)));
             }
         }
         #[cfg(not(feature = "tracing"))]
@@ -48,14 +49,15 @@ impl SlowPoll {
 }
 
 #[cfg(feature = "tracing")]
-fn warn(label: &Label, held: Duration) {
+fn warn(label: &Label, held: Duration, has_span: bool) {
+    let unless_in_span = (!has_span).then_some(label);
     tracing::warn!(
         target: "tower_background_tasks",
         {
-            task.id = %label.id,
             task.name = &*label.name(), // as a `str`: a subscriber escapes it
-            task.location = %label.location,
-            ?held,
+            task.id = unless_in_span.map(|label| tracing::field::display(label.id)),
+            task.location = unless_in_span.map(|label| tracing::field::display(label.location)),
+            task.held_seconds = held.as_secs_f64(),
         },
         "background task held its worker: blocking code belongs into `add_blocking_task`"
     );

@@ -5,9 +5,9 @@
 use std::sync::Arc;
 
 #[cfg(feature = "tracing")]
-use tracing::{Span, dispatcher::with_default, level_filters::LevelFilter};
+use tracing::{Span, dispatcher::with_default, field, level_filters::LevelFilter};
 
-use crate::task::{added_in::AddedIn, label::Label, request_info::RequestInfo};
+use crate::task::{added_in::AddedIn, end::TaskEnd, label::Label, request_info::RequestInfo};
 #[cfg(feature = "tracing")]
 use crate::util::contain::{contain, contain_drop};
 
@@ -32,7 +32,7 @@ pub enum SpanRelation {
     None,
 }
 
-/// The span `background_task` of one task. It is entered around each poll of the task, its
+/// The span `background_task` of one task, with its name as `otel.name`. It is entered around each poll of the task, its
 /// destructor and its end.
 #[derive(Clone, Default)]
 pub(crate) struct TaskSpan {
@@ -106,6 +106,19 @@ impl TaskSpan {
         true
     }
 
+    /// Marks the span of a task that ends with an error, by OpenTelemetry's conventions.
+    pub(crate) fn record_end(&self, end: &TaskEnd) {
+        #[cfg(feature = "tracing")]
+        if let Some(Contained(Some(span))) = self.span.as_deref().filter(|_| end.is_error()) {
+            let _ = contain(|| {
+                span.record("otel.status_code", "ERROR");
+                span.record("error.type", end.as_str());
+            });
+        }
+        #[cfg(not(feature = "tracing"))]
+        let _ = end;
+    }
+
     /// Calls `f` in the span. If the subscriber panics as the span is entered, `f` runs without it.
     /// A panic as the span is left is contained. The caller contains panics of `f`.
     #[inline]
@@ -127,12 +140,15 @@ fn open_span(of: &SpanOf<'_>, label: &Label) -> Option<Arc<Contained>> {
             target: "tower_background_tasks",
             parent: parent,
             "background_task",
+            otel.name = &*label.name(), // as a `str`: a subscriber escapes it
+            otel.kind = "internal",
+            otel.status_code = field::Empty,
+            error.type = field::Empty,
             task.id = %label.id,
-            task.name = &*label.name(), // as a `str`: a subscriber escapes it
             task.kind = label.kind.as_str(),
             task.location = %label.location,
-            request.method = request.map(|request| request.method.as_str()),
-            request.path = request.and_then(RequestInfo::path),
+            http.request.method = request.map(|request| request.method.as_str()),
+            url.path = request.and_then(RequestInfo::path),
             request.id = request.and_then(RequestInfo::id),
         )
     };

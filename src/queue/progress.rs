@@ -172,7 +172,10 @@ impl Queue {
             response: self.outcome.get(),
             request: self.request.as_ref(),
             extensions: &self.extensions,
+            #[cfg(feature = "tracing")]
+            has_span: !span.is_none(),
         };
+        span.record_end(end);
         span.in_scope(|| owner.shared.tell(&report));
     }
 

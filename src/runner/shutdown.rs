@@ -217,6 +217,7 @@ impl Runner {
         }
         self.owner.abort_all(|_| false);
         shared.note_kept_open();
+        shared.flush_log();
         self.report()
     }
 

@@ -9,6 +9,9 @@ pub(crate) mod stats;
 pub(crate) mod unfinished;
 mod waiters;
 
+#[cfg(feature = "tracing")]
+use std::sync::Arc;
+
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -18,6 +21,8 @@ use self::{
     unfinished::Unfinished,
     waiters::Waiters,
 };
+#[cfg(feature = "tracing")]
+use crate::observe::repeats::Repeats;
 use crate::{
     observe::{
         info::TaskInfo,
@@ -50,6 +55,9 @@ pub(crate) struct Shared {
     /// What shutdowns did not finish. A thread may lock a queue while it holds this lock, but not
     /// the reverse.
     pub(crate) unfinished: Mutex<Unfinished>,
+    /// Failures that are summed up in the log.
+    #[cfg(feature = "tracing")]
+    repeats: Arc<Repeats>,
     /// The recorded tasks. Empty unless the runner records.
     pub(crate) recorded: Mutex<Vec<TaskInfo>>,
 }
@@ -57,8 +65,12 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(settings: Settings) -> Self {
         let _ = contain(metrics::describe); // a recorder is user code
+        #[cfg(feature = "tracing")]
+        let repeats = Repeats::new(settings.log_repeats_every.unwrap_or(Repeats::EVERY));
         Self {
             settings,
+            #[cfg(feature = "tracing")]
+            repeats,
             counters: Counters::default(),
             pending: AtomicUsize::new(0),
             awaiting_response: AtomicUsize::new(0),
@@ -267,10 +279,17 @@ impl Shared {
     /// next.
     pub(crate) fn tell(&self, report: &Report<'_>) {
         let _ = contain(|| metrics::ended(report));
-        report::log(report);
+        #[cfg(feature = "tracing")]
+        report::log(report, &self.repeats);
         if let Some(observer) = &self.settings.on_task_end {
             let _ = contain(|| observer(&TaskReport::new(report)));
         }
+    }
+
+    /// Logs the failures that have been summed up by now.
+    pub(crate) fn flush_log(&self) {
+        #[cfg(feature = "tracing")]
+        self.repeats.flush();
     }
 
     #[inline]

@@ -55,6 +55,8 @@ pub(crate) struct Settings {
     pub(crate) slow_poll: Option<Duration>,
     pub(crate) slow_response: Option<Duration>,
     #[cfg(feature = "tracing")]
+    pub(crate) log_repeats_every: Option<Duration>,
+    #[cfg(feature = "tracing")]
     pub(crate) span_relation: SpanRelation,
     /// Each notes something of a request as it arrives.
     pub(crate) on_request: Vec<OnRequest>,

@@ -6,7 +6,7 @@
 //! sums that are equal in that order were equal at one moment in between. The same holds for a sum
 //! over the shards: it lies between its value at the first read and its value at the last.
 
-use std::array;
+use std::{array, fmt};
 
 use crate::{
     task::{end::TaskEnd, id::TaskId},
@@ -62,6 +62,33 @@ pub struct Stats {
     pub pending: u64,
     /// Running now.
     pub running: u64,
+}
+
+/// One line without the zeros: `3 added: 2 completed, 1 running`.
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = [
+            (self.completed, "completed"),
+            (self.failed, "failed"),
+            (self.panicked, "panicked"),
+            (self.timed_out, "timed out"),
+            (self.skipped, "skipped"),
+            (self.rejected, "rejected"),
+            (self.aborted, "aborted"),
+            #[cfg(feature = "jobs")]
+            (self.spilled, "handed to the store"),
+            (self.awaiting_response, "awaiting their response"),
+            (self.pending, "waiting"),
+            (self.running, "running"),
+        ];
+        write!(f, "{} added", self.added)?;
+        let counts = counts.iter().filter(|(count, _)| *count > 0);
+        for (number, (count, what)) in counts.enumerate() {
+            let before = if number == 0 { ": " } else { ", " };
+            write!(f, "{before}{count} {what}")?;
+        }
+        Ok(())
+    }
 }
 
 /// How many kinds of [`TaskEnd`] there are.

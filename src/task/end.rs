@@ -3,6 +3,7 @@
 use std::{error::Error, fmt, iter};
 
 use super::output::BoxError;
+use crate::util::panic::TaskPanic;
 
 /// How a task ended. Every added task ends in exactly one of these.
 ///
@@ -24,8 +25,8 @@ pub enum TaskEnd {
     Completed,
     /// The task ran and returned this error.
     Failed(BoxError),
-    /// The task panicked with this message: in its own code, its condition or its destructor.
-    Panicked(String),
+    /// The task panicked: in its own code, its condition or its destructor.
+    Panicked(TaskPanic),
     /// The task ran longer than its timeout.
     TimedOut,
     /// The task did not run, for this reason.
@@ -66,6 +67,12 @@ pub enum SkipReason {
 }
 
 impl TaskEnd {
+    /// True if it is an error in a trace: the task has not done its work, and nobody wanted that.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn is_error(&self) -> bool {
+        self.is_failure() || matches!(self, Self::Rejected | Self::Aborted)
+    }
+
     /// True if the task ran and failed.
     #[inline]
     pub(crate) fn is_failure(&self) -> bool {
@@ -96,12 +103,21 @@ impl TaskEnd {
         }
     }
 
+    /// The same in words, for a line of a log.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn in_words(&self) -> &'static str {
+        match self {
+            Self::TimedOut => "timed out",
+            other => other.as_str(),
+        }
+    }
+
     /// Returns what went wrong in the task, in its own words.
     #[cfg(feature = "tracing")]
     pub(crate) fn error(&self) -> Option<String> {
         match self {
             Self::Failed(error) => Some(with_causes(&**error)),
-            Self::Panicked(message) => Some(message.clone()),
+            Self::Panicked(panic) => Some(panic.message().to_owned()),
             _ => None,
         }
     }
@@ -114,7 +130,7 @@ impl fmt::Display for TaskEnd {
         match self {
             Self::Completed => f.write_str("completed"),
             Self::Failed(error) => write!(f, "failed: {}", with_causes(&**error)),
-            Self::Panicked(message) => write!(f, "panicked: {message}"),
+            Self::Panicked(panic) => write!(f, "panicked: {panic}"),
             Self::TimedOut => f.write_str("timed out"),
             Self::Skipped(reason) => write!(f, "skipped: {reason}"),
             Self::Rejected => f.write_str("rejected"),

@@ -10,17 +10,19 @@ use std::{
     task::{Context, Wake, Waker},
 };
 
-/// Calls user code and turns a panic into its message.
+use super::panic::TaskPanic;
+
+/// Calls user code and catches its panic.
 ///
 /// After a panic, nothing reads what `f` touched: the task is dropped, and that drop is contained
 /// too.
 #[inline]
-pub(crate) fn contain<T>(f: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(f)).map_err(message)
+pub(crate) fn contain<T>(f: impl FnOnce() -> T) -> Result<T, TaskPanic> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(|payload| TaskPanic::caught(message(payload)))
 }
 
 /// Drops a value whose destructor is user code.
-pub(crate) fn contain_drop<T>(value: T) -> Result<(), String> {
+pub(crate) fn contain_drop<T>(value: T) -> Result<(), TaskPanic> {
     contain(|| drop(value))
 }
 
@@ -108,9 +110,16 @@ mod tests {
 
     #[test]
     fn a_panic_becomes_its_message() {
-        assert_eq!(contain(|| 1), Ok(1));
-        assert_eq!(contain(|| panic!("plain")), Err::<(), _>("plain".into()));
-        assert_eq!(contain(|| panic!("{}", 1)), Err::<(), _>("1".into()));
+        assert_eq!(contain(|| 1).unwrap(), 1);
+        let message = |panic: TaskPanic| panic.message().to_owned();
+        assert_eq!(
+            contain(|| panic!("plain")).map_err(message),
+            Err::<(), _>("plain".into())
+        );
+        assert_eq!(
+            contain(|| panic!("{}", 1)).map_err(message),
+            Err::<(), _>("1".into())
+        );
     }
 
     /// A future, and the waker that polls it.

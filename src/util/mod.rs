@@ -1,8 +1,9 @@
-//! What every room may use: contained user code, locks that loom can replace, sharded values,
+//! What every room may use: contained user code and its panics, locks that loom can replace, sharded values,
 //! timers. It uses no other room.
 
 pub(crate) mod contain;
 pub(crate) mod counted;
+pub(crate) mod panic;
 pub(crate) mod sharded;
 pub(crate) mod sync;
 pub(crate) mod timer;

@@ -16,7 +16,10 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::contain::{contain, woken_contained};
+use super::{
+    contain::{contain, woken_contained},
+    panic::TaskPanic,
+};
 
 /// Tokio's timer panics if the runtime has none, and once the runtime is gone. Nothing tells this
 /// before, so the panic is contained.
@@ -28,7 +31,7 @@ pub(crate) enum NoTimer {
     /// The caller is not within a runtime.
     NoRuntime,
     /// The message of Tokio's panic.
-    Panicked(String),
+    Panicked(TaskPanic),
 }
 
 impl Timer {
@@ -89,7 +92,7 @@ async fn elapse_on_a_thread(time: Duration) {
     }
 }
 
-fn warn(why: &str) {
+fn warn(why: &TaskPanic) {
     #[cfg(feature = "tracing")]
     let _ = contain(|| {
         tracing::warn!(

@@ -58,6 +58,51 @@ async fn forged_name_stays_on_the_line_of_idle() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn failures_of_one_kind_are_summed_up() {
+    let log = Log::default();
+    let _scope = log.subscribe();
+    let runner = Runner::new();
+    let add = |name| runner.add_task(Task::new(async { Err::<(), _>("no disk") }).named(name));
+    for _ in 0..1_000 {
+        add("write");
+    }
+    add("read");
+    runner.idle().await;
+    let told = |text: &str| log.text().matches(text).count();
+    assert_eq!(told("background task failed"), 2, "the first of each name");
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!((told("failed again"), told("repeats=999")), (1, 1));
+    add("write");
+    runner.idle().await;
+    assert_eq!(told("background task failed"), 2, "it is counted again");
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!((told("failed again"), told("repeats=1\n")), (2, 1));
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    add("write");
+    add("write");
+    runner.idle().await;
+    assert_eq!(
+        told("background task failed"),
+        3,
+        "after a while without any"
+    );
+    assert!(runner.shutdown(Duration::ZERO).await.is_clean());
+    assert_eq!((told("failed again"), told("repeats=1\n")), (3, 2));
+}
+
+#[tokio::test]
+async fn each_failure_is_logged_where_that_is_asked_for() {
+    let log = Log::default();
+    let _scope = log.subscribe();
+    let runner = Runner::builder().log_repeats_every(Duration::ZERO).build();
+    for _ in 0..10 {
+        runner.add_task(async { Err::<(), _>("no disk") });
+    }
+    runner.idle().await;
+    assert_eq!(log.text().matches("background task failed").count(), 10);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_response_that_stays_open_is_warned_of_once() {
     let log = Log::default();
     let _scope = log.subscribe();

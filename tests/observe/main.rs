@@ -24,7 +24,7 @@ use http_body_util::Full;
 use tower::{Layer as _, Service};
 use tower_background_tasks::{
     BackgroundTasks, OnFailure, ResponseBody, ResponseOutcome, Runner, RunnerBuilder, SpanRelation,
-    Task, TaskState,
+    Task, TaskState, install_panic_hook,
 };
 use tracing::{
     Event, Instrument, Level, Subscriber, field::Field, field::Visit, info_span, span,
@@ -85,7 +85,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Capture {
         attributes.record(&mut name);
         if name
             .0
-            .get("task.name")
+            .get("otel.name")
             .is_some_and(|name| name == "bad-span")
         {
             panic!("on purpose: a subscriber");
@@ -103,6 +103,14 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Capture {
             closed: false,
         };
         SEEN.lock().unwrap().spans.insert(id.into_u64(), span);
+    }
+
+    fn on_record(&self, id: &span::Id, values: &span::Record<'_>, _: Context<'_, S>) {
+        let mut collect = Collect(Fields::new());
+        values.record(&mut collect);
+        let mut seen = SEEN.lock().unwrap();
+        let span = seen.spans.get_mut(&id.into_u64()).unwrap();
+        span.fields.extend(collect.0);
     }
 
     fn on_follows_from(&self, span: &span::Id, follows: &span::Id, _: Context<'_, S>) {
@@ -135,6 +143,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Capture {
 fn capture() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
+        install_panic_hook();
         // Ids are not used again in this process, so that a closed span is not taken for another.
         set_global_default(Registry::default().with(Capture)).unwrap();
     });
@@ -165,7 +174,7 @@ fn span_of(name: &str) -> (u64, SeenSpan) {
         span.name == "background_task"
             && span
                 .fields
-                .get("task.name")
+                .get("otel.name")
                 .is_some_and(|task| task == name)
     };
     let mut spans = seen.spans.iter().filter(|(_, span)| is_it(span));
@@ -223,14 +232,22 @@ async fn each_end_is_one_event_at_a_fitting_level() {
     );
     assert_eq!(end_of("panics").fields["error"], "on purpose");
     assert!(!end_of("times-out").fields.contains_key("error"));
+    assert_eq!(fields["response.end"], "Aborted");
+    assert_eq!(fields["http.response.status_code"], "200");
+    for time in ["task.waiting_seconds", "task.running_seconds"] {
+        assert!(fields[time].parse::<f64>().is_ok(), "{time}");
+    }
     assert_eq!(
-        (&*fields["task.kind"], &*fields["response.end"]),
-        ("async", "Aborted")
+        end_of("times-out").fields["message"],
+        "background task timed out"
     );
-    assert_eq!(fields["response.status"], "200");
-    assert!(fields["task.location"].contains("observe/main.rs:"));
-    assert!(fields.contains_key("waited") && fields.contains_key("ran"));
-    assert_eq!(end_of("panics").fields["task.kind"], "blocking");
+    assert!(end_of("panics").fields["panic.location"].contains("observe/main.rs:"));
+    let (_, span) = span_of("panics");
+    assert_eq!(span.fields["task.kind"], "blocking");
+    assert!(span.fields["task.location"].contains("observe/main.rs:"));
+    let twice = |field: &&String| fields.contains_key(*field);
+    let (_, span) = span_of("fails");
+    assert_eq!(span.fields.keys().find(twice), None, "on one line");
 }
 
 /// A request to `/orders?secret=1` through the layer, whose handler adds `task`; the client leaves before its answer.
@@ -251,30 +268,85 @@ async fn request_without_a_response(task: Task) {
 }
 
 #[tokio::test]
-async fn skip_without_a_response_warns_and_a_conditions_does_not() {
+async fn a_skip_is_for_debugging() {
     request_without_a_response(Task::new(async {}).named("wants-a-response")).await;
-    assert_eq!(end_of("wants-a-response").level, Level::WARN);
+    assert_eq!(end_of("wants-a-response").level, Level::DEBUG);
     let chosen = Task::new(async {}).run_if(ResponseOutcome::is_success);
     request_without_a_response(chosen.named("chose-not-to")).await;
     assert_eq!(end_of("chose-not-to").level, Level::DEBUG);
 }
 
 #[tokio::test]
-async fn the_span_and_the_end_say_for_which_request() {
-    request_without_a_response(
-        Task::new(async {})
-            .named("on-whose-behalf")
-            .run_if(|_| true),
+async fn the_span_says_for_which_request() {
+    let task = Task::new(async {}).named("on-whose-behalf");
+    request_without_a_response(task.run_if(|_| true)).await;
+    let fields = span_of("on-whose-behalf").1.fields;
+    let request = (&*fields["http.request.method"], &*fields["url.path"]);
+    assert_eq!(request, ("POST", "/orders"));
+}
+
+#[tokio::test]
+async fn the_end_says_it_where_there_is_no_span() {
+    capture();
+    let runner = Runner::new();
+    let mut service = runner
+        .layer()
+        .layer(tower::service_fn(async |request: Request<()>| {
+            let tasks = BackgroundTasks::from_extensions(request.extensions()).unwrap();
+            tasks.add_task(Task::new(async {}).named("never-began"));
+            Ok::<_, std::convert::Infallible>(Response::new(String::from("hello")))
+        }));
+    let response = service.call(Request::post("/orders").body(()).unwrap());
+    let response = response.await.unwrap();
+    assert!(!runner.shutdown(Duration::ZERO).await.is_clean());
+    drop(response);
+    let SeenEvent { fields, span, .. } = end_of("never-began");
+    let request = (&*fields["http.request.method"], &*fields["url.path"]);
+    assert_eq!((request, span), (("POST", "/orders"), None));
+    assert!(fields["task.location"].contains("observe/main.rs:"));
+    assert_eq!((&*fields["task.id"], &*fields["task.kind"]), ("1", "async"));
+}
+
+#[tokio::test]
+async fn the_span_of_an_error_has_its_status_and_type() {
+    let runner = run(
+        Runner::builder(),
+        [
+            Task::new(async {}).named("status-unset"),
+            Task::new(async { Err::<(), _>("no") }).named("status-failed"),
+            Task::blocking(|| panic!("on purpose")).named("status-panicked"),
+            Task::new(std::future::pending::<()>())
+                .timeout(Duration::from_millis(1))
+                .named("status-timed-out"),
+        ],
     )
     .await;
-    for fields in [
-        end_of("on-whose-behalf").fields,
-        span_of("on-whose-behalf").1.fields,
+    runner.add_task(Task::new(std::future::pending::<()>()).named("status-aborted"));
+    until_running(&runner).await;
+    assert!(!runner.shutdown(Duration::ZERO).await.is_clean());
+    let status = |name| {
+        let fields = span_of(name).1.fields;
+        let of = |field: &str| fields.get(field).cloned();
+        (of("otel.status_code"), of("error.type"))
+    };
+    assert_eq!(status("status-unset"), (None, None));
+    for (name, error) in [
+        ("status-failed", "failed"),
+        ("status-panicked", "panicked"),
+        ("status-timed-out", "timed_out"),
+        ("status-aborted", "aborted"),
     ] {
         assert_eq!(
-            (&*fields["request.method"], &*fields["request.path"]),
-            ("POST", "/orders")
+            status(name),
+            (Some("ERROR".into()), Some(error.into())),
+            "{name}"
         );
+    }
+}
+
+async fn until_running(runner: &Runner) {
+    while runner.stats().running == 0 {
+        tokio::task::yield_now().await;
     }
 }
 
@@ -450,7 +522,7 @@ async fn a_missing_layer_is_logged_once_for_its_path() {
         .filter(|event| event.level == Level::ERROR);
     let remedy = "is `BackgroundTasksLayer` applied";
     let told = errors.filter(|event| event.fields["message"].contains(remedy));
-    let paths: Vec<_> = told.map(|event| &*event.fields["request.path"]).collect();
+    let paths: Vec<_> = told.map(|event| &*event.fields["url.path"]).collect();
     assert_eq!(paths, ["/orders", "/mails"]);
 }
 
@@ -522,7 +594,7 @@ async fn slow_poll_is_named_and_quick_or_blocking_is_not() {
         let events = events_of(name);
         events
             .iter()
-            .filter(|event| event.fields.contains_key("held"))
+            .filter(|event| event.fields.contains_key("task.held_seconds"))
             .count()
     };
     assert_eq!(
@@ -693,7 +765,7 @@ mod jobs {
         let is_it = |name: &String| name == "seen-on-a-worker";
         let spans = spans.iter();
         let mut spans: Vec<_> = spans
-            .filter(|(_, span)| span.fields.get("task.name").is_some_and(is_it))
+            .filter(|(_, span)| span.fields.get("otel.name").is_some_and(is_it))
             .collect();
         spans.sort_by_key(|(_, span)| span.follows.len());
         let [(_, unlinked), (id, span)] = spans[..] else {
@@ -706,8 +778,8 @@ mod jobs {
         let fields = [
             ("task.id", "0f8fad5bd9cb469fa16570867728950e"),
             ("task.attempt", "1"),
-            ("request.method", "POST"),
-            ("request.path", "/orders/7"),
+            ("http.request.method", "POST"),
+            ("url.path", "/orders/7"),
             ("traceparent", "00-a-b-01"),
         ];
         for (field, value) in fields {

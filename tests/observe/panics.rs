@@ -29,16 +29,18 @@ enum Method {
     Exit,
     TryClose,
     Event,
+    Record,
     RecordFollowsFrom,
 }
 
-const METHODS: [Method; 7] = [
+const METHODS: [Method; 8] = [
     Method::NewSpan,
     Method::CloneSpan,
     Method::Enter,
     Method::Exit,
     Method::TryClose,
     Method::Event,
+    Method::Record,
     Method::RecordFollowsFrom,
 ];
 
@@ -89,6 +91,7 @@ impl Subscriber for Panicking {
 
     fn record(&self, id: &span::Id, values: &span::Record<'_>) {
         self.registry.record(id, values);
+        self.called(Method::Record);
     }
 
     fn record_follows_from(&self, id: &span::Id, follows: &span::Id) {

@@ -45,7 +45,8 @@ impl ByHand {
             parent: None,
             "background_task",
             task.id = id,
-            task.name = type_name::<Ready<()>>(),
+            otel.name = type_name::<Ready<()>>(),
+            otel.kind = "internal",
             task.kind = "async",
             task.location = %Location::caller(),
         );
@@ -77,11 +78,12 @@ fn spawning_in_span() -> Router {
             parent: None,
             "background_task",
             task.id = 0,
-            task.name = type_name::<Ready<()>>(),
+            otel.name = type_name::<Ready<()>>(),
+            otel.kind = "internal",
             task.kind = "async",
             task.location = %Location::caller(),
-            request.method = method.as_str(),
-            request.path = uri.path(),
+            http.request.method = method.as_str(),
+            url.path = uri.path(),
         );
         span.follows_from(Span::current());
         tokio::spawn(logged(ready(())).instrument(span));

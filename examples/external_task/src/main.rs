@@ -74,6 +74,6 @@ async fn main() -> Result<(), BoxError> {
         .serve(|shutdown| axum::serve(listener, app).with_graceful_shutdown(shutdown))
         .await?;
     println!("{report}");
-    println!("{:?}", runner.stats());
+    println!("{}", runner.stats());
     report.exit()
 }

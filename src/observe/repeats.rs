@@ -1,0 +1,154 @@
+//! [`Repeats`]: failures of one kind, which are logged once and then summed up. Keeps a task that
+//! fails at each request from flooding the log.
+//!
+//! 1. The first failure of a kind is logged. Those of the following `every` are counted; at its end
+//!    their number is logged, and the next `every` begins. When it passes without any, the next
+//!    failure is logged again.
+//! 2. While failures are counted, a task of the runtime waits for the end of `every`. It leaves under
+//!    the lock, so the thread that counts the next failure sees that nobody waits.
+//! 3. Without a runtime no failure is counted, and each is logged.
+
+use std::{
+    collections::HashMap,
+    mem,
+    panic::Location,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use tokio::{runtime::Handle, task::AbortHandle, time::Instant};
+use tracing::Level;
+
+use super::report;
+use crate::util::{
+    sync::{Mutex, lock},
+    timer::elapse,
+};
+
+pub(crate) struct Repeats {
+    /// Zero logs each failure.
+    every: Duration,
+    rows: Mutex<HashMap<Kind, Row>>,
+}
+
+/// There are as many as the program has places that add tasks, and names for them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Kind {
+    pub(crate) level: Level,
+    /// `None` for a name that was made at run time.
+    pub(crate) name: Option<&'static str>,
+    pub(crate) location: &'static Location<'static>,
+    /// In words.
+    pub(crate) end: &'static str,
+}
+
+struct Row {
+    /// Failures are counted until then.
+    until: Instant,
+    count: u64,
+    /// `Some` while a task waits for `until`. It may have gone with its runtime.
+    waiter: Option<AbortHandle>,
+}
+
+impl Repeats {
+    /// How often by default.
+    pub(crate) const EVERY: Duration = Duration::from_secs(10);
+
+    pub(crate) fn new(every: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            every,
+            rows: Mutex::default(),
+        })
+    }
+
+    /// Returns true if a failure is to be logged now. Otherwise it is counted.
+    pub(crate) fn is_first(self: &Arc<Self>, kind: Kind) -> bool {
+        let Ok(runtime) = Handle::try_current() else {
+            return true;
+        };
+        if self.every.is_zero() {
+            return true;
+        }
+        let now = Instant::now();
+        let mut rows = lock(&self.rows);
+        let Some(row) = rows.get_mut(&kind).filter(|row| row.counts(now)) else {
+            rows.insert(kind, Row::new(now + self.every));
+            return true;
+        };
+        row.count += 1;
+        if !row.is_awaited() {
+            let time = row.until.duration_since(now);
+            let wait = log_later(Arc::downgrade(self), kind, time);
+            row.waiter = Some(runtime.spawn(wait).abort_handle());
+        }
+        false
+    }
+
+    /// Logs what was counted, of all kinds.
+    pub(crate) fn flush(&self) {
+        let kinds: Vec<_> = lock(&self.rows).keys().copied().collect();
+        for kind in kinds {
+            let count = lock(&self.rows).get_mut(&kind).map(Row::take);
+            report::repeated(kind, count.unwrap_or_default());
+        }
+    }
+
+    /// Logs what was counted of a kind. Returns false if there was none: nobody waits any more.
+    fn log(&self, kind: Kind) -> bool {
+        let mut rows = lock(&self.rows);
+        let Some(row) = rows.get_mut(&kind) else {
+            return false;
+        };
+        let count = row.take();
+        if count == 0 {
+            row.waiter = None;
+            return false;
+        }
+        row.until = Instant::now() + self.every;
+        drop(rows);
+        report::repeated(kind, count);
+        true
+    }
+}
+
+async fn log_later(repeats: Weak<Repeats>, kind: Kind, mut time: Duration) {
+    loop {
+        elapse(time).await;
+        let Some(repeats) = repeats.upgrade() else {
+            return; // its drop has told what was counted
+        };
+        if !repeats.log(kind) {
+            return;
+        }
+        time = repeats.every;
+    }
+}
+
+impl Row {
+    fn new(until: Instant) -> Self {
+        Self {
+            until,
+            count: 0,
+            waiter: None,
+        }
+    }
+
+    fn counts(&self, now: Instant) -> bool {
+        now < self.until || self.count > 0
+    }
+
+    fn is_awaited(&self) -> bool {
+        let waiter = self.waiter.as_ref();
+        waiter.is_some_and(|waiter| !waiter.is_finished())
+    }
+
+    fn take(&mut self) -> u64 {
+        mem::take(&mut self.count)
+    }
+}
+
+impl Drop for Repeats {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
