@@ -6,7 +6,9 @@
 //!    failure is logged again.
 //! 2. While failures are counted, a task of the runtime waits for the end of `every`. It leaves under
 //!    the lock, so the thread that counts the next failure sees that nobody waits.
-//! 3. Without a runtime no failure is counted, and each is logged.
+//! 3. Failures are of one kind if they have the same error, too. There are at most [`KINDS`] kinds; when
+//!    there would be more, such as where each error has a number in it, the error counts no more.
+//! 4. Without a runtime no failure is counted, and each is logged.
 
 use std::{
     collections::HashMap,
@@ -31,8 +33,11 @@ pub(crate) struct Repeats {
     rows: Mutex<HashMap<Kind, Row>>,
 }
 
-/// There are as many as the program has places that add tasks, and names for them.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+/// How many kinds with an error there are.
+const KINDS: usize = 256;
+
+/// Without an error, there are as many as the program has places that add tasks, and names for them.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Kind {
     pub(crate) level: Level,
     /// `None` for a name that was made at run time.
@@ -40,6 +45,7 @@ pub(crate) struct Kind {
     pub(crate) location: &'static Location<'static>,
     /// In words.
     pub(crate) end: &'static str,
+    pub(crate) error: Option<String>,
 }
 
 struct Row {
@@ -62,7 +68,7 @@ impl Repeats {
     }
 
     /// Returns true if a failure is to be logged now. Otherwise it is counted.
-    pub(crate) fn is_first(self: &Arc<Self>, kind: Kind) -> bool {
+    pub(crate) fn is_first(self: &Arc<Self>, mut kind: Kind) -> bool {
         let Ok(runtime) = Handle::try_current() else {
             return true;
         };
@@ -71,6 +77,12 @@ impl Repeats {
         }
         let now = Instant::now();
         let mut rows = lock(&self.rows);
+        if rows.len() >= KINDS && !rows.contains_key(&kind) {
+            rows.retain(|_, row| row.counts(now));
+            if rows.len() >= KINDS {
+                kind.error = None;
+            }
+        }
         let Some(row) = rows.get_mut(&kind).filter(|row| row.counts(now)) else {
             rows.insert(kind, Row::new(now + self.every));
             return true;
@@ -86,17 +98,17 @@ impl Repeats {
 
     /// Logs what was counted, of all kinds.
     pub(crate) fn flush(&self) {
-        let kinds: Vec<_> = lock(&self.rows).keys().copied().collect();
+        let kinds: Vec<_> = lock(&self.rows).keys().cloned().collect();
         for kind in kinds {
             let count = lock(&self.rows).get_mut(&kind).map(Row::take);
-            report::repeated(kind, count.unwrap_or_default());
+            report::repeated(&kind, count.unwrap_or_default());
         }
     }
 
     /// Logs what was counted of a kind. Returns false if there was none: nobody waits any more.
-    fn log(&self, kind: Kind) -> bool {
+    fn log(&self, kind: &Kind) -> bool {
         let mut rows = lock(&self.rows);
-        let Some(row) = rows.get_mut(&kind) else {
+        let Some(row) = rows.get_mut(kind) else {
             return false;
         };
         let count = row.take();
@@ -117,7 +129,7 @@ async fn log_later(repeats: Weak<Repeats>, kind: Kind, mut time: Duration) {
         let Some(repeats) = repeats.upgrade() else {
             return; // its drop has told what was counted
         };
-        if !repeats.log(kind) {
+        if !repeats.log(&kind) {
             return;
         }
         time = repeats.every;

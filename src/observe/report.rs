@@ -268,6 +268,7 @@ impl Report<'_> {
             name: self.label.name.of_the_program(),
             location: self.label.location,
             end: self.end.in_words(),
+            error: self.error(),
         })
     }
 
@@ -280,7 +281,7 @@ impl Report<'_> {
 
 /// Tells how many failures of a kind were counted and not logged.
 #[cfg(feature = "tracing")]
-pub(crate) fn repeated(kind: Kind, count: u64) {
+pub(crate) fn repeated(kind: &Kind, count: u64) {
     if count == 0 {
         return;
     }
@@ -292,6 +293,7 @@ pub(crate) fn repeated(kind: Kind, count: u64) {
                 {
                     task.name = kind.name,
                     task.location = %kind.location,
+                    error = kind.error.as_deref(),
                     repeats = count,
                 },
                 "background tasks {} again",

@@ -348,9 +348,9 @@ impl RunnerBuilder {
 
     /// Sets how often failures that repeat are logged; every 10 seconds by default.
     ///
-    /// The first failure of a task is logged at once, with its error and its request. Others that end
-    /// in the same way, of tasks with the same name that were added in the same place, are counted,
-    /// and their number is logged so often, and at a shutdown. `Duration::ZERO` logs each failure by
+    /// The first failure of a task is logged at once, with its error and its request. Others with the
+    /// same error, of tasks with the same name that were added in the same place, are counted, and
+    /// their number is logged so often, and at a shutdown. `Duration::ZERO` logs each failure by
     /// itself. [`on_task_end`](Self::on_task_end) and the metrics are told of each in any case.
     #[cfg(feature = "tracing")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]

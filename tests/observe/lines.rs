@@ -90,6 +90,21 @@ async fn failures_of_one_kind_are_summed_up() {
     assert_eq!((told("failed again"), told("repeats=1\n")), (3, 2));
 }
 
+#[tokio::test(start_paused = true)]
+async fn different_errors_are_told_up_to_a_limit() {
+    let log = Log::default();
+    let _scope = log.subscribe();
+    let runner = Runner::new();
+    for number in 0..1_000 {
+        runner.add_task(async move { Err::<(), _>(format!("order {number} is refused")) });
+    }
+    runner.idle().await;
+    let told = |text: &str| log.text().matches(text).count();
+    assert_eq!(told("background task failed"), 257);
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!((told("failed again"), told("repeats=743")), (1, 1));
+}
+
 #[tokio::test]
 async fn each_failure_is_logged_where_that_is_asked_for() {
     let log = Log::default();
