@@ -6,8 +6,9 @@
 //!    failure is logged again.
 //! 2. While failures are counted, a task of the runtime waits for the end of `every`. It leaves under
 //!    the lock, so the thread that counts the next failure sees that nobody waits.
-//! 3. Failures are of one kind if they have the same error, too. There are at most [`KINDS`] kinds; when
-//!    there would be more, such as where each error has a number in it, the error counts no more.
+//! 3. Failures of one kind have the same error, too, where a subscriber reads it. There are at most
+//!    [`KINDS`] kinds. When there would be more, as where each error has a number in it, the error
+//!    no longer matters.
 //! 4. Without a runtime no failure is counted, and each is logged.
 
 use std::{

@@ -7,7 +7,7 @@ use std::{borrow::Cow, fmt, panic::Location, time::Duration};
 use http::{Extensions, Method};
 use tokio::time::Instant;
 #[cfg(feature = "tracing")]
-use tracing::{Level, field};
+use tracing::{Level, field, level_filters::LevelFilter};
 
 #[cfg(feature = "tracing")]
 use super::repeats::{Kind, Repeats};
@@ -149,8 +149,7 @@ impl fmt::Debug for TaskReport<'_> {
 pub(crate) fn is_logged(end: &TaskEnd) -> bool {
     #[cfg(feature = "tracing")]
     {
-        !matches!(end, TaskEnd::Completed)
-            || tracing::level_filters::LevelFilter::current() >= tracing::Level::DEBUG
+        !matches!(end, TaskEnd::Completed) || is_read(Level::DEBUG)
     }
     #[cfg(not(feature = "tracing"))]
     {
@@ -197,6 +196,12 @@ pub(crate) fn log(report: &Report<'_>, repeats: &Arc<Repeats>) {
     if report.kind().is_none_or(|kind| repeats.is_first(kind)) {
         let _ = contain(|| report.log());
     }
+}
+
+/// False if no subscriber reads events of this level.
+#[cfg(feature = "tracing")]
+fn is_read(level: Level) -> bool {
+    level <= LevelFilter::current()
 }
 
 /// How loud an end is. A skip that the user asked for is not, and neither is one for want of a
@@ -268,7 +273,7 @@ impl Report<'_> {
             name: self.label.name.of_the_program(),
             location: self.label.location,
             end: self.end.in_words(),
-            error: self.error(),
+            error: is_read(level).then(|| self.error()).flatten(),
         })
     }
 
