@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 mod background_tasks;
+#[cfg(feature = "dashboard")]
+mod dashboard;
 mod executor;
 mod held;
 mod http;
@@ -27,6 +29,9 @@ pub mod context {}
 #[doc = include_str!("../docs/shutdown.md")]
 pub mod shutdown {}
 
+#[cfg(feature = "dashboard")]
+#[cfg_attr(docsrs, doc(cfg(feature = "dashboard")))]
+pub use self::dashboard::{Dashboard, DashboardBody};
 #[cfg(feature = "apalis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "apalis")))]
 pub use self::jobs::ApalisStore;
@@ -51,6 +56,7 @@ pub use self::{
     http::shield::{Shield, ShieldAborted},
     keep_open::KeepOpen,
     observe::info::{TaskInfo, TaskState},
+    observe::limit_use::LimitUse,
     observe::open_connection::OpenConnection,
     observe::open_request::OpenRequest,
     observe::report::TaskReport,

@@ -14,11 +14,16 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::PollSemaphore;
 
-use crate::{shared::settings::Settings, task::kind::TaskKind};
+use crate::{observe::limit_use::LimitUse, shared::settings::Settings, task::kind::TaskKind};
 
 pub(crate) struct Limits {
-    running: Option<Arc<Semaphore>>,
-    blocking: Option<Arc<Semaphore>>,
+    running: Option<Places>,
+    blocking: Option<Places>,
+}
+
+struct Places {
+    limit: usize,
+    free: Arc<Semaphore>,
 }
 
 /// A place for one running task. Dropping the last handle frees the place.
@@ -37,11 +42,22 @@ pub(crate) struct Acquire {
 
 impl Limits {
     pub(crate) fn new(settings: &Settings) -> Self {
-        let semaphore = |limit: usize| Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)));
         Self {
-            running: settings.max_running.map(semaphore),
-            blocking: settings.max_blocking.map(semaphore),
+            running: settings.max_running.map(Places::new),
+            blocking: settings.max_blocking.map(Places::new),
         }
+    }
+
+    pub(crate) fn uses(&self) -> Vec<LimitUse> {
+        let running = self
+            .running
+            .as_ref()
+            .map(|places| places.used("max_running"));
+        let blocking = self
+            .blocking
+            .as_ref()
+            .map(|places| places.used("max_blocking"));
+        running.into_iter().chain(blocking).collect()
     }
 
     pub(crate) fn acquire(&self, kind: TaskKind) -> Box<Acquire> {
@@ -50,10 +66,34 @@ impl Limits {
             .as_ref()
             .filter(|_| kind == TaskKind::Blocking);
         Box::new(Acquire {
-            blocking: blocking.cloned().map(PollSemaphore::new),
-            running: self.running.clone().map(PollSemaphore::new),
+            blocking: blocking.map(Places::acquire),
+            running: self.running.as_ref().map(Places::acquire),
             permit: Permit::default(),
         })
+    }
+}
+
+impl Places {
+    fn new(limit: usize) -> Self {
+        let free = Semaphore::new(limit.min(Semaphore::MAX_PERMITS));
+        Self {
+            limit,
+            free: Arc::new(free),
+        }
+    }
+
+    fn acquire(&self) -> PollSemaphore {
+        PollSemaphore::new(Arc::clone(&self.free))
+    }
+
+    fn used(&self, name: &'static str) -> LimitUse {
+        let limit = self.limit;
+        let places = limit.min(Semaphore::MAX_PERMITS);
+        LimitUse {
+            name,
+            used: places.saturating_sub(self.free.available_permits()),
+            limit,
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use self::{batch::Batch, limits::Limits};
 use crate::{
+    observe::limit_use::LimitUse,
     queue::{owner::Schedule, ready::Ready},
     shared::settings::Settings,
 };
@@ -49,5 +50,10 @@ impl Executor {
 impl Schedule for Executor {
     fn schedule(&self, ready: Ready) {
         self.batch(ready).launch();
+    }
+
+    fn limits(&self) -> Vec<LimitUse> {
+        let limits = self.limits.as_ref();
+        limits.map(|limits| limits.uses()).unwrap_or_default()
     }
 }

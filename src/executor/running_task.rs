@@ -10,11 +10,10 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
+
 use crate::{
-    observe::{
-        slow_poll::SlowPoll,
-        span::{SpanOf, TaskSpan},
-    },
+    observe::span::{SpanOf, TaskSpan},
     queue::Queue,
     shared::settings::Settings,
     task::{
@@ -156,9 +155,13 @@ impl RunningTask {
         queue: &Arc<Queue>,
         cx: &mut Context<'_>,
     ) -> Poll<TaskEnd> {
-        let slow = SlowPoll::watch(threshold, queue.label_of(self.id));
+        // A task that is cancelled during the poll must still be named.
+        let (label, begun) = (queue.label_of(self.id), Instant::now());
         let polled = self.poll_task(queue, cx);
-        slow.check(&self.span);
+        let held = begun.elapsed();
+        if let Some(label) = label.filter(|_| held >= threshold) {
+            queue.tell_slow_poll(&label, held, &self.span);
+        }
         polled
     }
 

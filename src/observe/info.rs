@@ -38,6 +38,7 @@ pub struct TaskInfo {
     pub(crate) request: Option<RequestInfo>,
     /// True if the task has timed out.
     pub(crate) is_overdue: bool,
+    pub(crate) progress: Option<f64>,
 }
 
 /// What an unfinished task does.
@@ -72,14 +73,7 @@ impl TaskInfo {
             running_for: begun.map(|begun| now.duration_since(begun)),
             request: request.cloned(),
             is_overdue: false,
-        }
-    }
-
-    /// The same task, timed out, whose thread still runs.
-    pub(crate) fn overdue(self) -> Self {
-        Self {
-            is_overdue: true,
-            ..self
+            progress: None,
         }
     }
 
@@ -120,6 +114,12 @@ impl TaskInfo {
     /// Returns the time since the task began to run, or `None` while it waits.
     pub fn running_for(&self) -> Option<Duration> {
         self.running_for
+    }
+
+    /// Returns how far the task has come, from 0.0 to 1.0, as
+    /// [`TaskContext::progress`](crate::TaskContext::progress) told; or `None` if it did not.
+    pub fn progress(&self) -> Option<f64> {
+        self.progress
     }
 
     /// Returns the method of the task's request, or `None` for a task of no request. A task that

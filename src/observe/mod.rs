@@ -1,11 +1,13 @@
 //! What is told of tasks: rows, reports, log events, spans, metrics. It uses `task` and below.
 
 pub(crate) mod info;
+pub(crate) mod limit_use;
 pub(crate) mod metrics;
 pub(crate) mod open_connection;
 pub(crate) mod open_request;
 #[cfg(feature = "tracing")]
 pub(crate) mod repeats;
 pub(crate) mod report;
-pub(crate) mod slow_poll;
 pub(crate) mod span;
+#[cfg(feature = "dashboard")]
+pub(crate) mod tally;

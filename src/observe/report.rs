@@ -11,15 +11,14 @@ use tracing::{Level, field, level_filters::LevelFilter};
 
 #[cfg(feature = "tracing")]
 use super::repeats::{Kind, Repeats};
+#[cfg(any(feature = "dashboard", feature = "tracing"))]
+use crate::util::contain::contain;
 use crate::{
     ResponseOutcome,
     task::{end::TaskEnd, id::TaskId, kind::TaskKind, label::Label, request_info::RequestInfo},
 };
 #[cfg(feature = "tracing")]
-use crate::{
-    task::end::SkipReason,
-    util::{contain::contain, panic::TaskPanic},
-};
+use crate::{task::end::SkipReason, util::panic::TaskPanic};
 
 /// A task that has ended, for [`RunnerBuilder::on_task_end`](crate::RunnerBuilder::on_task_end).
 ///
@@ -184,6 +183,13 @@ impl Report<'_> {
         let begun = self.begun.unwrap_or(self.ended);
         self.ended.duration_since(begun)
     }
+
+    /// Returns the text of what went wrong. Making it is user code as well.
+    #[cfg(any(feature = "dashboard", feature = "tracing"))]
+    pub(super) fn error(&self) -> Option<String> {
+        let error = contain(|| self.end.error());
+        error.unwrap_or_else(|_| Some("its error cannot be shown".into()))
+    }
 }
 
 /// Logs the end, so that no failure is silent: without any set-up, it is in the log under the
@@ -242,9 +248,11 @@ impl Report<'_> {
                         panic.backtrace = panic.and_then(TaskPanic::backtrace),
                         task.id = label_of.map(|label| field::display(label.id)),
                         task.kind = label_of.map(|label| label.kind.as_str()),
-                        task.location = label_of.map(|label| field::display(label.location)),
+                        code.file.path = label_of.map(|label| label.location.file()),
+                        code.line.number = label_of.map(|label| label.location.line()),
                         http.request.method = request.map(|request| request.method.as_str()),
                         url.path = request.and_then(RequestInfo::path),
+                        http.route = request.and_then(RequestInfo::route),
                         request.id = request.and_then(RequestInfo::id),
                         response.end = response.map(|response| field::debug(response.end)),
                         http.response.status_code = response.and_then(|response| response.status).map(|status| status.as_u16()),
@@ -276,12 +284,6 @@ impl Report<'_> {
             error: is_read(level).then(|| self.error()).flatten(),
         })
     }
-
-    /// Returns the text of what went wrong. Making it is user code as well.
-    fn error(&self) -> Option<String> {
-        let error = contain(|| self.end.error());
-        error.unwrap_or_else(|_| Some("its error cannot be shown".into()))
-    }
 }
 
 /// Tells how many failures of a kind were counted and not logged.
@@ -297,7 +299,8 @@ pub(crate) fn repeated(kind: &Kind, count: u64) {
                 parent: None,
                 {
                     task.name = kind.name,
-                    task.location = %kind.location,
+                    code.file.path = kind.location.file(),
+                    code.line.number = kind.location.line(),
                     error = kind.error.as_deref(),
                     repeats = count,
                 },
@@ -311,6 +314,27 @@ pub(crate) fn repeated(kind: &Kind, count: u64) {
         Level::WARN => log!(warn),
         _ => log!(debug),
     });
+}
+
+/// Warns that a poll took `held`. The commonest cause is blocking code in an async task.
+pub(crate) fn slow_poll(label: &Label, held: Duration, has_span: bool) {
+    #[cfg(feature = "tracing")]
+    let _ = contain(|| {
+        let unless_in_span = (!has_span).then_some(label);
+        tracing::warn!(
+            target: "tower_background_tasks",
+            {
+                task.name = &*label.name(), // as a `str`: a subscriber escapes it
+                task.id = unless_in_span.map(|label| field::display(label.id)),
+                code.file.path = unless_in_span.map(|label| label.location.file()),
+                code.line.number = unless_in_span.map(|label| label.location.line()),
+                task.held_seconds = held.as_secs_f64(),
+            },
+            "background task held its worker: blocking code belongs into `add_blocking_task`"
+        );
+    });
+    #[cfg(not(feature = "tracing"))]
+    let _ = (label, held, has_span);
 }
 
 /// Warns that a stand-alone queue was dropped with these tasks in it.
@@ -339,6 +363,7 @@ pub(crate) fn slow_response(
             {
                 http.request.method = request.map(|request| request.method.as_str()),
                 url.path = request.and_then(RequestInfo::path),
+                http.route = request.and_then(RequestInfo::route),
                 request.id = request.and_then(RequestInfo::id),
                 response.open_seconds = open_for.as_secs_f64(),
                 tasks = ?names,

@@ -146,9 +146,11 @@ fn open_span(of: &SpanOf<'_>, label: &Label) -> Option<Arc<Contained>> {
             error.type = field::Empty,
             task.id = %label.id,
             task.kind = label.kind.as_str(),
-            task.location = %label.location,
+            code.file.path = label.location.file(),
+            code.line.number = label.location.line(),
             http.request.method = request.map(|request| request.method.as_str()),
             url.path = request.and_then(RequestInfo::path),
+            http.route = request.and_then(RequestInfo::route),
             request.id = request.and_then(RequestInfo::id),
         )
     };

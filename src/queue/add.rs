@@ -8,11 +8,7 @@ use super::{Phase, Queue, State, ready::Ready};
 #[cfg(feature = "tracing")]
 use crate::observe::span::SpanRelation;
 use crate::{
-    observe::{
-        info::TaskInfo,
-        metrics::{self, MetricName},
-        span::TaskSpan,
-    },
+    observe::{info::TaskInfo, metrics::MetricName, span::TaskSpan},
     shared::registry::Closed,
     task::{
         Task,
@@ -89,12 +85,16 @@ impl Queue {
     /// Counts the added task in the metrics and schedules the batch. The caller has released the
     /// lock.
     fn added(self: &Arc<Self>, name: MetricName, ready: Option<Ready>) {
-        if self.owner.is_some() {
-            metrics::added(name);
-            self.watch_responses();
-        }
+        self.tell_added(name);
+        self.watch_responses();
         if let Some(ready) = ready {
             self.schedule(ready, true);
+        }
+    }
+
+    pub(super) fn tell_added(&self, name: MetricName) {
+        if let Some(owner) = &self.owner {
+            owner.shared.metrics.added(name, self.request.as_ref());
         }
     }
 
@@ -166,7 +166,7 @@ impl Queue {
         };
         let id = owner.shared.count_added();
         task.set_id(id);
-        metrics::added(MetricName::of_task(&task));
+        self.tell_added(MetricName::of_task(&task));
         let label = task.label();
         if matches!(end, TaskEnd::Skipped(SkipReason::Recorded)) {
             let (request, now) = (self.request.as_ref(), Instant::now());

@@ -22,6 +22,8 @@ pub(crate) struct Entry {
     pub(super) span: TaskSpan,
     /// True while a supervised task is on its blocking thread.
     pub(super) on_thread: bool,
+    /// From 0 to 1. `None` until the task tells it.
+    pub(super) progress: Option<f32>,
 }
 
 /// `Waiting` becomes `Running` when the task begins. Both become `Ended` when a party claims the
@@ -62,6 +64,7 @@ impl Entry {
             waker: None,
             span: TaskSpan::default(),
             on_thread: false,
+            progress: None,
         }
     }
 
@@ -80,10 +83,10 @@ impl Entry {
     }
 
     pub(super) fn info(&self, request: Option<&RequestInfo>, now: Instant) -> TaskInfo {
-        let info = TaskInfo::new(&self.label, self.begun, request, now);
-        match self.state {
-            EntryState::Overdue => info.overdue(),
-            _ => info,
+        TaskInfo {
+            progress: self.progress.map(f64::from),
+            is_overdue: matches!(self.state, EntryState::Overdue),
+            ..TaskInfo::new(&self.label, self.begun, request, now)
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{mem, sync::Arc};
 
 use super::{Phase, Queue, State};
 use crate::{
-    observe::metrics::{self, MetricName},
+    observe::metrics::MetricName,
     util::sync::{MutexGuard, lock},
 };
 
@@ -65,10 +65,8 @@ impl Queue {
         }
         let ready = into.start_if_idle_with_tasks(&mut state);
         drop(state);
-        if into.owner.is_some() {
-            names.into_iter().for_each(metrics::added);
-            into.watch_responses();
-        }
+        names.into_iter().for_each(|name| into.tell_added(name));
+        into.watch_responses();
         if let Some(ready) = ready {
             into.schedule(ready, true);
         }

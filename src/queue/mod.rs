@@ -36,6 +36,8 @@ pub(crate) mod claim;
 mod condition;
 pub(crate) mod dequeued;
 mod entries;
+#[cfg(feature = "dashboard")]
+mod first_rows;
 mod hold;
 mod merge;
 mod new;
@@ -240,7 +242,7 @@ impl Queue {
     pub(crate) fn context_of(self: &Arc<Self>, id: TaskId) -> TaskContext {
         let label = self.label_of(id);
         let name = label.map(|label| label.name()).unwrap_or_default();
-        TaskContext::new(Arc::clone(self) as Arc<dyn ContextSource>, name)
+        TaskContext::new(Arc::clone(self) as Arc<dyn ContextSource>, id, name)
     }
 
     /// Adds a row for each task in the queue. Returns the queue that this one was merged into: a
@@ -340,6 +342,12 @@ impl ContextSource for Queue {
 
     fn extensions(&self) -> &Extensions {
         &self.extensions
+    }
+
+    fn set_progress(&self, id: TaskId, done: f32) {
+        if let Some(entry) = lock(&self.state).entries.get_mut(id) {
+            entry.progress = Some(done);
+        }
     }
 }
 

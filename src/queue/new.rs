@@ -54,7 +54,7 @@ impl Queue {
     ) -> Arc<Self> {
         let id_header = owner.shared.settings.request_id_header.as_ref();
         let queue = Self::new(Origin {
-            request: Some(RequestInfo::of(request, id_header)),
+            request: Some(RequestInfo::of(request, id_header, &extensions)),
             multiplexed: request.version() >= Version::HTTP_2,
             extensions,
             seen: Self::seen_of(owner),

@@ -7,10 +7,10 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use super::{Queue, ready::Ready};
-use crate::util::sync::Mutex;
 use crate::{
+    observe::limit_use::LimitUse,
     shared::{Shared, registry::Registry, settings::Settings},
-    util::sync::OnceLock,
+    util::sync::{Mutex, OnceLock},
 };
 
 /// Runs ready batches.
@@ -18,6 +18,9 @@ pub(crate) trait Schedule: Send + Sync {
     /// Returns at once and calls no user code: the caller may be a connection or a `Drop`. Dropping
     /// `ready` ends its tasks aborted.
     fn schedule(&self, ready: Ready);
+
+    /// Returns how full the limits are that the executor keeps.
+    fn limits(&self) -> Vec<LimitUse>;
 }
 
 pub(crate) struct Owner {
@@ -62,6 +65,12 @@ impl Owner {
         let set = self.shared.settings.runtime.clone();
         set.or_else(|| self.remember_current_runtime())
             .or_else(|| self.first_runtime())
+    }
+
+    /// Returns how full the runner's limits are.
+    pub(crate) fn limits(&self) -> Vec<LimitUse> {
+        let limits = self.shared.limits();
+        limits.chain(self.scheduler.limits()).collect()
     }
 
     pub(super) fn first_runtime(&self) -> Option<Handle> {

@@ -6,12 +6,8 @@ use tokio::time::Instant;
 
 use super::{Ended, Entry, EntryState, Phase, Queue, State, dequeued::Dequeued, entries::Settled};
 use crate::{
-    observe::{
-        metrics::{self, MetricName},
-        report::Report,
-        span::TaskSpan,
-    },
-    shared::settings::Settings,
+    observe::{metrics::MetricName, report::Report, span::TaskSpan},
+    shared::{Shared, settings::Settings},
     task::{Task, end::TaskEnd, id::TaskId, label::Label, node::Needs},
     util::{contain::contain_drop, sync::lock},
 };
@@ -48,10 +44,16 @@ impl Queue {
         // Under the lock, so that a thread that ends the task finds its beginning counted.
         self.count_begun();
         drop(state);
-        if self.owner.is_some() {
-            metrics::begun(MetricName::of_task(&task));
-        }
+        self.tell_begun(MetricName::of_task(&task));
         Some(task)
+    }
+
+    /// The caller has released the lock.
+    #[inline]
+    pub(super) fn tell_begun(&self, name: MetricName) {
+        if let Some(owner) = &self.owner {
+            owner.shared.metrics.begun(name, self.request.as_ref());
+        }
     }
 
     #[inline]
@@ -59,6 +61,12 @@ impl Queue {
         if let Some(owner) = &self.owner {
             owner.shared.count_begun();
             self.give_back_place(false);
+        }
+    }
+
+    fn count_overdue(&self, count: impl Fn(&Shared)) {
+        if let Some(owner) = &self.owner {
+            count(&owner.shared);
         }
     }
 
@@ -77,6 +85,9 @@ impl Queue {
         entry.on_thread = false;
         let overdue = matches!(entry.state, EntryState::Overdue);
         let entry = overdue.then(|| state.entries.remove(id));
+        if overdue {
+            self.count_overdue(Shared::count_returned);
+        }
         let handle = self.leave_if_empty(&mut state);
         drop(state);
         drop((entry, handle));
@@ -179,6 +190,18 @@ impl Queue {
         span.in_scope(|| owner.shared.tell(&report));
     }
 
+    /// Reports a poll that held its worker for too long.
+    pub(crate) fn tell_slow_poll(&self, label: &Label, held: Duration, span: &TaskSpan) {
+        if let Some(owner) = &self.owner {
+            let request = self.request.as_ref();
+            span.in_scope(|| {
+                owner
+                    .shared
+                    .tell_slow_poll(label, held, request, !span.is_none())
+            });
+        }
+    }
+
     /// Counts a claimed task whose end has been told.
     pub(super) fn settle_claimed(&self, id: TaskId, end: &TaskEnd) {
         self.settle_with(id, end, true);
@@ -219,6 +242,7 @@ impl Queue {
         if entry.on_thread && matches!(end, TaskEnd::TimedOut) {
             // The entry names the task as overdue until its thread returns.
             entry.state = EntryState::Overdue;
+            self.count_overdue(Shared::count_overdue);
         } else {
             state.entries.forget(id);
         }

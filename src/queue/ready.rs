@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{Ended, Entry, Phase, Queue, State, dequeued::Dequeued, entries::Settled};
 use crate::{
-    observe::metrics::{self, MetricName},
+    observe::metrics::MetricName,
     task::{Task, id::TaskId, kind::TaskKind, node::Needs},
     util::sync::{MutexGuard, lock},
 };
@@ -145,7 +145,7 @@ impl Ready {
         // Dropping the waker and the span may run user code, so the lock goes first.
         drop(settled);
         if begins {
-            metrics::begun(name);
+            queue.tell_begun(name);
         }
         // Nobody's wait is over: the dequeued task has not ended.
         next

@@ -103,9 +103,10 @@ impl TaskList {
         links.iter().map(|link| link.name().to_cow()).collect()
     }
 
-    /// Returns the tasks' labels in the order added.
-    pub(crate) fn labels(&self) -> Vec<Label> {
-        self.in_order().iter().map(|link| link.label()).collect()
+    /// Returns the labels of the first tasks, in the order added.
+    pub(crate) fn first_labels(&self, limit: usize) -> Vec<Label> {
+        let links = self.in_order();
+        links.iter().take(limit).map(|link| link.label()).collect()
     }
 
     fn in_order(&self) -> Vec<&Link> {

@@ -56,7 +56,16 @@ impl Queue {
     }
 
     pub(super) fn waiting_infos(&self, state: &State, now: Instant) -> Vec<TaskInfo> {
-        let (labels, request) = (state.tasks.labels(), self.request.as_ref());
+        self.first_waiting_infos(state, now, usize::MAX)
+    }
+
+    pub(super) fn first_waiting_infos(
+        &self,
+        state: &State,
+        now: Instant,
+        limit: usize,
+    ) -> Vec<TaskInfo> {
+        let (labels, request) = (state.tasks.first_labels(limit), self.request.as_ref());
         let info = |label| TaskInfo::new(label, None, request, now);
         labels.iter().map(info).collect()
     }

@@ -12,7 +12,10 @@ use crate::{
     ResponseOutcome, TaskContext,
     observe::report::TaskReport,
     shared::settings::{OnFailure, Order, Settings},
-    task::around::{Around, Next, Ran, nested},
+    task::{
+        around::{Around, Next, Ran, nested},
+        request_info::Route,
+    },
 };
 
 /// Sets up a [`Runner`]. Without any setting it makes the runner of [`Runner::new`], which has no
@@ -258,6 +261,40 @@ impl RunnerBuilder {
     /// ```
     pub fn request_id_header(mut self, name: HeaderName) -> Self {
         self.settings.request_id_header = Some(name);
+        self
+    }
+
+    /// Takes the route of each request as it arrives at the layer, such as `/orders/{id}`.
+    ///
+    /// The span of each task has it as `http.route`, and so have the metrics as `route`:
+    /// a label of which there are only as many as the program has routes, unlike paths. A `route`
+    /// that makes them up from what a client sends makes a time series of each.
+    ///
+    /// axum knows the route of a request where the layer is added by `Router::layer` or
+    /// `Router::route_layer`, after the routes:
+    ///
+    /// ```
+    /// use axum::{Router, extract::MatchedPath, routing::post};
+    /// use tower_background_tasks::{BackgroundTasks, Runner};
+    ///
+    /// let runner = Runner::builder()
+    ///     .route(|request| Some(request.extensions.get::<MatchedPath>()?.as_str()))
+    ///     .build();
+    /// let app: Router = Router::new()
+    ///     .route("/orders/{id}", post(async |tasks: BackgroundTasks| tasks.add_task(async {})))
+    ///     .layer(runner.layer());
+    /// # drop(app);
+    /// ```
+    ///
+    /// It runs on the connection's task, so it should be quick. If it panics, the service of the
+    /// request panics.
+    pub fn route(mut self, route: impl Fn(&Parts) -> Option<&str> + Send + Sync + 'static) -> Self {
+        let on_request = &mut self.settings.on_request;
+        on_request.push(Box::new(move |request, noted| {
+            if let Some(route) = route(request) {
+                noted.insert(Route(route.into()));
+            }
+        }));
         self
     }
 

@@ -13,12 +13,14 @@ use std::{fmt, panic::Location, sync::Arc};
 use self::builder::RunnerBuilder;
 use crate::{
     executor::Executor,
-    observe::info::TaskInfo,
+    observe::{info::TaskInfo, limit_use::LimitUse},
     queue::{Queue, owner::Owner},
     shared::{Shared, settings::Settings, stats::Stats},
     task::{Task, add_error::AddTaskError, id::TaskId, into_task::IntoTask, output::TaskOutput},
     util::contain::woken_contained,
 };
+#[cfg(feature = "metrics")]
+use crate::{observe::metrics::Gauges, util::contain::contain};
 
 /// Runs tasks off the connections, and counts how each ends. Clones are the same runner.
 ///
@@ -240,6 +242,47 @@ impl Runner {
     /// Returns what has become of the tasks so far.
     pub fn stats(&self) -> Stats {
         self.shared().stats()
+    }
+
+    /// Returns the limits that are set, and how full they are.
+    ///
+    /// ```
+    /// use tower_background_tasks::Runner;
+    ///
+    /// let runner = Runner::builder().max_running(8).build();
+    /// let limits = runner.limits();
+    /// assert_eq!((limits[0].name, limits[0].used, limits[0].limit), ("max_running", 0, 8));
+    /// ```
+    pub fn limits(&self) -> Vec<LimitUse> {
+        self.owner.limits()
+    }
+
+    /// Records the gauges that change too often to be recorded at each change: how full the limits
+    /// are, how many tasks await their response, and how many are overdue. For a handler of
+    /// `/metrics`, just before it renders them, or for a loop where they are pushed.
+    ///
+    /// ```
+    /// # #[cfg(feature = "metrics")] {
+    /// use tower_background_tasks::Runner;
+    ///
+    /// # struct Prometheus;
+    /// # impl Prometheus { fn render(&self) -> String { String::new() } }
+    /// async fn metrics(runner: Runner, prometheus: Prometheus) -> String {
+    ///     runner.record_gauges();
+    ///     prometheus.render()
+    /// }
+    /// # }
+    /// ```
+    #[cfg(feature = "metrics")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+    pub fn record_gauges(&self) {
+        let shared = self.shared();
+        let gauges = Gauges {
+            awaiting_response: self.stats().awaiting_response,
+            overdue: shared.overdue(),
+            limits: self.limits(),
+        };
+        let _ = contain(|| gauges.record()); // a recorder is user code
     }
 
     /// Ends a task [`Aborted`](crate::TaskEnd::Aborted), whether it waits or runs. Its siblings go

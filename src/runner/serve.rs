@@ -215,11 +215,13 @@ async fn run<T, E>(
     let mut signals = Signalled::new(plan.signal);
     let mut served = first(server.as_mut(), signals.next()).await.ok();
     shared.make_unready();
+    shared.note_deadline(plan.unready_for);
     if served.is_none() && !plan.unready_for.is_zero() {
         going_down(format_args!("not ready, for {:?}", plan.unready_for));
         served = signals.within(plan.unready_for, server.as_mut()).await;
     }
     stop.cancel();
+    shared.note_deadline(plan.requests);
     shared.closing.cancel(); // its waiters' wakers are contained
     going_down(format_args!("requests have {:?}", plan.requests));
     let requests = async {

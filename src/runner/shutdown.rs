@@ -197,6 +197,7 @@ impl Runner {
     /// ```
     pub async fn shutdown(&self, grace: Duration) -> ShutdownReport {
         let shared = self.shared();
+        shared.note_deadline(grace);
         shared.closing.cancel(); // its waiters' wakers are contained
         let mut grace = pin!(elapse(grace));
         loop {

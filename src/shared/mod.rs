@@ -11,7 +11,10 @@ mod waiters;
 
 #[cfg(feature = "tracing")]
 use std::sync::Arc;
+use std::time::Duration;
 
+#[cfg(feature = "dashboard")]
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -23,27 +26,40 @@ use self::{
 };
 #[cfg(feature = "tracing")]
 use crate::observe::repeats::Repeats;
+#[cfg(feature = "dashboard")]
+use crate::{observe::tally::Tally, util::sync::OnceLock};
 use crate::{
     observe::{
         info::TaskInfo,
-        metrics,
+        limit_use::LimitUse,
+        metrics::Metrics,
         open_connection::OpenConnection,
         report::{self, Report, TaskReport},
     },
-    task::{add_error::Refusal, end::TaskEnd, id::TaskId},
+    task::{add_error::Refusal, end::TaskEnd, id::TaskId, label::Label, request_info::RequestInfo},
     util::{
         contain::contain,
-        sync::{AtomicBool, AtomicUsize, Mutex, Ordering, lock},
+        sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering, lock},
     },
 };
 
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
+    pub(crate) metrics: Metrics,
     counters: Counters,
     /// How many tasks wait for the runner. Kept only where `max_pending` limits them.
     pending: AtomicUsize,
     /// How many tasks await their response. Kept only where `max_awaiting_response` limits them.
     awaiting_response: AtomicUsize,
+    /// How many blocking tasks have timed out while their threads still run.
+    overdue: AtomicUsize,
+    slow_polls: AtomicU64,
+    /// What a dashboard shows. Empty until there is one.
+    #[cfg(feature = "dashboard")]
+    tally: OnceLock<Tally>,
+    /// When the current phase of a shutdown ends.
+    #[cfg(feature = "dashboard")]
+    deadline: Mutex<Option<Instant>>,
     waiters: Waiters,
     /// Cancelled when a shutdown begins.
     pub(crate) closing: CancellationToken,
@@ -64,16 +80,22 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(settings: Settings) -> Self {
-        let _ = contain(metrics::describe); // a recorder is user code
         #[cfg(feature = "tracing")]
         let repeats = Repeats::new(settings.log_repeats_every.unwrap_or(Repeats::EVERY));
         Self {
             settings,
+            metrics: Metrics::new(),
             #[cfg(feature = "tracing")]
             repeats,
             counters: Counters::default(),
             pending: AtomicUsize::new(0),
             awaiting_response: AtomicUsize::new(0),
+            overdue: AtomicUsize::new(0),
+            slow_polls: AtomicU64::new(0),
+            #[cfg(feature = "dashboard")]
+            tally: OnceLock::new(),
+            #[cfg(feature = "dashboard")]
+            deadline: Mutex::default(),
             waiters: Waiters::default(),
             closing: CancellationToken::new(),
             is_unready: AtomicBool::new(false),
@@ -269,21 +291,104 @@ impl Shared {
         lock(&self.unfinished).connections.extend(kept_open);
     }
 
-    /// True if anyone observes this end: an observer, a recorder or the log.
+    /// True if anyone observes this end: an observer, a recorder, a dashboard or the log.
     #[inline]
     pub(crate) fn is_seen(&self, end: &TaskEnd) -> bool {
+        #[cfg(feature = "dashboard")]
+        if self.tally.get().is_some() {
+            return true;
+        }
         cfg!(feature = "metrics") || self.settings.on_task_end.is_some() || report::is_logged(end)
+    }
+
+    /// Returns what counts the ends for a dashboard, from the first call on.
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn tally(&self) -> &Tally {
+        self.tally.get_or_init(Tally::new)
+    }
+
+    /// Notes when the current phase of a shutdown ends.
+    pub(crate) fn note_deadline(&self, time: Duration) {
+        #[cfg(feature = "dashboard")]
+        {
+            *lock(&self.deadline) = Instant::now().checked_add(time);
+        }
+        #[cfg(not(feature = "dashboard"))]
+        let _ = time;
+    }
+
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        *lock(&self.deadline)
     }
 
     /// Tells an end to each observer. Each is user code, and a panic in one does not silence the
     /// next.
     pub(crate) fn tell(&self, report: &Report<'_>) {
-        let _ = contain(|| metrics::ended(report));
+        self.metrics.ended(report);
+        #[cfg(feature = "dashboard")]
+        if let Some(tally) = self.tally.get() {
+            tally.count(report);
+        }
         #[cfg(feature = "tracing")]
         report::log(report, &self.repeats);
         if let Some(observer) = &self.settings.on_task_end {
             let _ = contain(|| observer(&TaskReport::new(report)));
         }
+    }
+
+    /// Tells of a poll that held its worker for too long. The caller has entered the task's span, if
+    /// it `has_span`.
+    pub(crate) fn tell_slow_poll(
+        &self,
+        label: &Label,
+        held: Duration,
+        request: Option<&RequestInfo>,
+        has_span: bool,
+    ) {
+        self.slow_polls.fetch_add(1, Ordering::SeqCst);
+        self.metrics.slow_poll(&label.name, request);
+        report::slow_poll(label, held, has_span);
+    }
+
+    pub(crate) fn count_overdue(&self) {
+        self.overdue.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The thread of an overdue task has returned.
+    pub(crate) fn count_returned(&self) {
+        self.overdue.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    #[cfg(any(feature = "dashboard", feature = "metrics"))]
+    pub(crate) fn overdue(&self) -> usize {
+        self.overdue.load(Ordering::SeqCst)
+    }
+
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn slow_polls(&self) -> u64 {
+        self.slow_polls.load(Ordering::SeqCst)
+    }
+
+    /// Returns how full the limits are that this keeps.
+    pub(crate) fn limits(&self) -> impl Iterator<Item = LimitUse> {
+        let Settings {
+            max_pending,
+            max_awaiting_response,
+            ..
+        } = self.settings;
+        let limits = [
+            ("max_pending", &self.pending, max_pending),
+            (
+                "max_awaiting_response",
+                &self.awaiting_response,
+                max_awaiting_response,
+            ),
+        ];
+        limits.into_iter().filter_map(|(name, used, limit)| {
+            let (used, limit) = (used.load(Ordering::SeqCst), limit?);
+            Some(LimitUse { name, used, limit })
+        })
     }
 
     /// Logs the failures that have been summed up by now.

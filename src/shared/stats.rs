@@ -92,7 +92,7 @@ impl fmt::Display for Stats {
 }
 
 /// How many kinds of [`TaskEnd`] there are.
-const ENDS: usize = if cfg!(feature = "jobs") { 8 } else { 7 };
+const ENDS: usize = TaskEnd::WORDS.len();
 
 /// Each thread counts in its own shard, except for `added`, which numbers the tasks.
 #[derive(Debug, Default)]
@@ -209,7 +209,7 @@ impl CountersHere {
 
     #[inline]
     pub(crate) fn task_ended(&self, end: &TaskEnd) {
-        count(&self.ended[index(end)]);
+        count(&self.ended[end.index()]);
     }
 
     #[inline]
@@ -234,18 +234,4 @@ impl CountersHere {
 #[inline]
 fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::SeqCst);
-}
-
-fn index(end: &TaskEnd) -> usize {
-    match end {
-        TaskEnd::Completed => 0,
-        TaskEnd::Failed(_) => 1,
-        TaskEnd::Panicked(_) => 2,
-        TaskEnd::TimedOut => 3,
-        TaskEnd::Skipped(_) => 4,
-        TaskEnd::Rejected => 5,
-        TaskEnd::Aborted => 6,
-        #[cfg(feature = "jobs")]
-        TaskEnd::Spilled => 7,
-    }
 }

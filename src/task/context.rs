@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, sync::Arc};
 use http::Extensions;
 use tokio_util::sync::CancellationToken;
 
-use super::request_info::RequestInfo;
+use super::{id::TaskId, request_info::RequestInfo};
 use crate::{ResponseOutcome, util::contain::woken_contained};
 
 /// Where a context gets its answers: the queue that holds the task.
@@ -19,6 +19,9 @@ pub(crate) trait ContextSource: Send + Sync {
 
     /// What was noted of the request.
     fn extensions(&self) -> &Extensions;
+
+    /// Notes how far a running task has come.
+    fn set_progress(&self, id: TaskId, done: f32);
 }
 
 /// What a running task may ask: how its response went, what its request was, whether the runner
@@ -39,12 +42,13 @@ pub(crate) trait ContextSource: Send + Sync {
 #[derive(Clone)]
 pub struct TaskContext {
     source: Arc<dyn ContextSource>,
+    id: TaskId,
     name: Cow<'static, str>,
 }
 
 impl TaskContext {
-    pub(crate) fn new(source: Arc<dyn ContextSource>, name: Cow<'static, str>) -> Self {
-        Self { source, name }
+    pub(crate) fn new(source: Arc<dyn ContextSource>, id: TaskId, name: Cow<'static, str>) -> Self {
+        Self { source, id, name }
     }
 
     /// Returns how the response ended, or `None` for a task of no request
@@ -154,6 +158,29 @@ impl TaskContext {
         match self.source.closing() {
             Some(closing) => woken_contained(closing.cancelled()).await,
             None => std::future::pending().await,
+        }
+    }
+
+    /// Tells how far the task has come, from 0.0 to 1.0, for
+    /// [`TaskInfo::progress`](crate::TaskInfo::progress) and the dashboard. It is kept until the next
+    /// call, and costs a short lock. Numbers outside are taken for the nearest within, and NaN
+    /// changes nothing. Once the task has ended, this does nothing.
+    ///
+    /// ```
+    /// use tower_background_tasks::Task;
+    ///
+    /// let export = Task::blocking_with_context(|cx| {
+    ///     for page in 0..100 {
+    ///         cx.progress(f64::from(page) / 100.0);
+    ///         println!("page {page}");
+    ///     }
+    /// });
+    /// # drop(export);
+    /// ```
+    pub fn progress(&self, done: f64) {
+        if !done.is_nan() {
+            self.source
+                .set_progress(self.id, done.clamp(0.0, 1.0) as f32);
         }
     }
 

@@ -68,7 +68,7 @@ pub enum SkipReason {
 
 impl TaskEnd {
     /// True if it is an error in a trace: the task has not done its work, and nobody wanted that.
-    #[cfg(feature = "tracing")]
+    #[cfg(any(feature = "dashboard", feature = "tracing"))]
     pub(crate) fn is_error(&self) -> bool {
         self.is_failure() || matches!(self, Self::Rejected | Self::Aborted)
     }
@@ -81,6 +81,19 @@ impl TaskEnd {
 }
 
 impl TaskEnd {
+    /// What [`as_str`](Self::as_str) may return, by [`index`](Self::index).
+    pub(crate) const WORDS: &'static [&'static str] = &[
+        "completed",
+        "failed",
+        "panicked",
+        "timed_out",
+        "skipped",
+        "rejected",
+        "aborted",
+        #[cfg(feature = "jobs")]
+        "spilled",
+    ];
+
     /// Returns one word, for fields and labels: `completed`, `failed`, `panicked`, `timed_out`,
     /// `skipped`, `rejected`, `aborted`, or `spilled`.
     ///
@@ -90,16 +103,21 @@ impl TaskEnd {
     /// assert_eq!(TaskEnd::TimedOut.as_str(), "timed_out");
     /// ```
     pub fn as_str(&self) -> &'static str {
+        Self::WORDS[self.index()]
+    }
+
+    /// The place of this end among all kinds.
+    pub(crate) fn index(&self) -> usize {
         match self {
-            Self::Completed => "completed",
-            Self::Failed(_) => "failed",
-            Self::Panicked(_) => "panicked",
-            Self::TimedOut => "timed_out",
-            Self::Skipped(_) => "skipped",
-            Self::Rejected => "rejected",
-            Self::Aborted => "aborted",
+            Self::Completed => 0,
+            Self::Failed(_) => 1,
+            Self::Panicked(_) => 2,
+            Self::TimedOut => 3,
+            Self::Skipped(_) => 4,
+            Self::Rejected => 5,
+            Self::Aborted => 6,
             #[cfg(feature = "jobs")]
-            Self::Spilled => "spilled",
+            Self::Spilled => 7,
         }
     }
 
@@ -113,7 +131,7 @@ impl TaskEnd {
     }
 
     /// Returns what went wrong in the task, in its own words.
-    #[cfg(feature = "tracing")]
+    #[cfg(any(feature = "dashboard", feature = "tracing"))]
     pub(crate) fn error(&self) -> Option<String> {
         match self {
             Self::Failed(error) => Some(with_causes(&**error)),

@@ -47,7 +47,7 @@ impl Name {
     }
 
     /// `None` for a name that was made at run time: it could be anything, even a user's input.
-    #[cfg(any(feature = "metrics", feature = "tracing"))]
+    #[cfg(any(feature = "dashboard", feature = "metrics", feature = "tracing"))]
     pub(crate) fn of_the_program(&self) -> Option<&'static str> {
         match self {
             Self::Given(Cow::Borrowed(name)) => Some(name),

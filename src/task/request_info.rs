@@ -2,7 +2,7 @@
 
 use std::{fmt, str, sync::Arc};
 
-use http::{HeaderMap, HeaderName, Method, Request};
+use http::{Extensions, HeaderMap, HeaderName, Method, Request};
 
 /// The request that a task belongs to, from [`TaskContext::request`](crate::TaskContext::request).
 #[derive(Clone)]
@@ -10,7 +10,12 @@ pub struct RequestInfo {
     pub(crate) method: Method,
     path: Path,
     id: Option<Arc<str>>,
+    route: Option<Route>,
 }
+
+/// The route of a request, noted as the request arrives.
+#[derive(Clone)]
+pub(crate) struct Route(pub(crate) Arc<str>);
 
 /// A copy of a path. hyper's own is a part of its read buffer, and would keep the whole buffer for
 /// as long as a task waits.
@@ -56,19 +61,37 @@ impl RequestInfo {
         self.id.as_deref()
     }
 
+    /// Returns the route that the request matched, such as `/orders/{id}`, as
+    /// [`RunnerBuilder::route`](crate::RunnerBuilder::route) found it.
+    pub fn route(&self) -> Option<&str> {
+        self.route.as_ref().map(|Route(route)| &**route)
+    }
+
+    /// Returns the route to keep.
+    #[cfg(any(feature = "dashboard", feature = "metrics"))]
+    pub(crate) fn shared_route(&self) -> Option<Arc<str>> {
+        self.route.as_ref().map(|Route(route)| Arc::clone(route))
+    }
+
     /// Writes method and path for a line of a log. The path is a client's.
     pub(crate) fn fmt_line(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path().unwrap_or_default();
         write!(f, "{} {}", self.method, path.escape_debug())
     }
 
-    pub(crate) fn of<B>(request: &Request<B>, id_header: Option<&HeaderName>) -> Self {
+    /// `noted` is what was noted of the request as it arrived.
+    pub(crate) fn of<B>(
+        request: &Request<B>,
+        id_header: Option<&HeaderName>,
+        noted: &Extensions,
+    ) -> Self {
         let uri = request.uri();
         let path = uri.path_and_query().map(|_| Path::of(uri.path()));
         Self {
             method: request.method().clone(),
             path: path.unwrap_or_default(),
             id: id_header.and_then(|name| id_in(request.headers(), name)),
+            route: noted.get().cloned(),
         }
     }
 }
@@ -95,6 +118,7 @@ impl fmt::Debug for RequestInfo {
             .field("method", &self.method)
             .field("path", &self.path())
             .field("id", &self.id)
+            .field("route", &self.route())
             .finish()
     }
 }
@@ -108,14 +132,17 @@ mod tests {
         for length in 1..200 {
             let path = format!("/{}", "p".repeat(length - 1));
             let request = Request::get(format!("{path}?secret=1")).body(()).unwrap();
-            assert_eq!(RequestInfo::of(&request, None).path(), Some(&*path));
+            assert_eq!(
+                RequestInfo::of(&request, None, &Extensions::new()).path(),
+                Some(&*path)
+            );
         }
     }
 
     #[test]
     fn a_request_in_authority_form_has_no_path() {
         let request = Request::connect("example.org:443").body(()).unwrap();
-        let info = RequestInfo::of(&request, None);
+        let info = RequestInfo::of(&request, None, &Extensions::new());
         assert_eq!((info.method().as_str(), info.path()), ("CONNECT", None));
     }
 
@@ -124,7 +151,7 @@ mod tests {
         let header = HeaderName::from_static("x-request-id");
         let id = |value: &[u8]| {
             let request = Request::get("/").header(&header, value).body(()).unwrap();
-            let info = RequestInfo::of(&request, Some(&header));
+            let info = RequestInfo::of(&request, Some(&header), &Extensions::new());
             info.id().map(str::to_owned)
         };
         assert_eq!(id(b"a-1").as_deref(), Some("a-1"));

@@ -27,6 +27,8 @@ mod connection;
 mod cost;
 mod current;
 mod cut_off;
+#[cfg(feature = "dashboard")]
+mod dashboard;
 mod ends;
 mod extract;
 mod failure;

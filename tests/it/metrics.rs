@@ -1,7 +1,7 @@
 //! The metrics add up to the stats, whatever becomes of the tasks.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::pending,
     sync::{
         Arc, Mutex,
@@ -14,23 +14,33 @@ use axum::response::IntoResponse;
 use metrics::{
     Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
-use tower_background_tasks::{BackgroundTasks, Runner, Task};
+use tower_background_tasks::{BackgroundTasks, Runner, Task, TaskState};
 
-use crate::support::{full, get, respond};
+use crate::support::{full, get, open_response, respond, until};
 
 /// Sums, by a metric's name and its label `end`.
 #[derive(Default)]
-struct Sums(Mutex<BTreeMap<String, Arc<AtomicU64>>>);
+struct Sums {
+    sums: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
+    /// The whole keys, as `name{label=value,…}`.
+    keys: Mutex<BTreeSet<String>>,
+}
 
 impl Sums {
     fn of(&self, key: &Key) -> Arc<AtomicU64> {
+        let labels = key.labels();
+        let labels: Vec<_> = labels
+            .map(|label| format!("{}={}", label.key(), label.value()))
+            .collect();
+        let whole = format!("{}{{{}}}", key.name(), labels.join(","));
+        self.keys.lock().unwrap().insert(whole);
         let end = key.labels().find(|label| label.key() == "end");
         let name = format!("{} {}", key.name(), end.map_or("", |label| label.value()));
-        self.0.lock().unwrap().entry(name).or_default().clone()
+        self.sums.lock().unwrap().entry(name).or_default().clone()
     }
 
     fn count(&self, name: &str) -> u64 {
-        let sums = self.0.lock().unwrap();
+        let sums = self.sums.lock().unwrap();
         sums.get(name).map_or(0, |sum| sum.load(Ordering::SeqCst))
     }
 
@@ -178,4 +188,115 @@ fn the_metrics_add_up_to_the_stats() {
     assert_eq!(sums.level("background_tasks_pending "), 0.0);
     assert_eq!(sums.level("background_tasks_running "), 0.0);
     assert!(sums.count("background_tasks_waiting_seconds ") < stats.added);
+}
+
+/// Calls `f` within a runtime, while `recorder` is this thread's.
+fn recorded<F: Future>(recorder: &impl Recorder, f: impl FnOnce() -> F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    metrics::with_local_recorder(recorder, || runtime.block_on(f()))
+}
+
+#[test]
+fn every_end_of_a_task_is_counted_from_its_first_count() {
+    let sums = Sums::default();
+    recorded(&sums, || async {
+        let runner = Runner::builder()
+            .route(|request| Some(request.uri.path().split_at(7).0))
+            .build();
+        let respond = |path| {
+            respond(&runner, get(path), |tasks| {
+                tasks.add_task(Task::new(async {}).named("mail"));
+                tasks.add_task(Task::new(async {}).named(String::from("mail of ferris")));
+                full("hello")
+            })
+        };
+        drop(respond("/orders/1").await);
+        drop(respond("/orders/2").await);
+        runner.add_task(Task::new(async {}).named("mail"));
+        runner.idle().await;
+    });
+    let keys = sums.keys.lock().unwrap();
+    let ends = ["completed", "failed", "panicked", "timed_out", "skipped"];
+    for end in ends.iter().chain(&["rejected", "aborted"]) {
+        for series in [
+            "task=mail",
+            "task=mail,route=/orders",
+            "task=(dynamic),route=/orders",
+        ] {
+            let key = format!("background_tasks_ended_total{{{series},end={end}}}");
+            assert!(keys.contains(&key), "{key} of {keys:#?}");
+        }
+    }
+    let ended = keys.iter().filter(|key| key.contains("_ended_total{"));
+    let words = if cfg!(feature = "jobs") { 8 } else { 7 };
+    assert_eq!(ended.count(), 3 * words, "{keys:#?}");
+    drop(keys);
+    assert_eq!(sums.count("background_tasks_ended_total completed"), 5);
+    assert_eq!(sums.count("background_tasks_ended_total failed"), 0);
+}
+
+#[test]
+fn gauges_are_recorded_when_they_are_asked_for() {
+    let sums = Sums::default();
+    recorded(&sums, || async {
+        let runner = Runner::builder()
+            .max_running(1)
+            .max_awaiting_response(7)
+            .build();
+        let (response, tasks) = open_response(&runner);
+        tasks.add_task(async {});
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let overdue = Task::blocking(move || held.recv().unwrap_or_default());
+        runner.add_task(overdue.timeout(Duration::from_millis(1)));
+        let is_overdue = || {
+            let tasks = runner.tasks();
+            tasks.iter().any(|task| task.state() == TaskState::Overdue)
+        };
+        until(is_overdue).await;
+        runner.record_gauges();
+        assert_eq!(sums.level("background_tasks_awaiting_response "), 1.0);
+        assert_eq!(sums.level("background_tasks_overdue "), 1.0);
+        let used: Vec<_> = runner.limits().iter().map(|limit| limit.used).collect();
+        assert_eq!(used, [1, 1], "one awaits, and the thread keeps its place");
+        drop((response, release));
+        runner.idle().await;
+        until(|| runner.tasks().is_empty()).await;
+        runner.record_gauges();
+        assert_eq!(sums.level("background_tasks_awaiting_response "), 0.0);
+        assert_eq!(sums.level("background_tasks_overdue "), 0.0);
+        assert_eq!(
+            runner
+                .limits()
+                .iter()
+                .map(|limit| limit.used)
+                .sum::<usize>(),
+            0
+        );
+    });
+    let keys = sums.keys.lock().unwrap();
+    for limit in ["max_running", "max_awaiting_response"] {
+        for gauge in ["background_tasks_limit", "background_tasks_limit_used"] {
+            assert!(
+                keys.contains(&format!("{gauge}{{limit={limit}}}")),
+                "{keys:#?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn slow_polls_are_counted() {
+    let sums = Sums::default();
+    recorded(&sums, || async {
+        let runner = Runner::builder()
+            .warn_slow_poll(Duration::from_millis(1))
+            .build();
+        runner.add_task(async { std::thread::sleep(Duration::from_millis(2)) });
+        runner.add_task(async {});
+        runner.idle().await;
+    });
+    assert_eq!(sums.count("background_tasks_slow_polls_total "), 1);
 }

@@ -24,6 +24,7 @@ use loom::{
 use crate::{
     Order, ResponseEnd, ResponseOutcome, Runner, RunnerBuilder, Task,
     executor::Executor,
+    observe::limit_use::LimitUse,
     queue::{
         Queue,
         open::CutOff,
@@ -44,6 +45,10 @@ impl Schedule for Inline {
             thread::yield_now(); // the batch waits for a permit, or yields
         }
     }
+
+    fn limits(&self) -> Vec<LimitUse> {
+        self.0.limits()
+    }
 }
 
 /// The same, and polls a batch only when it was woken: one that nobody wakes is a deadlock.
@@ -52,6 +57,10 @@ struct Woken(Executor);
 impl Schedule for Woken {
     fn schedule(&self, ready: Ready) {
         loom::future::block_on(self.0.on_worker(ready));
+    }
+
+    fn limits(&self) -> Vec<LimitUse> {
+        self.0.limits()
     }
 }
 

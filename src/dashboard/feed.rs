@@ -1,0 +1,108 @@
+//! [`Feed`]: one snapshot a second, for all who look; and [`Events`], which one of them gets.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::snapshot;
+use crate::{
+    Runner,
+    util::{
+        sync::{Mutex, lock},
+        timer::within,
+    },
+};
+
+/// From one event of a stream to its next.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// A snapshot is made anew when it is older. Less than [`INTERVAL`], so that a stream whose timer is
+/// early does not get the same again.
+const FRESH: Duration = Duration::from_millis(900);
+
+pub(super) struct Feed {
+    runner: Runner,
+    allows_cancel: bool,
+    latest: Mutex<Option<(Instant, Bytes)>>,
+}
+
+impl Feed {
+    pub(super) fn new(runner: Runner, allows_cancel: bool) -> Self {
+        Self {
+            runner,
+            allows_cancel,
+            latest: Mutex::default(),
+        }
+    }
+
+    pub(super) fn runner(&self) -> &Runner {
+        &self.runner
+    }
+
+    pub(super) fn allows_cancel(&self) -> bool {
+        self.allows_cancel
+    }
+
+    /// Returns a snapshot as JSON.
+    pub(super) fn json(&self) -> Vec<u8> {
+        snapshot::json(&self.runner, self.allows_cancel)
+    }
+
+    /// Returns a snapshot of this second as an event. Those who come while it is made wait for it.
+    fn event(&self) -> Bytes {
+        let mut latest = lock(&self.latest);
+        let now = Instant::now();
+        if let Some((made, event)) = &*latest {
+            let is_fresh = now.duration_since(*made) < FRESH;
+            if is_fresh && !self.runner.is_shutting_down() {
+                return event.clone();
+            }
+        }
+        let mut event = b"data: ".to_vec();
+        event.extend(self.json()); // it has no line breaks
+        event.extend(b"\n\n");
+        let event = Bytes::from(event);
+        *latest = Some((now, event.clone()));
+        event
+    }
+}
+
+/// A stream of events. It ends with one that was made after the shutdown began: a server waits for
+/// its responses.
+pub(super) struct Events {
+    feed: Arc<Feed>,
+    /// Until the next event. `None` before the first.
+    wait: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    is_over: bool,
+}
+
+impl Events {
+    pub(super) fn new(feed: Arc<Feed>) -> Self {
+        Self {
+            feed,
+            wait: None,
+            is_over: false,
+        }
+    }
+
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        if let Some(wait) = &mut self.wait {
+            ready!(wait.as_mut().poll(cx));
+        }
+        let runner = self.feed.runner().clone();
+        self.is_over = runner.is_shutting_down();
+        self.wait = Some(Box::pin(async move {
+            within(INTERVAL, runner.shutting_down()).await;
+        }));
+        Poll::Ready(Some(self.feed.event()))
+    }
+}

@@ -1,0 +1,36 @@
+//! The page itself: one file, with its style and its script in it.
+
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Response,
+    header::{CONTENT_SECURITY_POLICY, REFERRER_POLICY},
+};
+
+use super::{DashboardBody, typed};
+
+static PAGE: LazyLock<Bytes> = LazyLock::new(|| {
+    let page = include_str!("assets/page.html")
+        .replace("/*style*/", STYLE)
+        .replace("/*script*/", SCRIPT);
+    page.into()
+});
+
+const STYLE: &str = include_str!("assets/style.css");
+const SCRIPT: &str = include_str!("assets/script.js");
+
+/// The browser runs this script and no other, and fetches nothing but what this service has. The
+/// hashes are of [`SCRIPT`] and [`STYLE`]: `conformance`'s tests tell what they are to be.
+const POLICY: &str = "default-src 'none'; \
+    script-src 'sha256-y6lz1r/lVtKVN330M70FC6TizJkVQ8fyqVM835O2n6c='; \
+    style-src 'sha256-A2t94A1lvPU63GBHzueyex6YNE8XbBr72KacG9WH468='; \
+    connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+pub(super) fn response() -> Response<DashboardBody> {
+    let mut response = typed("text/html; charset=utf-8", PAGE.clone().into());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}
