@@ -49,7 +49,7 @@ fn span_of(stored: &StoredJob, attempt: u32) -> tracing::Span {
         otel.name = stored.name(),
         otel.kind = "consumer",
         task.kind = "job",
-        task.attempt = attempt,
+        task.attempt = i64::from(attempt),
         http.request.method = request.map(|request| &*request.method),
         url.path = request.map(|request| &*request.path),
         traceparent = stored.trace().get("traceparent").map(|parent| &**parent),

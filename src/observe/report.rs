@@ -210,6 +210,12 @@ fn is_read(level: Level) -> bool {
     level <= LevelFilter::current()
 }
 
+/// An `i64`, as all numbers here: OpenTelemetry has no unsigned ones.
+#[cfg(feature = "tracing")]
+pub(super) fn line_of(location: &Location<'_>) -> i64 {
+    location.line().into()
+}
+
 /// How loud an end is. A skip that the user asked for is not, and neither is one for want of a
 /// response: clients leave as they like.
 #[cfg(feature = "tracing")]
@@ -249,13 +255,13 @@ impl Report<'_> {
                         task.id = label_of.map(|label| field::display(label.id)),
                         task.kind = label_of.map(|label| label.kind.as_str()),
                         code.file.path = label_of.map(|label| label.location.file()),
-                        code.line.number = label_of.map(|label| label.location.line()),
+                        code.line.number = label_of.map(|label| line_of(label.location)),
                         http.request.method = request.map(|request| request.method.as_str()),
                         url.path = request.and_then(RequestInfo::path),
                         http.route = request.and_then(RequestInfo::route),
                         request.id = request.and_then(RequestInfo::id),
                         response.end = response.map(|response| field::debug(response.end)),
-                        http.response.status_code = response.and_then(|response| response.status).map(|status| status.as_u16()),
+                        http.response.status_code = response.and_then(|response| response.status).map(|status| i64::from(status.as_u16())),
                         task.waiting_seconds = self.waited().as_secs_f64(),
                         task.running_seconds = self.begun.map(|_| self.ran().as_secs_f64()),
                     },
@@ -300,7 +306,7 @@ pub(crate) fn repeated(kind: &Kind, count: u64) {
                 {
                     task.name = kind.name,
                     code.file.path = kind.location.file(),
-                    code.line.number = kind.location.line(),
+                    code.line.number = line_of(kind.location),
                     error = kind.error.as_deref(),
                     repeats = count,
                 },
@@ -327,7 +333,7 @@ pub(crate) fn slow_poll(label: &Label, held: Duration, has_span: bool) {
                 task.name = &*label.name(), // as a `str`: a subscriber escapes it
                 task.id = unless_in_span.map(|label| field::display(label.id)),
                 code.file.path = unless_in_span.map(|label| label.location.file()),
-                code.line.number = unless_in_span.map(|label| label.location.line()),
+                code.line.number = unless_in_span.map(|label| line_of(label.location)),
                 task.held_seconds = held.as_secs_f64(),
             },
             "background task held its worker: blocking code belongs into `add_blocking_task`"

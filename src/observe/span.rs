@@ -7,6 +7,8 @@ use std::sync::Arc;
 #[cfg(feature = "tracing")]
 use tracing::{Span, dispatcher::with_default, field, level_filters::LevelFilter};
 
+#[cfg(feature = "tracing")]
+use super::report::line_of;
 use crate::task::{added_in::AddedIn, end::TaskEnd, label::Label, request_info::RequestInfo};
 #[cfg(feature = "tracing")]
 use crate::util::contain::{contain, contain_drop};
@@ -147,7 +149,7 @@ fn open_span(of: &SpanOf<'_>, label: &Label) -> Option<Arc<Contained>> {
             task.id = %label.id,
             task.kind = label.kind.as_str(),
             code.file.path = label.location.file(),
-            code.line.number = label.location.line(),
+            code.line.number = line_of(label.location),
             http.request.method = request.map(|request| request.method.as_str()),
             url.path = request.and_then(RequestInfo::path),
             http.route = request.and_then(RequestInfo::route),

@@ -120,9 +120,16 @@ impl Queue {
         if span.is_none() {
             return;
         }
-        let mut span = span.clone();
-        if let Some(entry) = Self::unclaimed(&mut lock(&self.state), id) {
-            mem::swap(&mut entry.span, &mut span);
+        let mut kept = span.clone();
+        let mut state = lock(&self.state);
+        let entry = Self::unclaimed(&mut state, id);
+        let is_claimed = entry
+            .map(|entry| mem::swap(&mut entry.span, &mut kept))
+            .is_none();
+        drop(state);
+        if is_claimed {
+            // The task was cancelled as it began, and its end was told before it had a span.
+            kept.record_end(&TaskEnd::Aborted);
         }
     }
 

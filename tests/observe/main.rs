@@ -90,6 +90,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Capture {
         {
             panic!("on purpose: a subscriber");
         }
+        cancel_as_it_begins(&name.0);
         let mut collect = Collect(Fields::new());
         attributes.record(&mut collect);
         let span = SeenSpan {
@@ -138,6 +139,19 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Capture {
             span.closed = true;
         }
     }
+}
+
+/// The runner of a task that is cancelled while its span is opened.
+static CANCELS: Mutex<Option<Runner>> = Mutex::new(None);
+
+fn cancel_as_it_begins(fields: &Fields) {
+    let name = fields.get("otel.name");
+    if name.is_none_or(|name| name != "cancelled-as-it-begins") {
+        return;
+    }
+    let runner = CANCELS.lock().unwrap().take().unwrap();
+    let id = fields["task.id"].parse::<u64>().unwrap();
+    assert!(runner.cancel(id.into()));
 }
 
 fn capture() {
@@ -696,6 +710,23 @@ async fn a_task_run_by_hand_has_no_runners_number() {
     for name in ["by-hand-first", "by-hand-second"] {
         assert_eq!(span_of(name).1.fields["task.id"], "0");
     }
+}
+
+#[tokio::test]
+async fn a_task_that_is_cancelled_as_it_begins_has_a_span_that_says_so() {
+    capture();
+    let runner = Runner::new();
+    *CANCELS.lock().unwrap() = Some(runner.clone());
+    runner.add_task(Task::new(std::future::pending::<()>()).named("cancelled-as-it-begins"));
+    runner.idle().await;
+    let (_, span) = span_of("cancelled-as-it-begins");
+    assert_eq!(span.fields["otel.status_code"], "ERROR");
+    assert_eq!(span.fields["error.type"], "aborted");
+    assert!(span.closed);
+    assert_eq!(
+        end_of("cancelled-as-it-begins").fields["task.end"],
+        "aborted"
+    );
 }
 
 #[test]
