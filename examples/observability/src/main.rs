@@ -1,27 +1,32 @@
-//! What runs, what waits, what failed, and on whose behalf: tracing to the terminal, `/metrics` for Prometheus, `/tasks` as JSON.
+//! What runs, what waits, what failed, and on whose behalf: tracing to the terminal, `/metrics` for Prometheus, and a page.
 //!
 //! ```text
 //! cargo run --package observability
 //! for n in 1 2 3; do curl -X POST http://127.0.0.1:3000/orders/$n; done
-//! curl -X POST http://127.0.0.1:3000/exports/60      # a task of 60 seconds …
-//! curl http://127.0.0.1:3000/tasks                   # … that is seen here
-//! curl -X DELETE http://127.0.0.1:3000/tasks/7       # … and ended under its `id`, which the log has as `task.id`
+//! curl -X POST http://127.0.0.1:3000/exports/60      # a task of 60 seconds that tells how far it has come
 //! curl http://127.0.0.1:3000/metrics
 //! ```
+//!
+//! Then open <http://127.0.0.1:3000/admin/tasks>. Beside this file are `grafana.json`, a dashboard for Grafana, and `alerts.yml`, rules for
+//! Prometheus.
 
 use std::{env, io::IsTerminal, thread, time::Duration};
 
 use axum::{
-    Json, Router,
-    extract::{Path, State},
+    Router,
+    extract::{MatchedPath, Path, State},
     http::StatusCode,
-    routing::{delete, get, post},
+    routing::{get, post},
 };
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use serde_json::{Value, json};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::{net::TcpListener, time::sleep};
-use tower_background_tasks::{BackgroundTasks, BoxError, Runner, Task, TaskId, TaskInfo};
+use tower_background_tasks::{BackgroundTasks, BoxError, Runner, Task, install_panic_hook};
 use tracing::info;
+
+/// Upper bounds in seconds. Without them, the exporter makes summaries, which cannot be added up over instances.
+const BUCKETS: [f64; 11] = [
+    0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 600.0,
+];
 
 async fn order(Path(number): Path<u32>) -> StatusCode {
     accept(number).await;
@@ -53,10 +58,15 @@ fn receipt(number: u32) {
     info!(number, "receipt printed");
 }
 
-/// The name is made at run time: the metrics have one label for all of these.
-async fn export(tasks: BackgroundTasks, Path(seconds): Path<u64>) -> StatusCode {
-    let work = sleep(Duration::from_secs(seconds));
-    tasks.add_task(Task::new(work).named(format!("export-of-{seconds}-seconds")));
+/// Tells how far it has come. The name is made at run time: the metrics have one label for all of these.
+async fn export(tasks: BackgroundTasks, Path(seconds): Path<u32>) -> StatusCode {
+    let work = Task::with_context(move |cx| async move {
+        for second in 0..seconds {
+            cx.progress(f64::from(second) / f64::from(seconds));
+            sleep(Duration::from_secs(1)).await;
+        }
+    });
+    tasks.add_task(work.named(format!("export-of-{seconds}-seconds")));
     StatusCode::ACCEPTED
 }
 
@@ -67,34 +77,13 @@ async fn archive(tasks: BackgroundTasks, Path(seconds): Path<u64>) -> StatusCode
     StatusCode::ACCEPTED
 }
 
-/// For operators alone: anybody could guess the number.
-async fn cancel(State(runner): State<Runner>, Path(id): Path<u64>) -> StatusCode {
-    let id = TaskId::from(id);
-    match runner.cancel(id) {
-        true => StatusCode::NO_CONTENT,
-        false if runner.tasks().iter().any(|task| task.id() == id) => StatusCode::CONFLICT,
-        false => StatusCode::NOT_FOUND,
-    }
-}
-
-async fn tasks(State(runner): State<Runner>) -> Json<Value> {
-    Json(runner.tasks().iter().map(row).collect())
-}
-
-fn row(task: &TaskInfo) -> Value {
-    json!({
-        "id": task.id().as_u64(),
-        "name": task.name(),
-        "kind": task.kind().as_str(),
-        "age": task.age().as_secs_f64(),
-        "running_for": task.running_for().map(|time| time.as_secs_f64()),
-        "request": task.method().map(|method| format!("{method} {}", task.path().unwrap_or_default())),
-        "added_at": task.location().to_string(),
-    })
-}
-
 async fn stats(State(runner): State<Runner>) -> String {
-    format!("{:?}\n", runner.stats())
+    format!("{}\n", runner.stats())
+}
+
+async fn metrics(runner: Runner, prometheus: PrometheusHandle) -> String {
+    runner.record_gauges();
+    prometheus.render()
 }
 
 #[tokio::main]
@@ -102,23 +91,31 @@ async fn main() -> Result<(), BoxError> {
     tracing_subscriber::fmt()
         .with_ansi(std::io::stdout().is_terminal())
         .init();
+    install_panic_hook();
     // Before the runner, which tells it what its metrics mean.
-    let prometheus: PrometheusHandle = PrometheusBuilder::new().install_recorder()?;
+    let prometheus = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &BUCKETS)?
+        .install_recorder()?;
     let runner = Runner::builder()
         .max_pending(10_000)
+        .max_running(100)
         .warn_slow_poll(Duration::from_millis(10))
+        .route(|request| Some(request.extensions.get::<MatchedPath>()?.as_str()))
         .build();
+    let for_metrics = runner.clone();
 
     let app = Router::new()
         .route("/orders/{number}", post(order))
         .route("/exports/{seconds}", post(export))
         .route("/archives/{seconds}", post(archive))
         .layer(runner.layer())
-        // Behind the layer: they have no tasks.
-        .route("/tasks", get(tasks))
-        .route("/tasks/{id}", delete(cancel))
+        // After the layer: they have no tasks. These are for operators alone: add your authentication.
         .route("/stats", get(stats))
-        .route("/metrics", get(async move || prometheus.render()))
+        .route(
+            "/metrics",
+            get(async || metrics(for_metrics, prometheus).await),
+        )
+        .nest_service("/admin/tasks", runner.dashboard().allow_cancel())
         .with_state(runner.clone());
 
     let address = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".into());
@@ -128,8 +125,8 @@ async fn main() -> Result<(), BoxError> {
     let address = listener.local_addr()?;
     println!("Listening on http://{address}; Ctrl-C stops it. Try:");
     println!("  for n in 1 2 3; do curl -X POST http://{address}/orders/$n; done");
-    println!("  curl -X POST http://{address}/exports/60; curl http://{address}/tasks");
-    println!("  curl -X DELETE http://{address}/tasks/7; curl http://{address}/metrics");
+    println!("  curl -X POST http://{address}/exports/60; curl http://{address}/metrics");
+    println!("and open http://{address}/admin/tasks");
 
     let report = runner
         .serve(|shutdown| axum::serve(listener, app).with_graceful_shutdown(shutdown))
