@@ -23,8 +23,8 @@ const SCRIPT: &str = include_str!("assets/script.js");
 /// The browser runs this script and no other, and fetches nothing but what this service has. The
 /// hashes are of [`SCRIPT`] and [`STYLE`]: `conformance`'s tests tell what they are to be.
 const POLICY: &str = "default-src 'none'; \
-    script-src 'sha256-y6lz1r/lVtKVN330M70FC6TizJkVQ8fyqVM835O2n6c='; \
-    style-src 'sha256-A2t94A1lvPU63GBHzueyex6YNE8XbBr72KacG9WH468='; \
+    script-src 'sha256-/iE0IhA7edmbbVGpuhnCbq81Aba0ss5U4rdcV0S0v2A='; \
+    style-src 'sha256-MS2a6c/1HvU/ogR99nBKrMi/IcLQLDyEN6XBYK02NuU='; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 pub(super) fn response() -> Response<DashboardBody> {

@@ -149,7 +149,9 @@ class Table {
       if (wanted.has(key)) continue;
       // The focus stays about where it was, but not on a button that cancels another task.
       if (row.contains(document.activeElement)) {
-        (row.nextElementSibling || row.previousElementSibling || $(this.id)).focus({ preventScroll: true });
+        let near = row.nextElementSibling;
+        while (near && near.hidden) near = near.nextElementSibling;
+        (near || $(this.id)).focus({ preventScroll: true });
       }
       row.remove();
       this.entries.delete(key);
@@ -411,7 +413,7 @@ const tables = {
     first: 12,
     create: groupRow,
     key: ({ name, route }) => JSON.stringify([name, route]),
-    note: (held) => held >= 100 && "100 of them",
+    note: (held) => held >= 100 && "the first 100",
     empty: () => "No task has ended yet. The first one will show up here.",
   }),
   failures: new Table("failures", {
@@ -449,6 +451,7 @@ function setRate(groups) {
 const meters = new Map();
 function setLimits(limits) {
   $("no-limits").hidden = limits.length > 0;
+  for (const [name, { node }] of meters) node.hidden = !limits.some((limit) => limit.name === name);
   for (const { name, used, limit } of limits) {
     let meter = meters.get(name);
     if (!meter) {
@@ -489,16 +492,15 @@ function setState({ state, deadline_seconds: deadline }) {
 }
 
 function setTitle() {
-  const parts = [];
-  if (!fresh && snapshot) parts.push(closing() ? "Shut down" : "Connection lost");
-  else if (snapshot) {
-    const { state, totals } = snapshot;
-    if (state !== "ready") parts.push(STATES[state] || capital(state));
+  const { state, totals } = snapshot || {};
+  const parts = ["Background tasks"];
+  if (!fresh) parts.unshift(closing() ? "Shut down" : "Connection lost");
+  else {
     const failed = totals.failed + totals.panicked + totals.timed_out;
-    parts.push(`${count(totals.running)} running, ${count(failed)} failed`);
+    parts.unshift(`${count(totals.running)} running, ${count(failed)} failed`);
+    if (state !== "ready") parts.unshift(STATES[state] || capital(state));
   }
-  const title = [...parts, "Background tasks"].join(" – ");
-  if (document.title !== title) document.title = title;
+  document.title = parts.join(" – ");
 }
 
 /** The line below the header: a shutdown, or a connection that is lost. */
@@ -509,7 +511,7 @@ function tickBanner() {
   const left = deadline === null ? null : Math.max(0, deadline - age);
   const counting = state === "shutting_down" && left !== null && (fresh || left > 0);
   let text = "";
-  if (counting) text = `Shutting down. The tasks that are left have ${ticking(left)}.`;
+  if (counting) text = `Shutting down: ${ticking(left)} left for what still runs or waits.`;
   else if (fresh && closing()) text = state === "shut_down" ? "Shut down. New tasks are rejected." : "Shutting down.";
   else if (!fresh && closing()) text = `The runner has shut down, or the connection is lost. Last seen ${old} ago.`;
   else if (!fresh && age > 2) text = `No connection. ${snapshot ? `What you see is ${old} old.` : "Trying again…"}`;
@@ -531,11 +533,12 @@ setInterval(() => {
   setText($("uptime"), `up ${coarse(snapshot.uptime_seconds + passed())}`);
   tables.tasks.tick();
   tables.failures.tick();
-}, 100);
+}, 200);
 
 // ---- The data
 
 let source = null;
+let openedAt = 0;
 let heardAt = 0;
 let askedAt = 0;
 let asking = false;
@@ -549,7 +552,10 @@ function setLink(link, text) {
 }
 
 function receive(text) {
+  const uptimeWas = snapshot ? snapshot.uptime_seconds : 0;
   snapshot = JSON.parse(text);
+  // The server has started anew, and its ids with it.
+  if (snapshot.uptime_seconds < uptimeWas) Object.values(tables).forEach((table) => table.update([]));
   receivedAt = performance.now();
   fresh = true;
   setTitle();
@@ -578,7 +584,7 @@ function lost() {
 
 function connect() {
   if (source) source.close();
-  heardAt = performance.now();
+  openedAt = heardAt = performance.now();
   source = new EventSource(`${base}events`);
   source.onmessage = (event) => {
     heardAt = performance.now();
@@ -588,8 +594,7 @@ function connect() {
     source.close();
     source = null;
     // The stream also ends when a shutdown begins. How that goes on is asked for.
-    if (closing()) ask();
-    else lost();
+    ask();
   };
 }
 
@@ -599,9 +604,10 @@ async function ask() {
   askedAt = performance.now();
   try {
     const answer = await fetch(`${base}snapshot.json`, { cache: "no-store", signal: AbortSignal.timeout(4000) });
-    if (!answer.ok) throw answer.status;
+    if (!answer.ok) throw new Error(answer.statusText);
     receive(await answer.text());
-    if (!source && !document.hidden && !closing()) connect();
+    const again = performance.now() - openedAt > 3000;
+    if (!source && again && !document.hidden && !closing()) connect();
   } catch {
     lost();
   }
@@ -639,23 +645,24 @@ $("filter").addEventListener("keydown", (event) => {
 });
 
 const THEMES = ["auto", "light", "dark"];
-function setTheme(theme) {
-  document.documentElement.dataset.theme = theme;
+let theme = "auto";
+function setTheme(next) {
+  theme = THEMES.includes(next) ? next : "auto";
+  setAttr(document.documentElement, "data-theme", theme);
   setAttr($("theme"), "aria-label", `Colours: ${theme}`);
-  $("theme").title = `Colours: ${theme}`;
+  setAttr($("theme"), "title", `Colours: ${theme}`);
 }
 $("theme").addEventListener("click", () => {
-  const theme = THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length];
-  setTheme(theme);
+  setTheme(THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length]);
   try {
     localStorage.setItem("background-tasks-theme", theme);
   } catch { /* It lasts as long as the page. */ }
 });
-let theme = "auto";
 try {
-  theme = localStorage.getItem("background-tasks-theme");
-} catch { /* There is no storage here. */ }
-setTheme(THEMES.includes(theme) ? theme : "auto");
+  setTheme(localStorage.getItem("background-tasks-theme"));
+} catch {
+  setTheme("auto");
+}
 
 $("json").href = `${base}snapshot.json`;
 if (!document.hidden) connect();
