@@ -70,7 +70,8 @@ impl fmt::Display for RunJobError {
         match self {
             Self::NotRegistered { name } => write!(
                 f,
-                "no job is registered as `{name}`: register it with the worker's `Jobs`, or leave it to a newer worker"
+                "no job is registered as `{}`: register it with the worker's `Jobs`, or leave it to a newer worker",
+                name.escape_debug() // it comes from the store
             ),
             Self::Payload { name, error } => write!(
                 f,

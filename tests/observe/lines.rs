@@ -1,6 +1,7 @@
 //! What a user's input can do to a log: nothing.
 
 use std::{
+    convert::Infallible,
     future::pending,
     io::{self, Write},
     sync::{Arc, Mutex},
@@ -8,12 +9,21 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
+use http::{Request, Response};
+use http_body_util::Full;
+use tower::{Layer, Service, service_fn};
 use tower_background_tasks::{BackgroundTasks, Runner, Task};
 use tracing::subscriber::{DefaultGuard, set_default};
 
 use crate::{attach, respond};
 
-const FORGED: &str = "mail\nERROR forged: added at src/forged.rs:1:1\r\u{1b}[31m";
+/// Line breaks, escape sequences (also in one byte), text that runs from right to left.
+const FORGED: &str = "mail\nERROR forged: added at src/forged.rs:1:1\r\u{1b}[31m\u{9b}31m\u{85}\u{2028}\u{2029}\u{202e}\u{2066}";
+
+const UNSAFE: [char; 9] = [
+    '\r', '\u{1b}', '\u{9b}', '\u{85}', '\u{2028}', '\u{2029}', '\u{202e}', '\u{2066}', '\u{200f}',
+];
 
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
@@ -53,7 +63,7 @@ async fn forged_name_stays_on_the_line_of_idle() {
     let idle = runner.idle().await.to_string();
     for text in [log.text(), idle] {
         assert_eq!(text.lines().count(), 1, "{text}");
-        assert!(!text.contains(['\r', '\u{1b}']), "{text:?}");
+        assert!(!text.contains(UNSAFE), "{text:?}");
     }
 }
 
@@ -169,6 +179,37 @@ async fn forged_name_stays_on_its_line_of_log_and_report() {
     assert_eq!(log.lines().count(), 4, "{log}");
     assert_eq!(report.lines().count(), 2, "{report}");
     for text in [log, report] {
-        assert!(!text.contains(['\r', '\u{1b}']), "{text:?}");
+        assert!(!text.contains(UNSAFE), "{text:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_that_leave_write_nothing_and_equal_failures_little() {
+    let log = Log::default();
+    let _scope = log.subscribe();
+    let runner = Runner::new();
+    let mut service = runner
+        .layer()
+        .layer(service_fn(async |request: Request<()>| {
+            let tasks = BackgroundTasks::from_extensions(request.extensions()).unwrap();
+            tasks.add_task(Task::new(async {}).named("mail"));
+            pending::<Result<Response<Full<&[u8]>>, Infallible>>().await
+        }));
+    for number in 0..100_000 {
+        let request = Request::get(format!("/orders/{number}")).body(()).unwrap();
+        assert!(service.call(request).now_or_never().is_none());
+    }
+    runner.idle().await;
+    assert_eq!(runner.stats().skipped, 100_000);
+    assert_eq!(log.text(), "", "100,000 resets");
+
+    for _ in 0..10_000 {
+        runner.add_task(Task::new(async { Err::<(), _>("no disk") }).named("write"));
+    }
+    runner.idle().await;
+    drop(runner.shutdown(Duration::ZERO).await);
+    let text = log.text();
+    println!("10,000 equal failures: {} bytes\n{text}", text.len());
+    assert_eq!(text.lines().count(), 2);
+    assert!(text.len() < 1_000);
 }
