@@ -8,6 +8,7 @@ use std::{
     borrow::Cow,
     collections::{BTreeMap, VecDeque},
     panic::Location,
+    ptr,
     sync::Arc,
     time::Duration,
 };
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 
 use super::report::Report;
 use crate::{
-    task::{end::TaskEnd, id::TaskId, request_info::RequestInfo},
+    task::{end::TaskEnd, id::TaskId, label::Label, request_info::RequestInfo},
     util::{
         sharded::Sharded,
         sync::{Mutex, lock},
@@ -25,6 +26,12 @@ use crate::{
 
 /// How many groups there are at most, but for `(others)`.
 const GROUPS: usize = 100;
+
+/// Tasks whose names were made at run time.
+const DYNAMIC: &str = "(dynamic)";
+
+/// Tasks of groups beyond [`GROUPS`].
+const OTHERS: &str = "(others)";
 
 /// How many failures are kept.
 const FAILURES: usize = 100;
@@ -37,7 +44,9 @@ const LONGEST_ERROR: usize = 4_096;
 
 pub(crate) struct Tally {
     since: Instant,
-    groups: Sharded<Mutex<BTreeMap<GroupKey, Group>>>,
+    /// In no order: there are few, and they are told apart by where their names lie. A name that lies
+    /// in two places is two groups here, which are one for those who look.
+    groups: Sharded<Mutex<Vec<(GroupKey, Group)>>>,
     failures: Mutex<VecDeque<Failure>>,
 }
 
@@ -90,22 +99,29 @@ impl Tally {
         }
     }
 
-    pub(crate) fn count(&self, report: &Report<'_>) {
-        if report.end.is_error() {
-            self.keep(Failure::of(report));
-        }
-        let second = self.second(report.ended);
+    pub(crate) fn count(
+        &self,
+        label: &Label,
+        begun: Option<Instant>,
+        end: &TaskEnd,
+        request: Option<&RequestInfo>,
+    ) {
+        let now = Instant::now();
+        let name = label.name.of_the_program().unwrap_or(DYNAMIC);
+        let second = self.second(now);
         let mut groups = lock(self.groups.this());
-        let key = GroupKey::of(report);
-        let key = if groups.len() >= GROUPS && !groups.contains_key(&key) {
-            GroupKey::others()
-        } else {
-            key
-        };
-        groups.entry(key).or_default().count(report, second);
+        let index = index_of(&mut groups, name, request);
+        let (_, group) = &mut groups[index];
+        group.ends[end.index()] += 1;
+        group.second_mut(second).count(label.added, begun, now);
     }
 
-    fn keep(&self, failure: Failure) {
+    /// Keeps an end that is a failure.
+    pub(crate) fn keep_failure(&self, report: &Report<'_>) {
+        if !report.end.is_error() {
+            return;
+        }
+        let failure = Failure::of(report);
         let mut failures = lock(&self.failures);
         let oldest = if failures.len() == FAILURES {
             failures.pop_front()
@@ -126,7 +142,7 @@ impl Tally {
     pub(crate) fn groups(&self, now: Instant) -> Vec<(GroupKey, Group, [Second; SECONDS])> {
         let mut all: BTreeMap<GroupKey, Group> = BTreeMap::new();
         for shard in self.groups.iter() {
-            for (key, group) in lock(shard).iter() {
+            for (key, group) in &*lock(shard) {
                 all.entry(key.clone()).or_default().add(group);
             }
         }
@@ -153,20 +169,36 @@ impl Tally {
     }
 }
 
-impl GroupKey {
-    fn of(report: &Report<'_>) -> Self {
-        Self {
-            name: report.label.name.of_the_program().unwrap_or("(dynamic)"),
-            route: report.request.and_then(RequestInfo::shared_route),
-        }
+/// Returns the place of a group, which may be new.
+fn index_of(
+    groups: &mut Vec<(GroupKey, Group)>,
+    name: &'static str,
+    request: Option<&RequestInfo>,
+) -> usize {
+    let find = |name: &'static str, route: Option<&str>| {
+        let is_it =
+            |(key, _): &(GroupKey, Group)| ptr::eq(key.name, name) && key.route.as_deref() == route;
+        groups.iter().position(is_it)
+    };
+    if let Some(index) = find(name, request.and_then(RequestInfo::route)) {
+        return index;
     }
-
-    fn others() -> Self {
-        Self {
-            name: "(others)",
+    let is_full = groups.len() >= GROUPS;
+    if let Some(others) = is_full.then(|| find(OTHERS, None)).flatten() {
+        return others;
+    }
+    let key = match is_full {
+        true => GroupKey {
+            name: OTHERS,
             route: None,
-        }
-    }
+        },
+        false => GroupKey {
+            name,
+            route: request.and_then(RequestInfo::shared_route),
+        },
+    };
+    groups.push((key, Group::default()));
+    groups.len() - 1
 }
 
 impl Default for Group {
@@ -179,17 +211,6 @@ impl Default for Group {
 }
 
 impl Group {
-    fn count(&mut self, report: &Report<'_>, number: u64) {
-        self.ends[report.end.index()] += 1;
-        let second = self.second_mut(number);
-        second.ended += 1;
-        if report.begun.is_some() {
-            second.begun += 1;
-            second.waited += report.waited();
-            second.ran += report.ran();
-        }
-    }
-
     /// Returns the second of this number. What its place held before is over.
     fn second_mut(&mut self, number: u64) -> &mut Second {
         let second = &mut self.seconds[place(number)];
@@ -228,6 +249,17 @@ impl Group {
                 .filter(|second| Some(second.number) == number)
                 .unwrap_or_default()
         })
+    }
+}
+
+impl Second {
+    fn count(&mut self, added: Instant, begun: Option<Instant>, now: Instant) {
+        self.ended += 1;
+        if let Some(begun) = begun {
+            self.begun += 1;
+            self.waited += begun.duration_since(added);
+            self.ran += now.duration_since(begun);
+        }
     }
 }
 

@@ -174,6 +174,8 @@ impl Queue {
         }
         let _ = contain_drop(task);
         self.report(&label, None, end, &TaskSpan::default());
+        let request = self.request.as_ref();
+        owner.shared.tally(&label, None, end, request);
         owner.shared.count_ended_at_once(end);
         owner.shared.notify();
         id

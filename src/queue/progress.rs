@@ -245,7 +245,12 @@ impl Queue {
         let Some(entry) = state.entries.get_mut(id).filter(is_ours) else {
             return Settled::default();
         };
-        let (settled, has_begun) = (entry.settle(), entry.begun.is_some());
+        let (settled, begun) = (entry.settle(), entry.begun);
+        if let Some(owner) = &self.owner {
+            owner
+                .shared
+                .tally(&entry.label, begun, end, self.request.as_ref());
+        }
         if entry.on_thread && matches!(end, TaskEnd::TimedOut) {
             // The entry names the task as overdue until its thread returns.
             entry.state = EntryState::Overdue;
@@ -254,7 +259,7 @@ impl Queue {
             state.entries.forget(id);
         }
         state.stopped |= end.is_failure() && self.stops_on_failure();
-        if !has_begun {
+        if begun.is_none() {
             // A task that never began counts as begun too, so that no end precedes its beginning.
             self.count_begun();
         }

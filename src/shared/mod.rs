@@ -13,7 +13,6 @@ mod waiters;
 use std::sync::Arc;
 use std::time::Duration;
 
-#[cfg(feature = "dashboard")]
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -291,20 +290,46 @@ impl Shared {
         lock(&self.unfinished).connections.extend(kept_open);
     }
 
-    /// True if anyone observes this end: an observer, a recorder, a dashboard or the log.
+    /// True if anyone observes this end: an observer, a recorder or the log, or a dashboard, which is
+    /// told of failures.
     #[inline]
     pub(crate) fn is_seen(&self, end: &TaskEnd) -> bool {
+        cfg!(feature = "metrics")
+            || self.settings.on_task_end.is_some()
+            || report::is_logged(end)
+            || (self.has_dashboard() && end.is_error())
+    }
+
+    #[inline]
+    fn has_dashboard(&self) -> bool {
         #[cfg(feature = "dashboard")]
-        if self.tally.get().is_some() {
-            return true;
-        }
-        cfg!(feature = "metrics") || self.settings.on_task_end.is_some() || report::is_logged(end)
+        return self.tally.get().is_some();
+        #[cfg(not(feature = "dashboard"))]
+        false
     }
 
     /// Returns what counts the ends for a dashboard, from the first call on.
     #[cfg(feature = "dashboard")]
-    pub(crate) fn tally(&self) -> &Tally {
+    pub(crate) fn dashboard(&self) -> &Tally {
         self.tally.get_or_init(Tally::new)
+    }
+
+    /// Counts an end for the dashboard, if there is one. This calls no user code: the caller may hold
+    /// a queue's lock.
+    #[inline]
+    pub(crate) fn tally(
+        &self,
+        label: &Label,
+        begun: Option<Instant>,
+        end: &TaskEnd,
+        request: Option<&RequestInfo>,
+    ) {
+        #[cfg(feature = "dashboard")]
+        if let Some(tally) = self.tally.get() {
+            tally.count(label, begun, end, request);
+        }
+        #[cfg(not(feature = "dashboard"))]
+        let _ = (label, begun, end, request);
     }
 
     /// Notes when the current phase of a shutdown ends.
@@ -328,7 +353,7 @@ impl Shared {
         self.metrics.ended(report);
         #[cfg(feature = "dashboard")]
         if let Some(tally) = self.tally.get() {
-            tally.count(report);
+            tally.keep_failure(report);
         }
         #[cfg(feature = "tracing")]
         report::log(report, &self.repeats);

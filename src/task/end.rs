@@ -68,7 +68,6 @@ pub enum SkipReason {
 
 impl TaskEnd {
     /// True if it is an error in a trace: the task has not done its work, and nobody wanted that.
-    #[cfg(any(feature = "dashboard", feature = "tracing"))]
     pub(crate) fn is_error(&self) -> bool {
         self.is_failure() || matches!(self, Self::Rejected | Self::Aborted)
     }
