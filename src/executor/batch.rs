@@ -21,7 +21,10 @@ use super::{
     execution::Execution,
     limits::{Acquire, Limits, Permit},
     running_task::RunningTask,
+    spawn::spawn,
 };
+#[cfg(all(tokio_unstable, feature = "tracing"))]
+use crate::task::label::Label;
 use crate::{
     queue::{
         Ended, Queue,
@@ -85,8 +88,14 @@ impl Batch {
         if self.wants_thread() {
             blocking::launch(self, runtime, other);
         } else {
-            runtime.spawn(OnWorker::new(self, other));
+            spawn(self, runtime, other);
         }
+    }
+
+    /// Returns the label of the next task.
+    #[cfg(all(tokio_unstable, feature = "tracing"))]
+    pub(super) fn first_label(&self) -> Option<Label> {
+        self.ready.first_label()
     }
 
     /// True if the next task belongs on a blocking thread that no supervisor awaits.

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::runtime::Handle;
 
-use super::batch::Batch;
+use super::{
+    batch::Batch,
+    spawn::{ConsoleName, spawn_blocking},
+};
 use crate::util::{
     contain::contain,
     sync::{Mutex, lock},
@@ -16,13 +19,14 @@ const ASKS_AGAIN: Duration = Duration::from_millis(500);
 /// Hands `batch` to the blocking pool of `runtime`, or to `other` if that is gone. Without either,
 /// the batch's tasks end aborted.
 pub(super) fn launch(batch: Batch, runtime: &Handle, other: Option<Handle>) {
+    let name = ConsoleName::of(&batch);
     let slot = Arc::new(Mutex::new(Some(batch)));
     let of_thread = Arc::clone(&slot);
     let spawned = contain(|| {
-        runtime.spawn_blocking(move || {
+        spawn_blocking(&name, runtime, move || {
             let batch = lock(&of_thread).take();
-            batch.map(Batch::run_on_thread)
-        })
+            batch.map(Batch::run_on_thread).unwrap_or_default();
+        });
     });
     // Tokio panics if the pool has no thread and the system gives none. The pool's queue then keeps
     // the closure, perhaps for ever. So the batch is taken back out of the slot.

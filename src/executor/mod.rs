@@ -10,6 +10,7 @@ mod budget;
 pub(crate) mod execution;
 mod limits;
 mod running_task;
+mod spawn;
 mod supervised;
 
 use std::sync::Arc;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{Ended, Entry, Phase, Queue, State, dequeued::Dequeued, entries::Settled};
+#[cfg(all(tokio_unstable, feature = "tracing"))]
+use crate::task::label::Label;
 use crate::{
     observe::metrics::MetricName,
     task::{Task, id::TaskId, kind::TaskKind, node::Needs},
@@ -111,6 +113,15 @@ impl Ready {
     pub(crate) fn first_needs(&self) -> Option<Needs> {
         self.needs
             .or_else(|| lock(&self.queue.state).tasks.first_needs())
+    }
+
+    /// Returns the label of the next task.
+    #[cfg(all(tokio_unstable, feature = "tracing"))]
+    pub(crate) fn first_label(&self) -> Option<Label> {
+        match self.current {
+            Some(id) => self.queue.label_of(id),
+            None => lock(&self.queue.state).tasks.first_labels(1).pop(),
+        }
     }
 
     /// Counts an ended task and dequeues the next, in one critical section. On a worker, an async

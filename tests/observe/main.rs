@@ -823,3 +823,21 @@ mod jobs {
         assert!(events.any(|event| event.fields.contains_key("inside") && event.span == Some(*id)));
     }
 }
+
+/// Where Tokio names its tasks: `RUSTFLAGS="--cfg tokio_unstable"`.
+#[cfg(tokio_unstable)]
+#[tokio::test]
+async fn batches_have_their_first_tasks_name_and_place() {
+    capture();
+    let runner = Runner::new();
+    runner.add_task(Task::new(async {}).named("named-on-a-worker"));
+    runner.add_task(Task::blocking(|| ()).named("named-on-a-thread"));
+    runner.idle().await;
+    let seen = SEEN.lock().unwrap();
+    for name in ["named-on-a-worker", "named-on-a-thread"] {
+        let names = seen.spans.values();
+        let mut names = names.filter_map(|span| span.fields.get("task.name"));
+        let place = format!("{name} (tests/observe/main.rs:");
+        assert!(names.any(|name| name.starts_with(&place)), "{place}");
+    }
+}
