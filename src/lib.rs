@@ -26,6 +26,10 @@ mod util;
 pub mod context {}
 
 #[cfg(any(doc, doctest))]
+#[doc = include_str!("../docs/observability.md")]
+pub mod observability {}
+
+#[cfg(any(doc, doctest))]
 #[doc = include_str!("../docs/shutdown.md")]
 pub mod shutdown {}
 
