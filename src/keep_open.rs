@@ -24,16 +24,26 @@ impl BackgroundTasks {
     /// end of the grace period. What is still kept open then is in
     /// [`ShutdownReport::connections`](crate::ShutdownReport::connections).
     ///
+    /// **Call it before the response**, in the handler, and move the guard behind the upgrade. What
+    /// runs there begins only some time after the response has ended, and a shutdown in between waits
+    /// for nothing.
+    ///
     /// [`shutting_down`](Self::shutting_down) tells the connection to end.
     /// [`Runner::idle`](crate::Runner::idle) does not wait for it. A stand-alone queue, which has no
     /// runner yet, keeps nothing open.
     ///
     /// ```
-    /// use tower_background_tasks::BackgroundTasks;
+    /// use tokio::sync::mpsc::Receiver;
+    /// use tower_background_tasks::{BackgroundTasks, KeepOpen};
+    ///
+    /// /// Upgrades the connection.
+    /// async fn handler(tasks: BackgroundTasks, messages: Receiver<String>) {
+    ///     let open = tasks.keep_open();
+    ///     tokio::spawn(chat(tasks, open, messages)); // with axum, in `upgrade.on_upgrade(..)`
+    /// }
     ///
     /// /// Runs behind the upgrade, until the client has gone.
-    /// async fn chat(tasks: BackgroundTasks, mut messages: tokio::sync::mpsc::Receiver<String>) {
-    ///     let _open = tasks.keep_open();
+    /// async fn chat(tasks: BackgroundTasks, open: KeepOpen, mut messages: Receiver<String>) {
     ///     loop {
     ///         tokio::select! {
     ///             message = messages.recv() => match message {
@@ -44,14 +54,18 @@ impl BackgroundTasks {
     ///         }
     ///     }
     ///     tasks.add_task(async { println!("the room is empty") });
+    ///     drop(open);
     /// }
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() {
     /// # let (sender, receiver) = tokio::sync::mpsc::channel(1);
     /// # drop(sender);
     /// # let tasks = BackgroundTasks::new();
-    /// # chat(tasks.clone(), receiver).await;
+    /// # let open = tasks.keep_open();
+    /// # chat(tasks.clone(), open, receiver).await;
     /// # assert_eq!(tasks.len(), 1);
+    /// # let (_, receiver) = tokio::sync::mpsc::channel(1);
+    /// # handler(tasks, receiver).await;
     /// # }
     /// ```
     #[track_caller]

@@ -92,7 +92,7 @@ impl Runner {
 }
 
 impl Dashboard {
-    /// Lets whoever sees the page cancel tasks ([`Runner::cancel`]). Nobody may by default.
+    /// Lets everybody who sees the page cancel tasks ([`Runner::cancel`]). Nobody may by default.
     ///
     /// A request that comes from a page of another origin is refused, by its headers
     /// [`Sec-Fetch-Site`] and [`Origin`]. A proxy that changes `Host` and removes the former refuses

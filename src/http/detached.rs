@@ -59,7 +59,7 @@ impl BackgroundTasksLayer {
     /// use tower_background_tasks::{BackgroundTasks, Runner};
     ///
     /// async fn order(tasks: BackgroundTasks) -> &'static str {
-    ///     // … pay, then save: the two happen both, whoever leaves between them.
+    ///     // … pay, then save: the two happen both, though the client leaves between them.
     ///     tasks.add_task(async { println!("mail") });
     ///     "ordered"
     /// }

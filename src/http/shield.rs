@@ -78,7 +78,7 @@ impl BackgroundTasks {
     /// [records](crate::Runner::recording), and once the runner has shut down, the future runs in
     /// place, and is dropped with what this returns.
     ///
-    /// A panic of the work resumes in whoever awaits it. Either way the task ends
+    /// A panic of the work resumes in the one that awaits it. Either way the task ends
     /// [`Panicked`](crate::TaskEnd::Panicked).
     ///
     /// ```
@@ -201,7 +201,7 @@ where
     }
 }
 
-/// Runs `future` and sends its output, or its panic, to whoever awaits it.
+/// Runs `future` and sends its output, or its panic, to the one that awaits it.
 async fn work<F: Future>(
     future: F,
     span: TaskSpan,

@@ -136,8 +136,11 @@ impl Spill {
 
     async fn run(self: Arc<Self>, limit: Duration) {
         let _ = self.begun.set(());
-        within(limit, self.push_all(limit)).await;
-        self.end();
+        // Otherwise what is unanswered is being pushed by another run: a runtime may come late, when
+        // the spill also runs where the shutdown was called.
+        if within(limit, self.push_all(limit)).await.is_none() {
+            self.end();
+        }
     }
 
     fn is_begun(&self) -> bool {

@@ -125,7 +125,7 @@ pub(crate) async fn push_within(
         Poll::Pending => over
             .as_mut()
             .poll(cx)
-            .map(|()| Err(PushError::TimedOut(limit))),
+            .map(|_| Err(PushError::TimedOut(limit))),
     })
     .await
 }

@@ -58,12 +58,14 @@ struct Row {
 }
 
 impl Repeats {
+    const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
     /// How often by default.
     pub(crate) const EVERY: Duration = Duration::from_secs(10);
 
     pub(crate) fn new(every: Duration) -> Arc<Self> {
         Arc::new(Self {
-            every,
+            every: every.min(Self::FOR_EVER), // an `Instant` holds no more than some centuries
             rows: Mutex::default(),
         })
     }

@@ -199,9 +199,14 @@ impl Report<'_> {
 /// `log` crate.
 #[cfg(feature = "tracing")]
 pub(crate) fn log(report: &Report<'_>, repeats: &Arc<Repeats>) {
-    if report.kind().is_none_or(|kind| repeats.is_first(kind)) {
-        let _ = contain(|| report.log());
-    }
+    // A subscriber is user code, and so is the text of an error.
+    let _ = contain(|| {
+        let kind = report.kind();
+        let error = kind.as_ref().and_then(|kind| kind.error.clone());
+        if kind.is_none_or(|kind| repeats.is_first(kind)) {
+            report.log(error);
+        }
+    });
 }
 
 /// False if no subscriber reads events of this level.
@@ -234,7 +239,8 @@ fn level_of(end: &TaskEnd) -> Level {
 #[cfg(feature = "tracing")]
 impl Report<'_> {
     /// What the task's span has is told only where there is none.
-    fn log(&self) {
+    /// `error` is its text, if that has been made.
+    fn log(&self, error: Option<String>) {
         let (label, response) = (self.label, self.response);
         let label_of = (!self.has_span).then_some(label);
         let request = self.request.filter(|_| !self.has_span);
@@ -249,7 +255,7 @@ impl Report<'_> {
                     {
                         task.name = &*label.name(), // as a `str`: a subscriber escapes it
                         task.end = self.end.as_str(),
-                        error = self.error().as_deref(), // not made if no subscriber reads it
+                        error = error.or_else(|| self.error()).as_deref(), // not made if nobody reads it
                         panic.location = panic.and_then(TaskPanic::location),
                         panic.backtrace = panic.and_then(TaskPanic::backtrace),
                         task.id = label_of.map(|label| field::display(label.id)),

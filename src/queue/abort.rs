@@ -23,7 +23,7 @@ impl Owner {
     }
 
     /// Admits no task from now on. A task that was admitted before has been counted when this
-    /// returns: whoever admits one holds its queue's lock until it is counted.
+    /// returns: the thread that admits one holds its queue's lock until it is counted.
     pub(crate) fn close(&self) {
         self.queues.close();
         for queue in self.queues.entries() {

@@ -28,7 +28,7 @@ impl Drop for Followed {
     }
 }
 
-/// A response of which nothing passes any more.
+/// A response of which nothing passes any more. It ends when this is dropped.
 pub(crate) struct CutOff {
     queue: Arc<Queue>,
     outcome: ResponseOutcome,
@@ -45,11 +45,15 @@ impl CutOff {
         }
     }
 
-    /// Ends the response, so that its tasks run. Wakes its connection, which drops the handler or the
-    /// body.
-    pub(crate) fn end(self) {
-        self.queue.end(self.outcome);
-        let _ = contain(|| self.waiting.map(Waker::wake));
+    /// Ends the response, so that its tasks run.
+    pub(crate) fn end(self) {}
+}
+
+impl Drop for CutOff {
+    /// Wakes the connection, too, which drops the handler or the body.
+    fn drop(&mut self) {
+        Arc::clone(&self.queue).end(self.outcome.clone());
+        let _ = contain(|| self.waiting.take().map(Waker::wake));
     }
 }
 

@@ -3,8 +3,8 @@
 //! 1. The connection notes what passes, that it waits, and the end. A plan cuts the response off.
 //!    All of it happens under the lock, so nothing passes after a cut, and what has passed before is
 //!    in its outcome.
-//! 2. Either the connection ends the response, or the plan that has cut it off: whoever takes the
-//!    state out of `Open`.
+//! 2. Either the connection ends the response, or the plan that has cut it off: the party that takes
+//!    the state out of `Open`.
 
 use std::{mem, task::Waker};
 

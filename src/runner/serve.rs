@@ -7,13 +7,13 @@ use std::{
     pin::{Pin, pin},
     task::{Context, Poll, ready},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 #[cfg(feature = "signal")]
-use super::signals::Signals;
+use super::signals::SystemSignals;
 use super::{Runner, shutdown::ShutdownReport};
 #[cfg(feature = "signal")]
 use crate::util::contain::contain;
@@ -69,8 +69,9 @@ impl Runner {
     ///    [`requests`](Serve::requests), 10 seconds by default. What is open then is cut off: event
     ///    streams, slow clients, handlers. Nothing more of them passes, their tasks run and are told
     ///    [`Aborted`](crate::ResponseEnd::Aborted), or
-    ///    [`Cancelled`](crate::ResponseEnd::Cancelled) where there was no response. The server is
-    ///    dropped. A [detached](crate::BackgroundTasksLayer::detached) handler goes on, as a task.
+    ///    [`Cancelled`](crate::ResponseEnd::Cancelled) where there was no response. A handler that is
+    ///    cut off is dropped by its connection, perhaps while its tasks run. The server is dropped,
+    ///    and connections that it has spawned end with the process. A [detached](crate::BackgroundTasksLayer::detached) handler goes on, as a task.
     /// 3. Tasks have up to [`tasks`](Serve::tasks), 10 seconds by default, as in
     ///    [`shutdown`](Self::shutdown).
     ///
@@ -78,8 +79,13 @@ impl Runner {
     /// do. A job store's `spill_timeout` comes on top. What was cut off and what was aborted is in the
     /// report.
     ///
+    /// One server at a time: another on the same runner ends with it, as its requests are cut off too.
+    /// Two listeners are two servers within one `server`, by [`tokio::join!`].
+    ///
     /// On Unix, the signals are SIGTERM and SIGINT (Ctrl-C); on Windows, Ctrl-C, the closing of the
-    /// console and a shutdown. [`serve_until`](Self::serve_until) takes a future instead.
+    /// console and a shutdown. [`serve_until`](Self::serve_until) takes a future instead. Tokio keeps
+    /// what it hears of a signal from the system for as long as the process lives: once this has
+    /// returned, a signal ends nothing, so `main` should end soon.
     ///
     /// ```no_run
     /// use axum::{Router, routing::get};
@@ -147,6 +153,8 @@ impl Runner {
         signal: impl Future<Output = ()> + Send + 'static,
         server: impl FnOnce(ShutdownSignal) -> S,
     ) -> Serve<S> {
+        // A signal that panics has come: its hearer is gone.
+        let signal = async { drop(contained(signal).await) };
         self.serve_on(Source::Given(Box::pin(signal)), server)
     }
 
@@ -212,7 +220,7 @@ async fn run<T, E>(
     plan: Plan,
 ) -> Result<ShutdownReport, E> {
     let (shared, mut server) = (runner.shared(), Box::pin(contained(server)));
-    let mut signals = Signalled::new(plan.signal);
+    let mut signals = Signals::new(plan.signal);
     let mut served = first(server.as_mut(), signals.next()).await.ok();
     shared.make_unready();
     shared.note_deadline(plan.unready_for);
@@ -223,23 +231,34 @@ async fn run<T, E>(
     stop.cancel();
     shared.note_deadline(plan.requests);
     shared.closing.cancel(); // its waiters' wakers are contained
-    going_down(format_args!("requests have {:?}", plan.requests));
+    let time = signals.left_of(plan.requests);
+    going_down(format_args!("requests have {time:?}"));
     let requests = async {
         if served.is_none() {
             served = Some(server.as_mut().await);
         }
         shared.requests_ended().await; // the server may not have waited for them
     };
-    signals.within(plan.requests, requests).await;
+    if signals.within(time, requests).await.is_some() {
+        going_down(format_args!("all requests have ended"));
+    }
     // Handlers that the server itself drops are named, and dropped before their tasks run.
     let cut_off = runner.cut_off_open();
-    drop(server);
+    if served.is_none() && cut_off.is_empty() {
+        lock(&shared.unfinished).is_server_cut_off = true;
+    }
+    if let Err(panic) = dropped(server) {
+        served = Some(Err(panic));
+    }
     cut_off.into_iter().for_each(CutOff::end);
 
-    going_down(format_args!("tasks have {:?}", plan.tasks));
-    let grace = signals.left_of(plan.tasks);
+    let (begun, grace) = (Instant::now(), signals.left_of(plan.tasks));
+    going_down(format_args!("tasks have {grace:?}"));
     // A second signal drops this call; the one below then aborts what it has waited for.
-    let _ = first(runner.shutdown(grace), signals.next()).await;
+    let _ = first(runner.shutdown(grace), signals.second()).await;
+    // The answers of detached handlers, which have ended by now, are on their way.
+    let left = grace.saturating_sub(begun.elapsed());
+    signals.within(left, shared.requests_ended()).await;
     // Requests that have come since, to a server that goes on in tasks of its own.
     runner.cut_off_open().into_iter().for_each(CutOff::end);
     let report = runner.shutdown(Duration::ZERO).await;
@@ -266,45 +285,51 @@ impl Runner {
     }
 }
 
-/// The same, with a panic as its output.
+/// Contains the panics of `future`. One of them is the output.
 async fn contained<F: Future>(future: F) -> thread::Result<F::Output> {
-    let mut future = pin!(future);
-    poll_fn(
+    let mut future = Box::pin(future);
+    let polled = poll_fn(
         |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
             Ok(polled) => polled.map(Ok),
             Err(panic) => Poll::Ready(Err(panic)),
         },
-    )
-    .await
+    );
+    let ended = polled.await;
+    dropped(future)?;
+    ended
+}
+
+/// Drops a value. Returns the panic of its destructor.
+fn dropped<T>(value: T) -> thread::Result<()> {
+    catch_unwind(AssertUnwindSafe(|| drop(value)))
 }
 
 /// Signals that have come, and that may come.
-struct Signalled {
+struct Signals {
     source: Option<Listening>,
-    /// A second signal has come.
-    is_hurried: bool,
+    /// How many have come.
+    seen: usize,
 }
 
 /// What a source of signals is while it is heard.
 enum Listening {
     #[cfg(feature = "signal")]
-    System(Signals),
+    System(SystemSignals),
     Given(Pin<Box<dyn Future<Output = ()> + Send>>),
 }
 
-impl Signalled {
+impl Signals {
     fn new(source: Source) -> Self {
         let source = match source {
             #[cfg(feature = "signal")]
-            Source::System => match contain(Signals::listen) {
+            Source::System => match contain(SystemSignals::listen) {
                 Ok(Ok(signals)) => Some(Listening::System(signals)),
                 Ok(Err(error)) => no_signals(&error),
                 Err(panic) => no_signals(&panic), // a runtime without I/O
             },
             Source::Given(signal) => Some(Listening::Given(signal)),
         };
-        let is_hurried = false;
-        Self { source, is_hurried }
+        Self { source, seen: 0 }
     }
 
     async fn next(&mut self) {
@@ -318,26 +343,29 @@ impl Signalled {
             }
             None => Poll::Pending,
         })
-        .await
+        .await;
+        self.seen += 1;
+    }
+
+    /// Waits until two signals have come. A server may have ended before the first.
+    async fn second(&mut self) {
+        while self.seen < 2 {
+            self.next().await;
+            if self.seen == 2 {
+                going_down(format_args!("a second signal, so nothing is waited for"));
+            }
+        }
     }
 
     /// Returns `time`, or nothing once a second signal has come.
     fn left_of(&self, time: Duration) -> Duration {
-        if self.is_hurried {
-            return Duration::ZERO;
-        }
-        time
+        if self.seen < 2 { time } else { Duration::ZERO }
     }
 
-    /// Waits for `future`, up to `time`, or until a signal. After that, nothing is waited for.
+    /// Waits for `future`, up to `time`, or until a second signal. After that, nothing is waited for.
     async fn within<T>(&mut self, time: Duration, future: impl Future<Output = T>) -> Option<T> {
-        let over = first(elapse(self.left_of(time)), self.next());
-        match first(future, over).await {
-            Ok(output) => return Some(output),
-            Err(Ok(())) => {}
-            Err(Err(())) => self.is_hurried = true,
-        }
-        None
+        let over = first(elapse(self.left_of(time)), self.second());
+        first(future, over).await.ok()
     }
 }
 

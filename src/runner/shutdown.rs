@@ -86,6 +86,13 @@ impl ShutdownReport {
         &self.unfinished.requests
     }
 
+    /// Returns false if [`Runner::serve`] dropped the server because it had not stopped in time, though
+    /// every request that the layer knows had ended. It had others then, on routes without the layer,
+    /// or connections whose request had not come whole.
+    pub fn server_stopped(&self) -> bool {
+        !self.unfinished.is_server_cut_off
+    }
+
     /// Returns the aborted tasks, in the order added.
     pub fn unfinished(&self) -> &[TaskInfo] {
         &self.unfinished.aborted
@@ -104,6 +111,13 @@ impl fmt::Display for ShutdownReport {
         self.unfinished.fmt_spilled(f)?;
         for task in &self.overdue {
             writeln!(f, "{task}")?;
+        }
+        if !self.server_stopped() {
+            let of = "connections or requests that the layer does not know";
+            writeln!(
+                f,
+                "the server did not stop in time, and was dropped with {of}"
+            )?;
         }
         named(f, "request", "cut off", self.requests())?;
         let connections: Vec<_> = self.connections().collect();
@@ -203,7 +217,7 @@ impl Runner {
         loop {
             let mut drained = pin!(shared.drained());
             let in_time = poll_fn(|cx| match grace.as_mut().poll(cx) {
-                Poll::Ready(()) => Poll::Ready(false),
+                Poll::Ready(_) => Poll::Ready(false),
                 Poll::Pending => drained.as_mut().poll(cx).map(|()| true),
             });
             let in_time = in_time.await;

@@ -1,4 +1,4 @@
-//! [`Signals`]: what asks a process to end.
+//! [`SystemSignals`]: what asks a process to end.
 
 use std::{
     io,
@@ -11,14 +11,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::signal::windows::{CtrlC, CtrlClose, CtrlShutdown, ctrl_c, ctrl_close, ctrl_shutdown};
 
 /// SIGTERM and Ctrl-C on Unix; Ctrl-C, the closing of the console and a shutdown on Windows.
-pub(super) struct Signals {
+pub(super) struct SystemSignals {
     #[cfg(unix)]
     heard: [Signal; 2],
     #[cfg(windows)]
     heard: (CtrlC, CtrlClose, CtrlShutdown),
 }
 
-impl Signals {
+impl SystemSignals {
     /// From here on, a signal no longer ends the process by itself.
     ///
     /// Tokio panics without a runtime, or if it has no I/O.

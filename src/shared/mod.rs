@@ -271,7 +271,8 @@ impl Shared {
     }
 
     pub(crate) fn is_drained(&self) -> bool {
-        self.kept_open.is_empty() && self.counters.is_balanced()
+        // A task may end that has just kept a connection open: a guard, and then the count of its end.
+        self.kept_open.is_empty() && self.counters.is_balanced() && self.kept_open.is_empty()
     }
 
     /// Has a shutdown wait for a connection. Returns its number.

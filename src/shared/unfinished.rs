@@ -21,6 +21,8 @@ pub(crate) struct Unfinished {
     pub(crate) connections: BTreeMap<u64, OpenConnection>,
     /// The requests that were cut off.
     pub(crate) requests: Vec<OpenRequest>,
+    /// The server was dropped while it waited for what the runner does not know.
+    pub(crate) is_server_cut_off: bool,
     /// The jobs handed to a store.
     #[cfg(feature = "jobs")]
     pub(crate) spilled: Vec<TaskInfo>,
@@ -46,6 +48,7 @@ impl Unfinished {
             rejected: in_order(self.rejected),
             connections: self.connections,
             requests: self.requests,
+            is_server_cut_off: self.is_server_cut_off,
             #[cfg(feature = "jobs")]
             spilled: in_order(self.spilled),
             #[cfg(feature = "jobs")]

@@ -52,12 +52,12 @@ impl Timer {
     }
 }
 
-/// Waits on the runtime's timer, or on a thread if there is none.
-pub(crate) async fn elapse(time: Duration) {
+/// Waits on the runtime's timer, or on a thread if there is none. Returns false in that case.
+pub(crate) async fn elapse(time: Duration) -> bool {
     let begun = Instant::now();
     let why = match Timer::new(time) {
         Ok(mut timer) => match woken_contained(poll_fn(|cx| timer.poll(cx))).await {
-            Ok(()) => return,
+            Ok(()) => return true,
             Err(why) => why,
         },
         Err(why) => why,
@@ -66,6 +66,7 @@ pub(crate) async fn elapse(time: Duration) {
         warn(&why);
     }
     elapse_on_a_thread(time.saturating_sub(begun.elapsed())).await;
+    false
 }
 
 /// Waits for `future`, but no longer than `limit`. Returns `None` if the time is over.
@@ -73,12 +74,12 @@ pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) 
     let (mut future, mut over) = (pin!(future), pin!(elapse(limit)));
     poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending => over.as_mut().poll(cx).map(|()| None),
+        Poll::Pending => over.as_mut().poll(cx).map(|_| None),
     })
     .await
 }
 
-async fn elapse_on_a_thread(time: Duration) {
+pub(crate) async fn elapse_on_a_thread(time: Duration) {
     let (is_over, over) = oneshot::channel::<()>();
     // Dropped with this future, which ends the thread.
     let (_waiting, waits) = channel::<()>();

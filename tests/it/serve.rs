@@ -2,11 +2,13 @@
 
 use std::{
     convert::Infallible,
-    future::{Future, pending, ready},
+    future::{Future, IntoFuture, pending, ready},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -17,10 +19,12 @@ use tokio::{
     sync::oneshot,
     time::{Instant, sleep},
 };
-use tower::{Layer, Service, service_fn};
+use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_background_tasks::{BackgroundTasks, ResponseEnd, Runner, ShutdownSignal, Task, TaskEnd};
 
-use crate::support::{Outcomes, ScriptedBody, Step, full, get, read_all, respond, soon, turns};
+use crate::support::{
+    Outcomes, PanicsWhenDropped, ScriptedBody, Step, full, get, read_all, respond, soon, turns,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -240,4 +244,82 @@ async fn a_shutdown_by_hand_cuts_no_request_off() {
 
 fn _serve_is_send(runner: &Runner) -> impl Future + Send {
     runner.serve_until(pending(), server).into_future()
+}
+
+/// Panics when it is dropped.
+struct PanicsAtTheEnd(PanicsWhenDropped);
+
+impl Future for PanicsAtTheEnd {
+    type Output = Result<(), Infallible>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_servers_destructor_that_panics_is_resumed_after_the_tasks() {
+    let runner = Runner::new();
+    runner.add_task(sleep(2 * SECOND));
+    let serving = runner.serve_until(pending(), |_| PanicsAtTheEnd(PanicsWhenDropped));
+    let ended = tokio::spawn(serving.into_future()).await;
+    assert!(ended.unwrap_err().is_panic());
+    assert_eq!(runner.stats().completed, 1);
+    assert!(runner.try_add_task(async {}).is_err(), "it has shut down");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_after_the_server_has_ended_is_the_first() {
+    let (runner, begun) = (Runner::new(), Instant::now());
+    runner.add_task(sleep(3 * SECOND));
+    let ends = async |_: ShutdownSignal| Ok::<_, Infallible>(());
+    let report = runner.serve_until(sleep(SECOND), ends).await.unwrap();
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(begun.elapsed().as_secs(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_stop_is_told_of() {
+    let runner = Runner::new();
+    let report = runner.serve_until(ready(()), stubborn).await.unwrap();
+    assert!(!report.server_stopped() && report.is_clean());
+    let text = report.to_string();
+    assert!(
+        text.starts_with("the server did not stop in time"),
+        "{text}"
+    );
+    let stops = Runner::new().serve_until(ready(()), server);
+    assert!(stops.await.unwrap().server_stopped());
+    assert!(Runner::new().shutdown(SECOND).await.server_stopped());
+}
+
+/// Over real time, as the answer is sent by another thread.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_detached_handlers_answer_is_not_cut_off_as_its_time_ends() {
+    for _ in 0..20 {
+        let runner = Runner::new();
+        let (stop, signal) = oneshot::channel::<()>();
+        let serving = runner
+            .serve_until(signal.map(drop), server)
+            .requests(SECOND / 100);
+        let serving = tokio::spawn(serving.into_future());
+        let mut clients = Vec::new();
+        for _ in 0..10 {
+            let pay = service_fn(async |_: Request<()>| {
+                sleep(SECOND / 20).await;
+                Ok::<_, Infallible>(full("paid"))
+            });
+            let app = runner.layer().detached().layer(pay);
+            clients.push(tokio::spawn(async move {
+                read_all(app.oneshot(get("/pay")).await.unwrap()).await
+            }));
+        }
+        sleep(SECOND / 50).await;
+        drop(stop);
+        let report = serving.await.unwrap().unwrap();
+        assert!(report.is_clean(), "{report}");
+        for client in clients {
+            assert_eq!(soon(client).await.unwrap(), "paid");
+        }
+    }
 }

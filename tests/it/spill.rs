@@ -307,6 +307,37 @@ fn caller_spills_within_its_time_where_nobody_drives_the_runtime() {
     }
 }
 
+/// The caller begins to spill, and then the runtime does, too.
+#[test]
+fn runtime_that_comes_late_ends_its_own_pushes() {
+    let (log, store) = (Log::default(), Store::new(Mood::Slow(3 * SECOND / 10)));
+    let late = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let runner = builder(&log, &store)
+        .runtime(late.handle().clone())
+        .spill_timeout(2 * SECOND)
+        .build();
+    let report = tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let tasks = BackgroundTasks::new();
+        let response = runner.attach(full("hello"), tasks.clone());
+        for number in 0..32 {
+            add(&tasks, &number.to_string()).await.unwrap();
+        }
+        late.spawn(async { std::thread::sleep(11 * SECOND / 10) });
+        tokio::time::sleep(SECOND / 50).await;
+        let report = runner.shutdown(Duration::ZERO).await;
+        drop(response);
+        report
+    });
+    let left = report.unfinished().len();
+    assert_eq!((report.spilled().len(), left), (32, 0), "{report}");
+    assert_eq!(store.texts().len(), 32);
+    assert_adds_up(&runner);
+}
+
 #[test]
 fn store_has_the_runtime_though_shutdown_is_called_outside() {
     let (log, store) = (Log::default(), Store::new(Mood::Slow(SECOND / 100)));

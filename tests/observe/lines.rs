@@ -116,6 +116,17 @@ async fn different_errors_are_told_up_to_a_limit() {
 }
 
 #[tokio::test]
+async fn repeats_may_be_counted_for_ever() {
+    let runner = Runner::builder().log_repeats_every(Duration::MAX).build();
+    for _ in 0..3 {
+        runner.add_task(async { Err::<(), _>("no disk") });
+    }
+    runner.idle().await;
+    assert_eq!(runner.stats().failed, 3);
+    assert!(runner.shutdown(Duration::ZERO).await.is_clean());
+}
+
+#[tokio::test]
 async fn each_failure_is_logged_where_that_is_asked_for() {
     let log = Log::default();
     let _scope = log.subscribe();
@@ -147,6 +158,40 @@ async fn a_response_that_stays_open_is_warned_of_once() {
     assert_eq!(text.lines().count(), 1, "{text}");
     assert!(text.contains("a response that stays open") && text.contains(r#"["mail", "audit"]"#));
     drop(response);
+}
+
+/// Over real time: the runtime has none of its own.
+#[test]
+fn a_missing_timer_is_told_once() {
+    let log = Log::default();
+    let _scope = log.subscribe();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let slow = Duration::from_millis(20);
+    let runner = Runner::builder().warn_slow_response(slow).build();
+    runtime.block_on(async {
+        let tasks = BackgroundTasks::new();
+        tasks.add_task(Task::new(async {}).named("mail"));
+        let response = attach(&runner, tasks);
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < 10 * slow {
+            thread::sleep(slow / 20);
+            tokio::task::yield_now().await;
+        }
+        drop(response);
+    });
+    let text = log.text();
+    assert_eq!(
+        text.matches("the runtime has no timer").count(),
+        1,
+        "{text}"
+    );
+    assert_eq!(
+        text.matches("a response that stays open").count(),
+        1,
+        "{text}"
+    );
 }
 
 #[tokio::test]

@@ -22,7 +22,9 @@ use opentelemetry::{
 };
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
 use tower::ServiceExt;
-use tower_background_tasks::{BackgroundTasks, Runner, RunnerBuilder, SpanRelation, Task};
+use tower_background_tasks::{
+    BackgroundTasks, Runner, RunnerBuilder, SpanRelation, Task, TaskInfo,
+};
 use tower_http::trace::TraceLayer;
 use tracing::info_span;
 use tracing_subscriber::layer::SubscriberExt;
@@ -100,7 +102,7 @@ async fn spans_of(prefix: &'static str, builder: RunnerBuilder, requests: usize)
             .filter(|task| task.name().ends_with("-aborted"));
         aborted
             .find(|task| task.running_for().is_some())
-            .map(|task| task.id())
+            .map(TaskInfo::id)
     };
     for _ in 0..requests {
         let id = loop {
