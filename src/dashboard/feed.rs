@@ -1,7 +1,8 @@
 //! [`Feed`]: one snapshot a second, for all who look; and [`Events`], which one of them gets.
 
 use std::{
-    pin::Pin,
+    future::poll_fn,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -15,7 +16,7 @@ use crate::{
     Runner,
     util::{
         sync::{Mutex, lock},
-        timer::within,
+        timer::Pauses,
     },
 };
 
@@ -78,7 +79,7 @@ impl Feed {
 pub(super) struct Events {
     feed: Arc<Feed>,
     /// Until the next event. `None` before the first.
-    wait: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    wait: Option<Pin<Box<dyn Future<Output = Pauses> + Send>>>,
     is_over: bool,
 }
 
@@ -95,14 +96,27 @@ impl Events {
         if self.is_over {
             return Poll::Ready(None);
         }
-        if let Some(wait) = &mut self.wait {
-            ready!(wait.as_mut().poll(cx));
-        }
+        let pauses = match &mut self.wait {
+            Some(wait) => ready!(wait.as_mut().poll(cx)),
+            None => Pauses::default(),
+        };
         let runner = self.feed.runner().clone();
         self.is_over = runner.is_shutting_down();
-        self.wait = Some(Box::pin(async move {
-            within(INTERVAL, runner.shutting_down()).await;
-        }));
+        self.wait = Some(Box::pin(pause(pauses, runner)));
         Poll::Ready(Some(self.feed.event()))
     }
+}
+
+/// Waits until the next event.
+async fn pause(mut pauses: Pauses, runner: Runner) -> Pauses {
+    {
+        let mut over = pin!(pauses.pause(INTERVAL));
+        let mut shutting_down = pin!(runner.shutting_down());
+        poll_fn(|cx| match over.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => shutting_down.as_mut().poll(cx),
+        })
+        .await;
+    }
+    pauses
 }

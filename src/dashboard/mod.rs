@@ -37,7 +37,9 @@ use crate::{Runner, TaskId};
 /// # Who may see it
 ///
 /// **Mount it behind your authentication, or on a port of its own that only operators reach.** The
-/// page shows paths, request ids and the texts of errors, and asks nobody who they are.
+/// page shows paths, request ids and the texts of errors, and asks nobody who they are. That a port is
+/// local does not protect it: any page that is open in a browser on the same machine may reach it, by
+/// rebinding its name.
 ///
 /// ```
 /// # #[cfg(feature = "axum")] {
@@ -67,6 +69,10 @@ use crate::{Runner, TaskId};
 ///
 /// The JSON is for the page, and may change with it. [`Runner::tasks`] and
 /// [`Runner::stats`] are for programs.
+///
+/// A stream of events ends when the runner begins to shut down, so that it does not hold up a
+/// [`Runner::serve`]. A server that is stopped by other means, and whose runner is shut down only
+/// afterwards, waits for those who look.
 ///
 /// # Cost
 ///

@@ -26,11 +26,11 @@ pub(super) fn launch(batch: Batch, runtime: &Handle, other: Option<Handle>) {
         spawn_blocking(&name, runtime, move || {
             let batch = lock(&of_thread).take();
             batch.map(Batch::run_on_thread).unwrap_or_default();
-        });
+        })
     });
     // Tokio panics if the pool has no thread and the system gives none. The pool's queue then keeps
     // the closure, perhaps for ever. So the batch is taken back out of the slot.
-    if spawned.is_err() {
+    if !matches!(spawned, Ok(Ok(()))) {
         let batch = lock(&slot).take();
         if let Some(batch) = batch {
             launch_again(batch, runtime);

@@ -1,6 +1,8 @@
 //! Handing a batch to the runtime. Where tokio-console may look, a batch has its first task's name
 //! and place: Tokio knows names only under `tokio_unstable`.
 
+use std::io;
+
 use tokio::runtime::Handle;
 
 use super::batch::{Batch, OnWorker};
@@ -39,19 +41,21 @@ pub(super) fn spawn(batch: Batch, runtime: &Handle, other: Option<Handle>) {
     }
 }
 
-/// Spawns what runs a batch on the blocking pool.
+/// Spawns what runs a batch on the blocking pool. If the system gives no thread, Tokio panics, or
+/// returns an error where it knows names.
 pub(super) fn spawn_blocking(
     name: &ConsoleName,
     runtime: &Handle,
     run: impl FnOnce() + Send + 'static,
-) {
+) -> io::Result<()> {
     #[cfg(all(tokio_unstable, feature = "tracing"))]
-    let _ = tokio::task::Builder::new()
+    tokio::task::Builder::new()
         .name(&name.0)
-        .spawn_blocking_on(run, runtime);
+        .spawn_blocking_on(run, runtime)?;
     #[cfg(not(all(tokio_unstable, feature = "tracing")))]
     {
         let ConsoleName() = name;
         runtime.spawn_blocking(run);
     }
+    Ok(())
 }

@@ -25,6 +25,7 @@ use tracing::Level;
 use super::report;
 use crate::util::{
     sync::{Mutex, lock},
+    text::cut,
     timer::elapse,
 };
 
@@ -33,6 +34,9 @@ pub(crate) struct Repeats {
     every: Duration,
     rows: Mutex<HashMap<Kind, Row>>,
 }
+
+/// How much of an error's text is looked at, in bytes.
+const LONGEST_ERROR: usize = 1_024;
 
 /// How many kinds with an error there are.
 const KINDS: usize = 256;
@@ -78,6 +82,7 @@ impl Repeats {
         if self.every.is_zero() {
             return true;
         }
+        kind.error = kind.error.map(|error| cut(error, LONGEST_ERROR));
         let now = Instant::now();
         let mut rows = lock(&self.rows);
         if rows.len() >= KINDS && !rows.contains_key(&kind) {

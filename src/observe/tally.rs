@@ -6,6 +6,7 @@
 
 use std::{
     borrow::Cow,
+    cmp::Reverse,
     collections::{BTreeMap, VecDeque},
     panic::Location,
     ptr,
@@ -21,6 +22,7 @@ use crate::{
     util::{
         sharded::Sharded,
         sync::{Mutex, lock},
+        text::cut,
     },
 };
 
@@ -138,26 +140,41 @@ impl Tally {
         lock(&self.failures).iter().rev().cloned().collect()
     }
 
-    /// Returns the groups, the busiest first, and the seconds of each, the oldest first.
+    /// Returns the groups, the busiest first and `(others)` last, and the seconds of each, the oldest
+    /// first.
     pub(crate) fn groups(&self, now: Instant) -> Vec<(GroupKey, Group, [Second; SECONDS])> {
-        let mut all: BTreeMap<GroupKey, Group> = BTreeMap::new();
+        let (mut all, mut others) = (BTreeMap::<GroupKey, Group>::new(), Group::default());
         for shard in self.groups.iter() {
             for (key, group) in &*lock(shard) {
-                all.entry(key.clone()).or_default().add(group);
+                let sum = match *key == GroupKey::others() {
+                    true => &mut others,
+                    false => all.entry(key.clone()).or_default(),
+                };
+                sum.add(group);
             }
         }
         let last = self.second(now);
-        let with_seconds = all.into_iter().map(|(key, group)| {
+        let lately = |group: &Group| -> u32 {
+            let seconds = group.last_seconds(last);
+            seconds.iter().map(|second| second.ended).sum()
+        };
+        let mut groups: Vec<_> = all.into_iter().collect();
+        groups.sort_by_key(|(_, group)| {
+            let ended: u64 = group.ends.iter().sum();
+            Reverse((lately(group), ended))
+        });
+        // Each shard has its own bound, so there may be more in all.
+        for (_, rest) in groups.split_off(groups.len().min(GROUPS)) {
+            others.add(&rest);
+        }
+        if others.ends.iter().any(|&ended| ended > 0) {
+            groups.push((GroupKey::others(), others));
+        }
+        let with_seconds = |(key, group): (GroupKey, Group)| {
             let seconds = group.last_seconds(last);
             (key, group, seconds)
-        });
-        let mut groups: Vec<_> = with_seconds.collect();
-        groups.sort_by_key(|(_, group, seconds)| {
-            let lately: u32 = seconds.iter().map(|second| second.ended).sum();
-            std::cmp::Reverse((lately, group.ends.iter().sum::<u64>()))
-        });
-        groups.truncate(GROUPS);
-        groups
+        };
+        groups.into_iter().map(with_seconds).collect()
     }
 
     pub(crate) fn since(&self) -> Instant {
@@ -188,10 +205,7 @@ fn index_of(
         return others;
     }
     let key = match is_full {
-        true => GroupKey {
-            name: OTHERS,
-            route: None,
-        },
+        true => GroupKey::others(),
         false => GroupKey {
             name,
             route: request.and_then(RequestInfo::shared_route),
@@ -199,6 +213,13 @@ fn index_of(
     };
     groups.push((key, Group::default()));
     groups.len() - 1
+}
+
+impl GroupKey {
+    fn others() -> Self {
+        let (name, route) = (OTHERS, None);
+        Self { name, route }
+    }
 }
 
 impl Default for Group {
@@ -269,13 +290,7 @@ fn place(number: u64) -> usize {
 
 impl Failure {
     fn of(report: &Report<'_>) -> Self {
-        let mut error = report.error();
-        if let Some(error) = &mut error {
-            let end = (0..=LONGEST_ERROR)
-                .rev()
-                .find(|&end| error.is_char_boundary(end));
-            error.truncate(end.unwrap_or_default());
-        }
+        let error = report.error().map(|error| cut(error, LONGEST_ERROR));
         Self {
             at: report.ended,
             id: report.label.id,

@@ -39,6 +39,9 @@ impl Queue {
     fn first_infos(&self, now: Instant, rows: &mut FirstRows) {
         let state = lock(&self.state);
         for entry in state.entries.iter() {
+            if rows.is_full() {
+                return;
+            }
             rows.push(entry.info(self.request.as_ref(), now));
         }
         let left = rows.limit.saturating_sub(rows.waiting.len());
@@ -50,6 +53,11 @@ impl Queue {
 }
 
 impl FirstRows {
+    /// No more rows of tasks that run: those of tasks that wait would not be shown.
+    fn is_full(&self) -> bool {
+        self.running.len() >= self.limit
+    }
+
     fn push(&mut self, row: TaskInfo) {
         let rows = match row.state() {
             TaskState::Waiting => &mut self.waiting,

@@ -10,10 +10,7 @@ use tokio::{runtime::Handle, time::Instant};
 use super::{Phase, Queue, owner::Owner};
 use crate::{
     observe::report,
-    util::{
-        sync::lock,
-        timer::{elapse, elapse_on_a_thread},
-    },
+    util::{sync::lock, timer::Pauses},
 };
 
 impl Owner {
@@ -33,13 +30,9 @@ impl Owner {
 
 /// Looks four times in `age`, for as long as there is a runner that takes tasks.
 async fn watch_for(owner: Weak<Owner>, age: Duration) {
-    let mut has_timer = true;
+    let mut pauses = Pauses::default();
     loop {
-        if has_timer {
-            has_timer = elapse(age / 4).await; // it warns where there is none: once is enough
-        } else {
-            elapse_on_a_thread(age / 4).await;
-        }
+        pauses.pause(age / 4).await;
         let Some(owner) = owner.upgrade().filter(|owner| !owner.queues.is_closed()) else {
             return;
         };

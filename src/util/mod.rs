@@ -6,4 +6,6 @@ pub(crate) mod counted;
 pub(crate) mod panic;
 pub(crate) mod sharded;
 pub(crate) mod sync;
+#[cfg(any(feature = "dashboard", feature = "tracing"))]
+pub(crate) mod text;
 pub(crate) mod timer;

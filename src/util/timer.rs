@@ -69,6 +69,22 @@ pub(crate) async fn elapse(time: Duration) -> bool {
     false
 }
 
+/// Waits again and again. Where there is no timer, that is warned of once.
+#[derive(Default)]
+pub(crate) struct Pauses {
+    has_no_timer: bool,
+}
+
+impl Pauses {
+    pub(crate) async fn pause(&mut self, time: Duration) {
+        if self.has_no_timer {
+            elapse_on_a_thread(time).await;
+        } else {
+            self.has_no_timer = !elapse(time).await;
+        }
+    }
+}
+
 /// Waits for `future`, but no longer than `limit`. Returns `None` if the time is over.
 pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
     let (mut future, mut over) = (pin!(future), pin!(elapse(limit)));
@@ -79,7 +95,7 @@ pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) 
     .await
 }
 
-pub(crate) async fn elapse_on_a_thread(time: Duration) {
+async fn elapse_on_a_thread(time: Duration) {
     let (is_over, over) = oneshot::channel::<()>();
     // Dropped with this future, which ends the thread.
     let (_waiting, waits) = channel::<()>();
