@@ -42,8 +42,8 @@ pub use self::jobs::ApalisStore;
 #[cfg(feature = "jobs")]
 #[cfg_attr(docsrs, doc(cfg(feature = "jobs")))]
 pub use self::jobs::{
-    AddJobError, AddJobErrorKind, Job, JobContext, JobId, JobRequest, JobStore, Jobs,
-    ParseJobIdError, PushFuture, RunJob, RunJobError, StoredJob,
+    AddJobError, AddJobErrorKind, Job, JobContext, JobEnd, JobId, JobReport, JobRequest, JobStore,
+    Jobs, ParseJobIdError, PushFuture, RunJob, RunJobError, StoredJob,
 };
 #[cfg(feature = "tracing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]

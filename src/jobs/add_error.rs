@@ -10,7 +10,8 @@ use crate::{BoxError, Job, Task};
 /// A job was refused, and comes back: from
 /// [`BackgroundTasks::add_job`](crate::BackgroundTasks::add_job).
 ///
-/// As an axum response it is a 503, or a 500 if the program is at fault.
+/// As an axum response it is a 503. If the program is at fault, it is a plain 500, and the log has
+/// this text as an error.
 ///
 /// ```
 /// # use serde::{Deserialize, Serialize};
@@ -189,14 +190,17 @@ impl fmt::Debug for AddJobError {
     }
 }
 
-/// A 503. If the program is at fault, a 500 whose text says what to do.
+/// A 503. If the program is at fault, a plain 500, and an error in the log that says what to do.
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 impl axum_core::response::IntoResponse for AddJobError {
     fn into_response(self) -> axum_core::response::Response {
+        use crate::observe::report;
         use http::StatusCode;
+
         if self.is_permanent() {
-            (StatusCode::INTERNAL_SERVER_ERROR, self.to_string()).into_response()
+            report::program_at_fault(&self);
+            (StatusCode::INTERNAL_SERVER_ERROR, "internal server error").into_response()
         } else {
             (StatusCode::SERVICE_UNAVAILABLE, "too busy, try again later").into_response()
         }

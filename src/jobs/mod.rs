@@ -14,6 +14,7 @@ mod apalis;
 mod context;
 mod id;
 mod job;
+mod job_report;
 mod job_side;
 mod registered;
 mod run;
@@ -33,6 +34,7 @@ pub use self::{
     context::JobContext,
     id::{JobId, ParseJobIdError},
     job::Job,
+    job_report::{JobEnd, JobReport},
     registered::Jobs,
     run::RunJob,
     run_error::RunJobError,

@@ -5,9 +5,10 @@ use std::{any::Any, collections::BTreeMap, fmt, marker::PhantomData, pin::Pin, s
 #[cfg(feature = "tracing")]
 use tracing::Span;
 
-use super::run::Attempt;
+use super::{job_report::OnJobEnd, run::Attempt};
 use crate::{
-    Job, JobContext, RunJob, RunJobError, StoredJob, TaskResult, util::contain::contain_drop,
+    Job, JobContext, JobReport, RunJob, RunJobError, StoredJob, TaskResult,
+    util::contain::contain_drop,
 };
 
 /// The registered jobs, and the states they run with: for a
@@ -69,6 +70,7 @@ pub(crate) struct Registry {
     entries: BTreeMap<&'static str, Arc<dyn Entry>>,
     #[cfg(feature = "tracing")]
     link: Option<Arc<LinkSpan>>,
+    on_end: Option<Arc<OnJobEnd>>,
 }
 
 #[cfg(feature = "tracing")]
@@ -165,6 +167,25 @@ impl<S> Jobs<S> {
         self
     }
 
+    /// Sets an observer, which is called once for each attempt of a stored job that ends on a worker
+    /// with these jobs. A panic in it is contained. A job that runs where it was added is a task:
+    /// [`on_task_end`](crate::RunnerBuilder::on_task_end) is told of it.
+    ///
+    /// ```
+    /// use tower_background_tasks::{JobEnd, Jobs};
+    ///
+    /// let jobs = Jobs::new(()).on_job_end(|report| {
+    ///     if report.end() == JobEnd::Failed && report.attempt() >= 5 {
+    ///         eprintln!("{} {} fails again and again", report.name(), report.id());
+    ///     }
+    /// });
+    /// # drop(jobs);
+    /// ```
+    pub fn on_job_end(mut self, on_end: impl Fn(&JobReport<'_>) + Send + Sync + 'static) -> Self {
+        Arc::make_mut(&mut self.registry).on_end = Some(Arc::new(on_end));
+        self
+    }
+
     /// Returns the registered jobs' names, in alphabetical order.
     pub fn names(&self) -> Vec<&'static str> {
         self.registry.entries.keys().copied().collect()
@@ -173,7 +194,10 @@ impl<S> Jobs<S> {
     /// Runs a stored job: the body of a worker's function.
     ///
     /// The job runs in a span `background_task` under its name, with the method and path of the
-    /// request that it came from. The job takes this for the first attempt since it was stored.
+    /// request that it came from. Each end is one event in it: an error for a panic and for a job that
+    /// cannot run, a warning for a failure and for a job that the worker drops, and otherwise for
+    /// debugging. The feature `metrics` counts `background_jobs_ended_total` and records
+    /// `background_jobs_running_seconds`. The job takes this for the first attempt since it was stored.
     /// [`run_attempt`](Self::run_attempt) tells it otherwise.
     ///
     /// ```
@@ -236,6 +260,11 @@ impl Registry {
         }
         #[cfg(feature = "tracing")]
         let _ = contain_drop(self.link);
+        let _ = contain_drop(self.on_end);
+    }
+
+    pub(crate) fn on_end(&self) -> Option<&OnJobEnd> {
+        self.on_end.as_deref()
     }
 
     pub(crate) fn entry(&self, name: &str) -> Option<&Arc<dyn Entry>> {

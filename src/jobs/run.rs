@@ -1,13 +1,16 @@
 //! [`RunJob`]: a stored job on a worker.
 
 use std::{
+    error::Error,
     fmt, mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use super::{
+    job_report::{JobEnd, JobReport},
     registered::{Registry, Running},
     span::JobSpan,
 };
@@ -28,12 +31,7 @@ pub struct RunJob {
 
 enum Stage {
     Waiting(Box<Waiting>),
-    Running {
-        /// `None` once the job has ended.
-        job: Option<Running>,
-        name: &'static str,
-        span: JobSpan,
-    },
+    Running(Box<RunningJob>),
     Done,
 }
 
@@ -75,8 +73,40 @@ impl RunJob {
     }
 }
 
+/// An attempt whose end has not been told.
+struct RunningJob {
+    registry: Arc<Registry>,
+    stored: StoredJob,
+    attempt: u32,
+    begun: Instant,
+    span: JobSpan,
+    /// `None` before the job has started, and once it has ended.
+    job: Option<Running>,
+    is_told: bool,
+}
+
 impl Waiting {
-    fn start(self) -> Result<Stage, RunJobError> {
+    fn start(self) -> Result<Box<RunningJob>, BoxError> {
+        let attempt = self.stored.attempts().saturating_add(self.attempt.number());
+        let mut running = Box::new(RunningJob {
+            span: JobSpan::open(&self.registry, &self.stored, attempt),
+            registry: self.registry,
+            stored: self.stored,
+            attempt,
+            begun: Instant::now(),
+            job: None,
+            is_told: false,
+        });
+        match running.start() {
+            Ok(job) => running.job = Some(job),
+            Err(error) => return running.ended(Err(error.into())).map(|()| running),
+        }
+        Ok(running)
+    }
+}
+
+impl RunningJob {
+    fn start(&self) -> Result<Running, RunJobError> {
         if !self.stored.is_readable() {
             return Err(RunJobError::Unreadable);
         }
@@ -85,47 +115,78 @@ impl Waiting {
             return Err(RunJobError::NotRegistered { name });
         };
         let (name, id) = (entry.name(), self.stored.id());
-        let attempt = self.stored.attempts().saturating_add(self.attempt.number());
-        let span = JobSpan::open(&self.registry, &self.stored, attempt);
-        let (payload, request, _) = self.stored.into_parts();
-        let cx = JobContext::on_worker(id, name, attempt, request);
-        let job = contain(|| span.in_scope(|| entry.start(&payload, cx)));
-        let job = job.map_err(|panic| panicked(name, &panic))??;
-        Ok(Stage::Running {
-            job: Some(job),
-            name,
-            span,
+        let cx = JobContext::on_worker(id, name, self.attempt, self.stored.request().cloned());
+        let start = || entry.start(self.stored.payload(), cx);
+        contain(|| self.span.in_scope(start)).map_err(|panic| self.panicked(&panic))?
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<TaskResult> {
+        let Some(job) = &mut self.job else {
+            return Poll::Pending;
+        };
+        let polled = contain(|| self.span.in_scope(|| job.as_mut().poll(cx)));
+        let result = match polled {
+            Ok(polled) => ready!(polled),
+            Err(panic) => Err(self.panicked(&panic).into()),
+        };
+        // The job is dropped in its span, and before a waiter hears of its end.
+        Poll::Ready(match self.drop_job() {
+            Ok(()) => self.ended(result),
+            Err(panic) => {
+                let _ = contain_drop(result);
+                self.ended(Err(self.panicked(&panic).into()))
+            }
         })
+    }
+
+    fn drop_job(&mut self) -> Result<(), TaskPanic> {
+        let (job, span) = (&mut self.job, &self.span);
+        contain(|| span.in_scope(|| *job = None))
+    }
+
+    fn panicked(&self, panic: &TaskPanic) -> RunJobError {
+        RunJobError::Panicked {
+            name: self.stored.name().to_owned(),
+            message: panic.to_string(),
+        }
+    }
+
+    /// Tells the end, and passes it on.
+    fn ended(&mut self, result: TaskResult) -> TaskResult {
+        match &result {
+            Ok(()) => self.tell(JobEnd::Completed, None),
+            Err(error) => self.tell(JobEnd::of(&**error), Some(&**error)),
+        }
+        result
+    }
+
+    fn tell(&mut self, end: JobEnd, error: Option<&(dyn Error + Send + Sync + 'static)>) {
+        self.is_told = true;
+        let report = JobReport {
+            id: self.stored.id(),
+            name: self.stored.name(),
+            is_registered: self.registry.entry(self.stored.name()).is_some(),
+            attempt: self.attempt,
+            request: self.stored.request(),
+            end,
+            error,
+            ran: self.begun.elapsed(),
+        };
+        self.span.record_end(end);
+        self.span.in_scope(|| report.tell(self.registry.on_end()));
     }
 }
 
-impl Stage {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<TaskResult> {
-        let Self::Running {
-            job: slot,
-            name,
-            span,
-        } = self
-        else {
-            return Poll::Pending;
-        };
-        let Some(job) = slot else {
-            return Poll::Pending;
-        };
-        let polled = contain(|| span.in_scope(|| job.as_mut().poll(cx)));
-        let result = match polled {
-            Ok(polled) => ready!(polled),
-            Err(panic) => Err(panicked(name, &panic).into()),
-        };
-        // The job is dropped in its span, and before a waiter hears of its end.
-        let dropped = contain(|| span.in_scope(|| *slot = None));
-        Poll::Ready(match dropped {
-            Ok(()) => result,
-            Err(panic) => {
-                let _ = contain_drop(result);
-                Err(panicked(name, &panic).into())
-            }
-        })
+/// A worker that stops, or its timeout, drops a job before its end.
+impl Drop for RunningJob {
+    fn drop(&mut self) {
+        if self.is_told {
+            return;
+        }
+        match self.drop_job() {
+            Ok(()) => self.tell(JobEnd::Aborted, None),
+            Err(panic) => self.tell(JobEnd::Panicked, Some(&self.panicked(&panic))),
+        }
     }
 }
 
@@ -135,21 +196,15 @@ impl Future for RunJob {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if matches!(self.stage, Stage::Waiting(_)) {
             if let Stage::Waiting(waiting) = mem::replace(&mut self.stage, Stage::Done) {
-                self.stage = waiting.start()?;
+                self.stage = Stage::Running(waiting.start()?);
             }
         }
-        let result = ready!(self.stage.poll(cx));
+        let Stage::Running(running) = &mut self.stage else {
+            return Poll::Pending;
+        };
+        let result = ready!(running.poll(cx));
         self.stage = Stage::Done;
         Poll::Ready(result)
-    }
-}
-
-/// Drops an unfinished job in its span, and contained.
-impl Drop for RunJob {
-    fn drop(&mut self) {
-        if let Stage::Running { job, span, .. } = &mut self.stage {
-            let _ = contain(|| span.in_scope(|| *job = None));
-        }
     }
 }
 
@@ -157,18 +212,11 @@ impl fmt::Debug for RunJob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stage = match self.stage {
             Stage::Waiting(_) => "waiting",
-            Stage::Running { .. } => "running",
+            Stage::Running(_) => "running",
             Stage::Done => "done",
         };
         f.debug_struct("RunJob")
             .field("stage", &stage)
             .finish_non_exhaustive()
-    }
-}
-
-fn panicked(name: &str, panic: &TaskPanic) -> RunJobError {
-    RunJobError::Panicked {
-        name: name.to_owned(),
-        message: panic.to_string(),
     }
 }

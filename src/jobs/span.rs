@@ -1,7 +1,7 @@
 //! [`JobSpan`]: the `tracing` span that a job runs in on a worker. Empty without the feature, or
 //! without a subscriber.
 
-use super::registered::Registry;
+use super::{job_report::JobEnd, registered::Registry};
 use crate::StoredJob;
 #[cfg(feature = "tracing")]
 use crate::util::contain::contain;
@@ -30,6 +30,19 @@ impl JobSpan {
         }
     }
 
+    /// Marks the span of an attempt that ends with an error, by OpenTelemetry's conventions.
+    pub(crate) fn record_end(&self, end: JobEnd) {
+        #[cfg(feature = "tracing")]
+        if end != JobEnd::Completed {
+            let _ = contain(|| {
+                self.span.record("otel.status_code", "ERROR");
+                self.span.record("error.type", end.as_str());
+            });
+        }
+        #[cfg(not(feature = "tracing"))]
+        let _ = end;
+    }
+
     /// Calls `f` in the span. The caller contains panics.
     pub(crate) fn in_scope<R>(&self, f: impl FnOnce() -> R) -> R {
         #[cfg(feature = "tracing")]
@@ -48,6 +61,8 @@ fn span_of(stored: &StoredJob, attempt: u32) -> tracing::Span {
         task.id = %stored.id(),
         otel.name = stored.name(),
         otel.kind = "consumer",
+        otel.status_code = tracing::field::Empty,
+        error.type = tracing::field::Empty,
         task.kind = "job",
         task.attempt = i64::from(attempt),
         http.request.method = request.map(|request| &*request.method),

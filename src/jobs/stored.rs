@@ -139,10 +139,6 @@ impl StoredJob {
     pub(crate) fn is_readable(&self) -> bool {
         self.no_job.is_none()
     }
-
-    pub(crate) fn into_parts(self) -> (String, Option<JobRequest>, HashMap<String, String>) {
-        (self.payload, self.request, self.trace)
-    }
 }
 
 impl Serialize for StoredJob {

@@ -413,6 +413,15 @@ pub(crate) fn server_failed(report: &impl fmt::Display) {
     let _ = report;
 }
 
+/// Tells the operator what the client must not see.
+#[cfg(all(feature = "axum", feature = "jobs"))]
+pub(crate) fn program_at_fault(error: &dyn fmt::Display) {
+    #[cfg(feature = "tracing")]
+    let _ = contain(|| tracing::error!(target: "tower_background_tasks", "{error}"));
+    #[cfg(not(feature = "tracing"))]
+    let _ = error;
+}
+
 /// Warns that no signal can be heard.
 #[cfg(feature = "signal")]
 pub(crate) fn no_signals(why: &dyn fmt::Display) {

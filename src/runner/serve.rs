@@ -80,7 +80,7 @@ impl Runner {
     /// report.
     ///
     /// One server at a time: another on the same runner ends with it, as its requests are cut off too.
-    /// Two listeners are two servers within one `server`, by [`tokio::join!`].
+    /// Two listeners are two servers within one `server`, by `tokio::join!`.
     ///
     /// On Unix, the signals are SIGTERM and SIGINT (Ctrl-C); on Windows, Ctrl-C, the closing of the
     /// console and a shutdown. [`serve_until`](Self::serve_until) takes a future instead. Tokio keeps

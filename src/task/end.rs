@@ -170,7 +170,8 @@ impl fmt::Display for SkipReason {
     }
 }
 
-fn with_causes(error: &(dyn Error + 'static)) -> String {
+/// Returns the text of an error and of its causes, unless it tells them itself.
+pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     for cause in iter::successors(error.source(), |&cause| cause.source()) {
         let cause = cause.to_string();

@@ -34,6 +34,7 @@ impl Job for Note {
         match &*self.text {
             "fail" => return Err("on purpose".into()),
             "panic" => panic!("on purpose: a job"),
+            "waits" => std::future::pending().await,
             _ => {}
         }
         log.write(self.text.clone());

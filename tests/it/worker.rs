@@ -1,5 +1,6 @@
 //! Stored jobs on a worker.
 
+use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -253,4 +254,61 @@ async fn a_destructor_that_panics_harms_no_worker() {
     let mut running = Box::pin(jobs.run(of(true)));
     assert!(futures_util::poll!(&mut running).is_pending());
     drop(running);
+}
+
+/// Each end that `jobs` are told of, as `name attempt end`.
+fn told(jobs: Jobs<Log>) -> (Jobs<Log>, Log) {
+    let log = Log::default();
+    let seen = log.clone();
+    let jobs = jobs.on_job_end(move |report| {
+        let (name, attempt, end) = (report.name(), report.attempt(), report.end().as_str());
+        let error = report.error().map(|error| format!(": {error}"));
+        let error = error.unwrap_or_default();
+        seen.write(format!("{name} {attempt} {end}{error}"));
+        panic!("on purpose: an observer");
+    });
+    (jobs, log)
+}
+
+#[tokio::test]
+async fn each_end_on_a_worker_is_told_once() {
+    let (jobs, log) = told(notes(&Log::default()));
+    for text in ["fine", "panic", "fail"] {
+        let job = StoredJob::new(&note(text)).unwrap();
+        let ended = jobs.run_attempt(job, 2).await;
+        assert_eq!(ended.is_ok(), text == "fine");
+    }
+    for json in [
+        json!({"id": ID, "name": "from-next-year", "payload": {}}),
+        json!({"id": ID, "name": "note", "payload": 7}),
+        json!({"name": "note"}),
+    ] {
+        jobs.run(stored(json)).await.unwrap_err();
+    }
+    let mut stops = jobs.run(StoredJob::new(&note("waits")).unwrap());
+    assert!((&mut stops).now_or_never().is_none());
+    drop(stops);
+    drop(jobs.run(StoredJob::new(&note("never begun")).unwrap()));
+    let lines = log.lines();
+    let begins: Vec<_> = lines
+        .iter()
+        .map(|line| line.split(':').next().unwrap())
+        .collect();
+    assert_eq!(
+        begins,
+        [
+            "note 2 completed",
+            "note 2 panicked",
+            "note 2 failed",
+            "from-next-year 1 unreadable",
+            "note 1 unreadable",
+            "note 1 unreadable",
+            "note 1 aborted",
+        ]
+    );
+    assert!(lines[1].contains("on purpose: a job"), "{lines:?}");
+    assert!(
+        lines[3].contains("register it with the worker"),
+        "{lines:?}"
+    );
 }

@@ -753,7 +753,7 @@ mod jobs {
     use serde::{Deserialize, Serialize};
     use tower_background_tasks::{Job, JobContext, Jobs, StoredJob, TaskResult};
 
-    use super::{SEEN, capture, info_span};
+    use super::{Level, SEEN, SeenEvent, capture, info_span};
 
     #[derive(Serialize, Deserialize)]
     struct Seen;
@@ -766,6 +766,73 @@ mod jobs {
             tokio::task::yield_now().await;
             tracing::info!(inside = "the job");
             Ok(())
+        }
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct Fails(bool);
+
+    impl Job for Fails {
+        const NAME: &'static str = "fails-on-a-worker";
+        type State = ();
+
+        async fn run(self, (): (), _: JobContext) -> TaskResult {
+            assert!(!self.0, "on purpose: a job");
+            Err(std::io::Error::other("no card").into())
+        }
+    }
+
+    #[tokio::test]
+    async fn what_goes_wrong_on_a_worker_is_one_event_in_its_span() {
+        capture();
+        let jobs = Jobs::new(()).register::<Fails>();
+        let unknown = serde_json::json!({"id": "0f8fad5bd9cb469fa165708677289510", "name": "unknown-on-a-worker"});
+        for (job, name, level, end, error) in [
+            (
+                StoredJob::new(&Fails(false)).unwrap(),
+                "fails-on-a-worker",
+                Level::WARN,
+                "failed",
+                "no card",
+            ),
+            (
+                StoredJob::new(&Fails(true)).unwrap(),
+                "fails-on-a-worker",
+                Level::ERROR,
+                "panicked",
+                "on purpose: a job",
+            ),
+            (
+                serde_json::from_value(unknown).unwrap(),
+                "unknown-on-a-worker",
+                Level::ERROR,
+                "unreadable",
+                "no job is registered",
+            ),
+        ] {
+            let id = job.id().to_string();
+            jobs.run(job).await.unwrap_err();
+            let (spans, events) = {
+                let seen = SEEN.lock().unwrap();
+                (seen.spans.clone(), seen.events.clone())
+            };
+            let is_it = |id_of: Option<&String>| id_of == Some(&id);
+            let mut spans = spans
+                .iter()
+                .filter(|(_, span)| is_it(span.fields.get("task.id")));
+            let (number, span) = spans.next().unwrap();
+            assert!(spans.next().is_none() && span.closed);
+            assert_eq!(
+                (&*span.fields["otel.name"], &*span.fields["error.type"]),
+                (name, end)
+            );
+            assert_eq!(span.fields["otel.status_code"], "ERROR");
+            let events: Vec<_> = events
+                .iter()
+                .filter(|event| event.span == Some(*number))
+                .collect();
+            assert_eq!((events.len(), events[0].level), (1, level));
+            assert!(events[0].fields["error"].contains(error), "{events:?}");
         }
     }
 
@@ -819,8 +886,11 @@ mod jobs {
         }
         assert_eq!(span.follows, [cause.id().unwrap().into_u64()]);
         assert!(unlinked.follows.is_empty() && span.closed && unlinked.closed);
-        let mut events = events.iter();
-        assert!(events.any(|event| event.fields.contains_key("inside") && event.span == Some(*id)));
+        let inside = |event: &&SeenEvent| event.span == Some(*id);
+        let events: Vec<_> = events.iter().filter(inside).collect();
+        assert!(events[0].fields.contains_key("inside"));
+        assert_eq!(events[1].fields["message"], "background job completed");
+        assert_eq!((events.len(), events[1].level), (2, Level::DEBUG));
     }
 }
 

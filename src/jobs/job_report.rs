@@ -1,0 +1,160 @@
+//! [`JobReport`]: what is told of a stored job that a worker has run. Keeps the promise "nothing
+//! disappears" there.
+
+use std::{error::Error, time::Duration};
+
+#[cfg(feature = "tracing")]
+use crate::task::end::with_causes;
+use crate::{JobId, JobRequest, RunJobError, util::contain::contain};
+
+/// A stored job that has ended on a worker, for [`Jobs::on_job_end`](crate::Jobs::on_job_end): one
+/// attempt, as a job that fails may be tried again.
+#[derive(Debug)]
+pub struct JobReport<'a> {
+    pub(super) id: JobId,
+    pub(super) name: &'a str,
+    /// True if a job of that name is registered.
+    pub(super) is_registered: bool,
+    pub(super) attempt: u32,
+    pub(super) request: Option<&'a JobRequest>,
+    pub(super) end: JobEnd,
+    pub(super) error: Option<&'a (dyn Error + Send + Sync + 'static)>,
+    pub(super) ran: Duration,
+}
+
+pub(crate) type OnJobEnd = dyn Fn(&JobReport<'_>) + Send + Sync;
+
+/// How an attempt of a stored job ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum JobEnd {
+    /// The job returned `Ok`.
+    Completed,
+    /// The job returned an error.
+    Failed,
+    /// The job panicked.
+    Panicked,
+    /// The job did not run: its name is not registered, or its payload does not parse
+    /// ([`RunJobError`]).
+    Unreadable,
+    /// The worker dropped the job before its end: it stops, or its own timeout is over.
+    Aborted,
+}
+
+impl JobEnd {
+    /// Returns one word, for fields and labels: `completed`, `failed`, `panicked`, `unreadable`,
+    /// `aborted`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Panicked => "panicked",
+            Self::Unreadable => "unreadable",
+            Self::Aborted => "aborted",
+        }
+    }
+
+    /// The end of a job that returned this error.
+    pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
+        match error.downcast_ref() {
+            Some(RunJobError::Panicked { .. }) => Self::Panicked,
+            Some(_) => Self::Unreadable,
+            None => Self::Failed,
+        }
+    }
+}
+
+impl JobReport<'_> {
+    /// Returns the job's id, which is the same for each attempt.
+    pub fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// Returns the job's name, as it was stored.
+    pub fn name(&self) -> &str {
+        self.name
+    }
+
+    /// Returns false if no job of that name is registered: it could be anything then.
+    pub fn is_registered(&self) -> bool {
+        self.is_registered
+    }
+
+    /// Returns which attempt this was: 1 for the first.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// Returns the request in which the job was added, or `None` for a job of no request.
+    pub fn request(&self) -> Option<&JobRequest> {
+        self.request
+    }
+
+    /// Returns how the attempt ended.
+    pub fn end(&self) -> JobEnd {
+        self.end
+    }
+
+    /// Returns the error: the job's own, or a [`RunJobError`]. The worker gets it, too.
+    pub fn error(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        self.error
+    }
+
+    /// Returns the time from when the attempt began until it ended.
+    pub fn ran(&self) -> Duration {
+        self.ran
+    }
+
+    /// Tells the end to each observer. Each is user code, and a panic in one does not silence the next.
+    pub(super) fn tell(&self, on_end: Option<&OnJobEnd>) {
+        #[cfg(feature = "metrics")]
+        let _ = contain(|| self.count());
+        #[cfg(feature = "tracing")]
+        let _ = contain(|| self.log());
+        if let Some(on_end) = on_end {
+            let _ = contain(|| on_end(self));
+        }
+    }
+
+    /// Logs the attempt. The span says which job it is, and for which request.
+    #[cfg(feature = "tracing")]
+    fn log(&self) {
+        macro_rules! log {
+            ($level:ident) => {
+                tracing::$level!(
+                    target: "tower_background_tasks",
+                    {
+                        task.name = self.name,
+                        task.end = self.end.as_str(),
+                        task.attempt = i64::from(self.attempt),
+                        error = self.error.map(|error| with_causes(error)).as_deref(),
+                        task.running_seconds = self.ran.as_secs_f64(),
+                    },
+                    "background job {}",
+                    self.end.as_str(),
+                )
+            };
+        }
+        match self.end {
+            JobEnd::Completed => log!(debug),
+            JobEnd::Failed | JobEnd::Aborted => log!(warn),
+            JobEnd::Panicked | JobEnd::Unreadable => log!(error),
+        }
+    }
+
+    /// Counts the attempt. A name that is not registered could be anything.
+    #[cfg(feature = "metrics")]
+    fn count(&self) {
+        use metrics::{Label, counter, histogram};
+
+        let name = if self.is_registered {
+            self.name.to_owned()
+        } else {
+            "(unknown)".to_owned()
+        };
+        let job = Label::new("job", name);
+        let end = Label::from_static_parts("end", self.end.as_str());
+        counter!("background_jobs_ended_total", vec![job.clone(), end]).increment(1);
+        histogram!("background_jobs_running_seconds", vec![job]).record(self.ran);
+    }
+}
