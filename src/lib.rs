@@ -36,15 +36,15 @@ pub mod shutdown {}
 #[cfg(feature = "dashboard")]
 #[cfg_attr(docsrs, doc(cfg(feature = "dashboard")))]
 pub use self::dashboard::{Dashboard, DashboardBody};
-#[cfg(feature = "apalis")]
-#[cfg_attr(docsrs, doc(cfg(feature = "apalis")))]
-pub use self::jobs::ApalisStore;
 #[cfg(feature = "jobs")]
 #[cfg_attr(docsrs, doc(cfg(feature = "jobs")))]
 pub use self::jobs::{
     AddJobError, AddJobErrorKind, Job, JobContext, JobEnd, JobId, JobReport, JobRequest, JobStore,
     Jobs, ParseJobIdError, PushFuture, RunJob, RunJobError, StoredJob,
 };
+#[cfg(feature = "apalis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "apalis")))]
+pub use self::jobs::{ApalisStore, PollInterval};
 #[cfg(feature = "tracing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
 pub use self::observe::span::SpanRelation;

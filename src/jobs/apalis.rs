@@ -79,8 +79,8 @@ use crate::{
 ///
 /// - The queue's name. By default it is made from the type's path, which another version of this
 ///   crate may change.
-/// - `poll_with_interval`, on the worker's side. Without it, a job that another process pushed may
-///   wait for the next heartbeat.
+/// - [`PollInterval`](crate::PollInterval), on the worker's side. Without it, a job that another
+///   process pushed may wait for the next heartbeat.
 /// - How often and how soon a failed job is tried again. Backends differ.
 #[derive(Clone)]
 pub struct ApalisStore<S> {

@@ -16,6 +16,8 @@ mod id;
 mod job;
 mod job_report;
 mod job_side;
+#[cfg(feature = "apalis")]
+mod poll_interval;
 mod registered;
 mod run;
 mod run_error;
@@ -27,8 +29,6 @@ mod store;
 mod stored;
 mod work;
 
-#[cfg(feature = "apalis")]
-pub use self::apalis::ApalisStore;
 pub use self::{
     add_error::{AddJobError, AddJobErrorKind},
     context::JobContext,
@@ -41,3 +41,5 @@ pub use self::{
     store::{JobStore, PushFuture},
     stored::{JobRequest, StoredJob},
 };
+#[cfg(feature = "apalis")]
+pub use self::{apalis::ApalisStore, poll_interval::PollInterval};

@@ -1,15 +1,23 @@
 //! apalis: its queue, and its workers.
 
-use std::future::{Ready, ready};
+use std::{
+    future::{Ready, poll_fn, ready},
+    task::Poll,
+    time::Duration,
+};
 
 use apalis_core::{
-    backend::{TaskSink, dequeue::VecDequeBackend},
+    backend::{
+        TaskSink,
+        dequeue::VecDequeBackend,
+        ext::poll_strategy::{PollSnapshot, PollStrategy},
+    },
     error::BoxDynError,
     task::{ExecutionContext, attempt::Attempt, builder::TaskBuilder, data::Data},
     worker::{builder::WorkerBuilder, ext::ack::AcknowledgementExt},
 };
-use tokio::sync::mpsc;
-use tower_background_tasks::{ApalisStore, Job, Jobs, Runner, StoredJob};
+use tokio::{sync::mpsc, time::Instant};
+use tower_background_tasks::{ApalisStore, Job, Jobs, PollInterval, Runner, StoredJob};
 
 use crate::{
     job_support::{note, notes},
@@ -111,4 +119,33 @@ async fn service_function_or_closure_makes_a_worker() {
     let (_, cx) = soon(seen.recv()).await.unwrap();
     assert_eq!(cx.attempt(), 1, "it is told no other");
     working.abort();
+}
+
+/// A backend that nothing wakes but its strategy: it looks, finds nothing, and is pending.
+async fn looks(mut strategy: impl PollStrategy, times: usize) {
+    let mut looked = 0;
+    poll_fn(|cx| {
+        let _ = strategy.poll_drive(cx, &PollSnapshot::new()); // as apalis does
+        looked += 1;
+        if looked < times {
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn worker_alone_in_its_task_looks_again_and_again() {
+    let begun = Instant::now();
+    let every = Duration::from_millis(100);
+    soon(looks(PollInterval::new(every), 31)).await;
+    let took = begun.elapsed();
+    assert!(took >= 30 * every && took < 33 * every, "{took:?}");
+}
+
+#[test]
+#[should_panic = "polls every 0 s"]
+fn an_interval_of_nothing_is_refused() {
+    let _ = PollInterval::new(Duration::ZERO);
 }

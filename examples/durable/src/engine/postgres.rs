@@ -3,13 +3,22 @@
 use apalis_core::{backend::ext::BackendExt, error::WorkerError};
 use apalis_postgres::{Config, PgConnection, PgPool, PostgresStorage};
 use sqlx::{Connection, postgres::PgPoolOptions};
-use tower_background_tasks::{ApalisStore, BoxError, StoredJob};
+use tower_background_tasks::{ApalisStore, BoxError, PollInterval, StoredJob};
 
 use super::{Counts, Dead, MISSED_HEARTBEATS, POLL_INTERVAL};
 use crate::{
     Settings,
     work::{MAX_ATTEMPTS, Work, run_worker},
 };
+
+/// Postgres plans apalis' `get_jobs` once for all queues and numbers of jobs. It then reads the whole table at each fetch, so that a worker
+/// becomes the slower the more jobs wait, and the more others are in the table. By its index a fetch costs the same.
+const FETCH_BY_INDEX: &str = "DO $$ BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext('apalis.get_jobs'));
+    IF NOT EXISTS (SELECT FROM pg_proc WHERE oid = 'apalis.get_jobs'::regproc AND 'enable_seqscan=off' = ANY (proconfig)) THEN
+        ALTER FUNCTION apalis.get_jobs SET enable_seqscan = off;
+    END IF;
+END $$";
 
 /// A PostgreSQL server.
 #[derive(Clone)]
@@ -21,6 +30,7 @@ impl Postgres {
     pub(super) async fn connect(settings: &Settings) -> Result<Self, BoxError> {
         let pool = open(settings).await?;
         PostgresStorage::setup(&pool).await?;
+        sqlx::query(FETCH_BY_INDEX).execute(&pool).await?;
         let config = Config::default()
             .queue(&settings.queue)
             .batch_size(settings.batch_size)
@@ -37,7 +47,10 @@ impl Postgres {
     }
 
     pub(super) async fn work(&self, name: &str, work: &Work) -> Result<(), WorkerError> {
-        let backend = self.storage.clone().poll_with_interval(POLL_INTERVAL);
+        let backend = self
+            .storage
+            .clone()
+            .poll_with_strategy(PollInterval::new(POLL_INTERVAL));
         run_worker(name, backend, work).await
     }
 

@@ -13,7 +13,7 @@ use apalis_core::{
 use apalis_redis::{Config, ConnectionManager, RedisStorage};
 use redis::{AsyncTypedCommands, RedisError, RedisResult, Script};
 use tokio::time::sleep;
-use tower_background_tasks::{ApalisStore, BoxError, StoredJob};
+use tower_background_tasks::{ApalisStore, BoxError, PollInterval, StoredJob};
 
 use super::{Counts, Dead, MISSED_HEARTBEATS, POLL_INTERVAL};
 use crate::{
@@ -46,7 +46,10 @@ impl Redis {
     }
 
     pub(super) async fn work(&self, name: &str, work: &Work) -> Result<(), WorkerError> {
-        let backend = self.storage.clone().poll_with_interval(POLL_INTERVAL);
+        let backend = self
+            .storage
+            .clone()
+            .poll_with_strategy(PollInterval::new(POLL_INTERVAL));
         self.promote().await.map_err(io::Error::other)?;
         tokio::select! {
             ended = run_worker(name, backend, work) => ended,

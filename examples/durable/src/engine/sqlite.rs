@@ -10,7 +10,7 @@ use apalis_core::{
 use apalis_sqlite::{Config, SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteStorage};
 use sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use tokio::time::sleep;
-use tower_background_tasks::{ApalisStore, BoxError, StoredJob};
+use tower_background_tasks::{ApalisStore, BoxError, PollInterval, StoredJob};
 
 use super::{Counts, Dead, MISSED_HEARTBEATS, POLL_INTERVAL};
 use crate::{
@@ -44,7 +44,10 @@ impl Sqlite {
     }
 
     pub(super) async fn work(&self, name: &str, work: &Work) -> Result<(), WorkerError> {
-        let backend = self.storage.clone().poll_with_interval(POLL_INTERVAL);
+        let backend = self
+            .storage
+            .clone()
+            .poll_with_strategy(PollInterval::new(POLL_INTERVAL));
         run_worker(name, backend, work).await
     }
 
