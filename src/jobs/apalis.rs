@@ -8,7 +8,7 @@ use std::{
 
 use apalis_core::{
     backend::{BackendConfig, TaskSink},
-    task::{Task, builder::TaskBuilder},
+    task::{Task, builder::TaskBuilder, task_id::TaskId},
 };
 use tower::Service;
 
@@ -147,7 +147,8 @@ where
 
 impl<S> Shared<S> {
     fn task_of(&self, job: StoredJob) -> Task<StoredJob> {
-        let mut task = TaskBuilder::new(());
+        let id = TaskId::from_string(job.id().to_string());
+        let mut task = TaskBuilder::new(()).task_id(id);
         if let Some(prepare) = &self.prepare {
             task = prepare(&job, task);
         }

@@ -2,25 +2,29 @@
 
 use std::{
     error::Error,
-    fmt,
+    fmt::{self, Write},
     hash::{BuildHasher, RandomState},
     str::FromStr,
     sync::atomic::{AtomicU64, Ordering},
+    time::SystemTime,
 };
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A job's id, random in 128 bits. It is the same for each run of the job, wherever it runs, and no
-/// other job has it.
+/// A job's id. It is the same for each run of the job, wherever it runs, and no other job has it.
 ///
 /// The id makes a job idempotent, as a key for the payment provider or a unique column of the row
-/// that says "done". As text it is 32 hexadecimal digits.
+/// that says "done". It is a [ULID]: the time in milliseconds, and 80 random bits. So ids of later
+/// jobs are greater, which indices of databases like. As text it is 26 characters.
+/// A backend of apalis keeps the job under it, and shows it on its board.
+///
+/// [ULID]: https://github.com/ulid/spec
 ///
 /// ```
 /// use tower_background_tasks::JobId;
 ///
-/// let id: JobId = "0f8fad5bd9cb469fa16570867728950e".parse().unwrap();
-/// assert_eq!(id.to_string(), "0f8fad5bd9cb469fa16570867728950e");
+/// let id: JobId = "01JDMSBV8ZQ8K3XW5T6N4Y7R2C".parse().unwrap();
+/// assert_eq!(id.to_string(), "01JDMSBV8ZQ8K3XW5T6N4Y7R2C");
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId(u128);
@@ -37,13 +41,26 @@ impl JobId {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let (count, keys) = (COUNT.fetch_add(1, Ordering::Relaxed), RandomState::new());
         let half = |which: bool| u128::from(keys.hash_one((count, which)));
-        Self(half(false) << 64 | half(true))
+        let random = (half(false) << 64 | half(true)) >> 48;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let millis = now.unwrap_or_default().as_millis();
+        Self(millis << 80 | random)
     }
 }
 
+/// Crockford's base 32, of which each digit is five bits.
+const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+
+/// 26 digits have 130 bits, and the first two are zero.
+const LENGTH: usize = 26;
+
 impl fmt::Display for JobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        let digit = |place| {
+            let five = self.0 >> (5 * (LENGTH - 1 - place)) & 31;
+            char::from(DIGITS[five as usize])
+        };
+        (0..LENGTH).try_for_each(|place| f.write_char(digit(place)))
     }
 }
 
@@ -57,10 +74,18 @@ impl FromStr for JobId {
     type Err = ParseJobIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // The number parser alone would accept a sign, and any number of digits.
-        let is_digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let number = is_digits.then(|| u128::from_str_radix(text, 16).ok());
-        number.flatten().map(Self).ok_or(ParseJobIdError)
+        if text.len() != LENGTH || text.as_bytes()[0] > b'7' {
+            return Err(ParseJobIdError);
+        }
+        let five = |byte: u8| {
+            let upper = byte.to_ascii_uppercase();
+            DIGITS.iter().position(|&digit| digit == upper)
+        };
+        let number = text.bytes().try_fold(0, |number, byte| {
+            let five = five(byte).ok_or(ParseJobIdError)?;
+            Ok(number << 5 | five as u128)
+        });
+        number.map(Self)
     }
 }
 
@@ -71,7 +96,7 @@ pub struct ParseJobIdError;
 
 impl fmt::Display for ParseJobIdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("no job's id: it must be 32 hexadecimal digits, as `JobId` writes them")
+        f.write_str("no job's id: it must be a ULID of 26 characters, as `JobId` writes them")
     }
 }
 
@@ -108,14 +133,29 @@ mod tests {
     }
 
     #[test]
-    fn only_32_hexadecimal_digits_are_one() {
-        let digits = "0f8fad5bd9cb469fa16570867728950e";
-        let upper = digits.to_uppercase();
-        assert_eq!(upper.parse::<JobId>().unwrap().to_string(), digits);
+    fn only_26_digits_of_base_32_are_one() {
+        let digits = "01JDMSBV8ZQ8K3XW5T6N4Y7R2C";
+        let lower = digits.to_lowercase();
+        assert_eq!(lower.parse::<JobId>().unwrap().to_string(), digits);
+        let (last, first) = ("7ZZZZZZZZZZZZZZZZZZZZZZZZZ", JobId::NONE.to_string());
+        assert_eq!(last.parse::<JobId>(), Ok(JobId(u128::MAX)));
+        assert_eq!(first.parse::<JobId>(), Ok(JobId::NONE));
         let signed = digits.replacen('0', "+", 1);
         let (short, long) = (&digits[1..], format!("0{digits}"));
-        for odd in [&signed, short, &long, "", "f", &digits.replace('0', "é")] {
+        let (letter_u, two_bytes) = (digits.replace('J', "U"), digits.replacen("01", "é", 1));
+        let too_great = digits.replacen('0', "8", 1);
+        for odd in [
+            &signed, short, &long, "", "f", &letter_u, &two_bytes, &too_great,
+        ] {
             assert_eq!(odd.parse::<JobId>(), Err(ParseJobIdError), "{odd}");
         }
+    }
+
+    #[test]
+    fn ids_of_later_jobs_are_greater() {
+        let first = JobId::random();
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        assert!(first < JobId::random());
+        assert!(first.to_string() < JobId::random().to_string());
     }
 }

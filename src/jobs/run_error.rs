@@ -13,7 +13,7 @@ use std::{error::Error, fmt};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), serde_json::Error> {
 /// let stored: StoredJob = serde_json::from_str(
-///     r#"{"id": "0f8fad5bd9cb469fa16570867728950e", "name": "from-next-year", "payload": {}}"#,
+///     r#"{"id": "0FHYPNQPEB8TFT2SBGGSVJH58E", "name": "from-next-year", "payload": {}}"#,
 /// )?;
 /// let error = Jobs::new(()).run(stored).await.unwrap_err();
 /// match error.downcast_ref::<RunJobError>() {

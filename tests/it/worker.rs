@@ -15,7 +15,7 @@ fn stored(json: serde_json::Value) -> StoredJob {
     serde_json::from_value(json).unwrap()
 }
 
-const ID: &str = "0f8fad5bd9cb469fa16570867728950e";
+const ID: &str = "0FHYPNQPEB8TFT2SBGGSVJH58E";
 
 /// Version 2, say: `greeting` is new.
 #[derive(Serialize, Deserialize)]

@@ -786,7 +786,8 @@ mod jobs {
     async fn what_goes_wrong_on_a_worker_is_one_event_in_its_span() {
         capture();
         let jobs = Jobs::new(()).register::<Fails>();
-        let unknown = serde_json::json!({"id": "0f8fad5bd9cb469fa165708677289510", "name": "unknown-on-a-worker"});
+        let unknown =
+            serde_json::json!({"id": "0FHYPNQPEB8TFT2SBGGSVJH58G", "name": "unknown-on-a-worker"});
         for (job, name, level, end, error) in [
             (
                 StoredJob::new(&Fails(false)).unwrap(),
@@ -840,7 +841,7 @@ mod jobs {
     async fn worker_span_tells_job_and_request_and_links_its_trace() {
         capture();
         let stored = serde_json::json!({
-            "id": "0f8fad5bd9cb469fa16570867728950e", "name": "seen-on-a-worker", "payload": null,
+            "id": "0FHYPNQPEB8TFT2SBGGSVJH58E", "name": "seen-on-a-worker", "payload": null,
             "request": {"method": "POST", "path": "/orders/7"}, "trace": {"traceparent": "00-a-b-01"},
         });
         let stored: StoredJob = serde_json::from_value(stored).unwrap();
@@ -875,7 +876,7 @@ mod jobs {
             ("background_task", "job")
         );
         let fields = [
-            ("task.id", "0f8fad5bd9cb469fa16570867728950e"),
+            ("task.id", "0FHYPNQPEB8TFT2SBGGSVJH58E"),
             ("task.attempt", "1"),
             ("http.request.method", "POST"),
             ("url.path", "/orders/7"),
