@@ -77,8 +77,8 @@ use crate::{Runner, TaskId};
 /// # Cost
 ///
 /// From the first call of [`Runner::dashboard`] on, each end is counted by name and route, under a
-/// lock of its thread. While anybody looks, a snapshot is made once a second for all who look. It
-/// locks each queue for a moment.
+/// lock of its thread. While anybody looks, a snapshot is made once a second for all who look, and
+/// one for each request of `snapshot.json`. It locks each queue for a moment.
 ///
 /// [server-sent events]: https://html.spec.whatwg.org/multipage/server-sent-events.html
 #[derive(Clone)]
@@ -101,8 +101,9 @@ impl Dashboard {
     /// Lets everybody who sees the page cancel tasks ([`Runner::cancel`]). Nobody may by default.
     ///
     /// A request that comes from a page of another origin is refused, by its headers
-    /// [`Sec-Fetch-Site`] and [`Origin`]. A proxy that changes `Host` and removes the former refuses
-    /// all.
+    /// [`Sec-Fetch-Site`] and [`Origin`]. Browsers send the former over HTTPS and to the local machine
+    /// only. So behind a proxy that is reached by plain HTTP and that changes `Host`, such as nginx
+    /// without `proxy_set_header Host $host`, all are refused.
     ///
     /// [`Sec-Fetch-Site`]: https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header
     /// [`Origin`]: https://www.rfc-editor.org/rfc/rfc6454#section-7
@@ -126,7 +127,11 @@ impl Dashboard {
             _ if !is_get => not_allowed("GET, HEAD"),
             "events" => {
                 let events = Events::new(Arc::clone(&self.feed));
-                typed("text/event-stream", DashboardBody::events(events))
+                let mut response = typed("text/event-stream", DashboardBody::events(events));
+                // nginx would keep events back until it has a buffer full of them.
+                let headers = response.headers_mut();
+                headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+                response
             }
             "snapshot.json" => {
                 let json = Bytes::from(self.feed.json());

@@ -23,7 +23,7 @@ const SCRIPT: &str = include_str!("assets/script.js");
 /// The browser runs this script and no other, and fetches nothing but what this service has. The
 /// hashes are of [`SCRIPT`] and [`STYLE`]: `conformance`'s tests tell what they are to be.
 const POLICY: &str = "default-src 'none'; \
-    script-src 'sha256-/iE0IhA7edmbbVGpuhnCbq81Aba0ss5U4rdcV0S0v2A='; \
+    script-src 'sha256-z27tyvTH9vPCJ5yQAx3xEAqbA9UYUPixRJik3+TYa0w='; \
     style-src 'sha256-MS2a6c/1HvU/ogR99nBKrMi/IcLQLDyEN6XBYK02NuU='; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 

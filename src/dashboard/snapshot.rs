@@ -24,10 +24,11 @@ const TASKS: usize = 200;
 struct Snapshot<'a> {
     /// Seconds of Unix time.
     now: f64,
+    /// Since the ends are counted.
     uptime_seconds: f64,
     allow_cancel: bool,
     state: &'static str,
-    /// Until the current phase of a shutdown ends.
+    /// How long a shutdown may take, at most.
     deadline_seconds: Option<f64>,
     totals: Totals,
     limits: Vec<Limit>,
@@ -82,7 +83,7 @@ struct GroupRow<'a> {
     name: &'a str,
     route: Option<&'a str>,
     ends: BTreeMap<&'static str, u64>,
-    /// Over what the columns below show.
+    /// Over what the columns below show, or since the ends are counted.
     per_second: f64,
     bucket_seconds: u32,
     ended: Vec<u32>,
@@ -111,11 +112,14 @@ pub(super) fn json(runner: &Runner, allow_cancel: bool) -> Vec<u8> {
         tally.groups(now),
     );
     let (stats, overdue) = (runner.stats(), shared.overdue());
-    let deadline = shared.deadline();
+    let (deadline, uptime) = (
+        shared.deadline(),
+        now.duration_since(tally.since()).as_secs_f64(),
+    );
     let unfinished = stats.awaiting_response + stats.pending + stats.running;
     let snapshot = Snapshot {
         now: unix_time().as_secs_f64(),
-        uptime_seconds: now.duration_since(tally.since()).as_secs_f64(),
+        uptime_seconds: uptime,
         allow_cancel,
         state: state_of(runner),
         deadline_seconds: deadline.map(|deadline| deadline.duration_since(now).as_secs_f64()),
@@ -125,7 +129,10 @@ pub(super) fn json(runner: &Runner, allow_cancel: bool) -> Vec<u8> {
         overdue,
         tasks: rows.iter().map(Task::of).collect(),
         tasks_total: unfinished + overdue as u64,
-        groups: groups.iter().map(GroupRow::of).collect(),
+        groups: groups
+            .iter()
+            .map(|group| GroupRow::of(group, uptime))
+            .collect(),
         failures: failures
             .iter()
             .map(|failure| FailureRow::of(failure, now))
@@ -218,7 +225,7 @@ impl<'a> RequestRow<'a> {
 }
 
 impl<'a> GroupRow<'a> {
-    fn of((key, group, seconds): &'a (GroupKey, Group, [Second; SECONDS])) -> Self {
+    fn of((key, group, seconds): &'a (GroupKey, Group, [Second; SECONDS]), uptime: f64) -> Self {
         let mean = |sum: Duration, second: &Second| {
             (second.begun > 0).then(|| sum.as_secs_f64() / f64::from(second.begun))
         };
@@ -227,7 +234,7 @@ impl<'a> GroupRow<'a> {
             name: key.name,
             route: key.route.as_deref(),
             ends: ends(&group.ends),
-            per_second: f64::from(ended) / SECONDS as f64,
+            per_second: f64::from(ended) / uptime.clamp(1.0, SECONDS as f64),
             bucket_seconds: 1,
             ended: seconds.iter().map(|second| second.ended).collect(),
             waiting_seconds: seconds

@@ -96,10 +96,17 @@ impl Repeats {
             return true;
         };
         row.count += 1;
-        if !row.is_awaited() {
-            let time = row.until.duration_since(now);
-            let wait = log_later(Arc::downgrade(self), kind, time);
-            row.waiter = Some(runtime.spawn(wait).abort_handle());
+        if row.is_awaited() {
+            return false;
+        }
+        let time = row.until.duration_since(now);
+        drop(rows);
+        // Spawning may call a subscriber. Two threads may come here at once, and both spawn one: the
+        // second finds nothing counted.
+        let wait = log_later(Arc::downgrade(self), kind.clone(), time);
+        let waiter = runtime.spawn(wait).abort_handle();
+        if let Some(row) = lock(&self.rows).get_mut(&kind) {
+            row.waiter = Some(waiter);
         }
         false
     }

@@ -30,10 +30,10 @@ use crate::{
 const GROUPS: usize = 100;
 
 /// Tasks whose names were made at run time.
-const DYNAMIC: &str = "(dynamic)";
+static DYNAMIC: &str = "(dynamic)";
 
 /// Tasks of groups beyond [`GROUPS`].
-const OTHERS: &str = "(others)";
+static OTHERS: &str = "(others)";
 
 /// How many failures are kept.
 const FAILURES: usize = 100;
@@ -125,11 +125,7 @@ impl Tally {
         }
         let failure = Failure::of(report);
         let mut failures = lock(&self.failures);
-        let oldest = if failures.len() == FAILURES {
-            failures.pop_front()
-        } else {
-            None
-        };
+        let oldest = (failures.len() == FAILURES).then(|| oldest_of_most(&mut failures));
         failures.push_back(failure);
         drop(failures);
         drop(oldest);
@@ -184,6 +180,15 @@ impl Tally {
     fn second(&self, now: Instant) -> u64 {
         now.duration_since(self.since).as_secs()
     }
+}
+
+/// Takes out the oldest failure of the end that has the most, so that a flood of refusals leaves the
+/// errors of tasks.
+fn oldest_of_most(failures: &mut VecDeque<Failure>) -> Option<Failure> {
+    let count = |end| failures.iter().filter(|failure| failure.end == end).count();
+    let most = TaskEnd::WORDS.iter().max_by_key(|end| count(**end))?;
+    let oldest = failures.iter().position(|failure| failure.end == *most)?;
+    failures.remove(oldest)
 }
 
 /// Returns the place of a group, which may be new.

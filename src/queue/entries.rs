@@ -84,11 +84,16 @@ impl Entry {
 
     pub(super) fn info(&self, request: Option<&RequestInfo>, now: Instant) -> TaskInfo {
         TaskInfo {
-            progress: self.progress.map(f64::from),
+            progress: self.progress.map(rounded),
             is_overdue: matches!(self.state, EntryState::Overdue),
             ..TaskInfo::new(&self.label, self.begun, request, now)
         }
     }
+}
+
+/// Returns a share as it was told, to six digits.
+fn rounded(share: f32) -> f64 {
+    (f64::from(share) * 1e6).round() / 1e6
 }
 
 /// The waker and the span of an ended entry. Dropping them may run user code, so the caller

@@ -353,8 +353,6 @@ impl RunnerBuilder {
     /// # Panics
     ///
     /// If `threshold` is zero.
-    #[cfg(feature = "tracing")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
     pub fn warn_slow_poll(mut self, threshold: Duration) -> Self {
         assert!(
             !threshold.is_zero(),

@@ -229,7 +229,7 @@ async fn run<T, E>(
         served = signals.within(plan.unready_for, server.as_mut()).await;
     }
     stop.cancel();
-    shared.note_deadline(plan.requests);
+    shared.note_deadline(plan.requests.saturating_add(plan.tasks));
     shared.closing.cancel(); // its waiters' wakers are contained
     let time = signals.left_of(plan.requests);
     going_down(format_args!("requests have {time:?}"));

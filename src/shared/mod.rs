@@ -56,7 +56,7 @@ pub(crate) struct Shared {
     /// What a dashboard shows. Empty until there is one.
     #[cfg(feature = "dashboard")]
     tally: OnceLock<Tally>,
-    /// When the current phase of a shutdown ends.
+    /// When a shutdown will be over, at the latest; or when the server will be told to stop.
     #[cfg(feature = "dashboard")]
     deadline: Mutex<Option<Instant>>,
     waiters: Waiters,
@@ -333,7 +333,7 @@ impl Shared {
         let _ = (label, begun, end, request);
     }
 
-    /// Notes when the current phase of a shutdown ends.
+    /// Notes how long a shutdown may take, at most; or the server before it.
     pub(crate) fn note_deadline(&self, time: Duration) {
         #[cfg(feature = "dashboard")]
         {

@@ -8,10 +8,13 @@ use std::{
     sync::Once,
 };
 
+use super::contain::message_of;
+
 /// A panic of a task: its message, and where it happened, if
 /// [`install_panic_hook`] was called.
 ///
-/// Its [`Display`](fmt::Display) is one line: `no such user, at src/signup.rs:20:11`.
+/// Its [`Display`](fmt::Display) is the message and the place: `no such user, at
+/// src/signup.rs:20:11`. The message is the panic's own, and may have several lines.
 pub struct TaskPanic(Box<Inner>);
 
 struct Inner {
@@ -25,8 +28,8 @@ struct Place {
 }
 
 thread_local! {
-    /// Of the last panic on this thread that nobody has asked about.
-    static LAST: RefCell<Option<Place>> = const { RefCell::new(None) };
+    /// The message and the place of the last panic on this thread that nobody has asked about.
+    static LAST: RefCell<Option<(String, Place)>> = const { RefCell::new(None) };
 }
 
 /// Has each panic of a task tell where it happened: in the log, in
@@ -74,14 +77,18 @@ fn remember(info: &PanicHookInfo<'_>) {
         backtrace: matches!(backtrace.status(), BacktraceStatus::Captured)
             .then(|| backtrace.to_string()),
     };
-    let _ = LAST.try_with(|last| last.try_borrow_mut().map(|mut last| *last = Some(place)));
+    let panic = (message_of(info.payload()), place);
+    let _ = LAST.try_with(|last| last.try_borrow_mut().map(|mut last| *last = Some(panic)));
 }
 
 impl TaskPanic {
-    /// Makes the panic that this thread has just caught.
+    /// Makes the panic that this thread has just caught. A panic that was resumed calls no hook: the
+    /// last place is then that of another panic, unless both have the same message.
     pub(crate) fn caught(message: String) -> Self {
         let last = LAST.try_with(|last| last.try_borrow_mut().ok()?.take());
-        let place = last.ok().flatten();
+        let last = last.ok().flatten();
+        let own = last.filter(|(of, _)| *of == message);
+        let place = own.map(|(_, place)| place);
         Self(Box::new(Inner { message, place }))
     }
 

@@ -106,7 +106,7 @@ async fn snapshot_shows_what_runs_waits_ended_and_failed() {
     })
     .await;
     let export = Task::with_context(|cx| async move {
-        for done in [f64::NAN, -1.0, 2.0, 0.25, f64::NAN] {
+        for done in [f64::NAN, -1.0, 2.0, 0.4, f64::NAN] {
             cx.progress(done);
         }
         pending::<()>().await;
@@ -129,7 +129,7 @@ async fn snapshot_shows_what_runs_waits_ended_and_failed() {
     assert_eq!(names, ["export", "waits"], "those that run come first");
     assert_eq!(
         (&tasks[0]["state"], &tasks[0]["progress"]),
-        (&"running".into(), &0.25.into())
+        (&"running".into(), &0.4.into())
     );
     assert_eq!(tasks[1]["request"]["path"], "/orders/8");
     assert_eq!(tasks[1]["request"]["route"], "/orders/{id}");

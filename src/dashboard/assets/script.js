@@ -1,7 +1,7 @@
 // Shows the runner's snapshots, one a second. Rows keep their elements, so that focus, selection and scroll stay.
 "use strict";
 
-const base = location.pathname.replace(/\/?$/, "/");
+const base = location.origin + location.pathname.replace(/\/?$/, "/");
 const $ = (id) => document.getElementById(id);
 
 let snapshot = null;
@@ -511,7 +511,7 @@ function tickBanner() {
   const left = deadline === null ? null : Math.max(0, deadline - age);
   const counting = state === "shutting_down" && left !== null && (fresh || left > 0);
   let text = "";
-  if (counting) text = `Shutting down: ${ticking(left)} left for what still runs or waits.`;
+  if (counting) text = `Shutting down: at most ${ticking(left)} left for what still runs or waits.`;
   else if (fresh && closing()) text = state === "shut_down" ? "Shut down. New tasks are rejected." : "Shutting down.";
   else if (!fresh && closing()) text = `The runner has shut down, or the connection is lost. Last seen ${old} ago.`;
   else if (!fresh && age > 2) text = `No connection. ${snapshot ? `What you see is ${old} old.` : "Trying again…"}`;
