@@ -35,8 +35,7 @@ impl BackgroundTasks {
     ///
     /// A clone of what is held adds to it. Returned with a response, it does not release it.
     ///
-    /// It does not keep a job from a `RunnerBuilder::job_store`, which has it as soon as `add_job`
-    /// resolves.
+    /// A job that is held goes to a `RunnerBuilder::job_store` only once it is released: see `add_job`.
     ///
     /// ```
     /// # use tower_background_tasks::{BackgroundTasks, BoxError};

@@ -90,7 +90,7 @@ impl Runner {
     /// Makes a page of what this runner does. See [`Dashboard`] for who may see it.
     #[cfg_attr(docsrs, doc(cfg(feature = "dashboard")))]
     pub fn dashboard(&self) -> Dashboard {
-        self.owner().shared.dashboard(); // counts from now on
+        self.owner().shared.tally(); // counts from now on
         Dashboard {
             feed: Arc::new(Feed::new(self.clone(), false)),
         }

@@ -105,7 +105,7 @@ struct FailureRow<'a> {
 
 pub(super) fn json(runner: &Runner, allow_cancel: bool) -> Vec<u8> {
     let (owner, now) = (runner.owner(), Instant::now());
-    let (shared, tally) = (&owner.shared, owner.shared.dashboard());
+    let (shared, tally) = (&owner.shared, owner.shared.tally());
     let (rows, failures, groups) = (
         owner.first_infos(TASKS),
         tally.failures(),

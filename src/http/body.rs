@@ -78,18 +78,21 @@ impl<B: Body> Body for ResponseBody<B> {
         let Some(guard) = this.guard else {
             return inner.poll_frame(cx);
         };
-        let polled = guard.poll_body(cx, |cx| inner.as_mut().poll_frame(cx));
-        let passes = match &polled {
-            Some(Poll::Ready(Some(Ok(frame)))) => guard.frame(frame, &*inner),
-            Some(Poll::Ready(Some(Err(_)))) => guard.body_failed(),
-            Some(Poll::Ready(None)) => guard.body_ended(),
-            Some(Poll::Pending) => true,
-            None => false,
-        };
-        if !passes {
-            this.inner.set(None);
+        if guard.before_poll() {
+            let polled = inner.as_mut().poll_frame(cx);
+            guard.after_poll();
+            let passes = match &polled {
+                Poll::Pending => guard.waits(cx),
+                Poll::Ready(Some(Ok(frame))) => guard.frame(frame, &*inner),
+                Poll::Ready(Some(Err(_))) => guard.body_failed(),
+                Poll::Ready(None) => guard.body_ended(),
+            };
+            if passes {
+                return polled;
+            }
         }
-        polled.filter(|_| passes).unwrap_or(Poll::Pending)
+        this.inner.set(None);
+        Poll::Pending
     }
 
     fn is_end_stream(&self) -> bool {

@@ -103,10 +103,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let queue = queue_of(&self.layer.runner, &mut request);
-        if let Some(seen) = queue.seen() {
-            seen.detach();
-        }
+        let queue = queue_of(&self.layer.runner, &mut request, true);
         let handler = follow(&mut self.inner, request, Arc::clone(&queue));
         // The handler enters its queue by itself.
         let shield = Shield::start(

@@ -14,10 +14,7 @@
 //! 4. Where a plan may cut the response off, the guard tells it what has passed ([`Seen`]). The
 //!    plan ends the response by that, and nothing passes any more.
 
-use std::{
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{sync::Arc, task::Context};
 
 use bytes::Buf;
 use http::{
@@ -102,48 +99,27 @@ impl EndGuard {
         Entered::new(&mut self.queue)
     }
 
-    /// Polls the handler, with its queue as the thread's current one. Returns `None` if the response
-    /// has been cut off.
+    /// Notes that the handler or the body is polled. Returns false if the response has been cut off:
+    /// then it is not polled.
     #[inline]
-    pub(crate) fn poll_handler<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
-    ) -> Option<Poll<T>> {
-        self.before_poll()?;
-        let entered = self.enter();
-        let polled = poll(cx);
-        drop(entered);
-        self.after_poll(cx, polled)
-    }
-
-    /// Polls the body. Returns `None` if the response has been cut off.
-    #[inline]
-    pub(crate) fn poll_body<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
-    ) -> Option<Poll<T>> {
-        self.before_poll()?;
-        let polled = poll(cx);
-        self.after_poll(cx, polled)
-    }
-
-    #[inline]
-    fn before_poll(&mut self) -> Option<()> {
+    pub(crate) fn before_poll(&mut self) -> bool {
         if self.seen().is_some_and(Seen::is_cut_off) {
-            return None;
+            return false;
         }
         self.polling = true;
-        Some(())
+        true
     }
 
+    /// Notes that the poll has returned.
     #[inline]
-    fn after_poll<T>(&mut self, cx: &Context<'_>, polled: Poll<T>) -> Option<Poll<T>> {
+    pub(crate) fn after_poll(&mut self) {
         self.polling = false; // it stays true after a panic
-        let is_cut_off =
-            polled.is_pending() && self.seen().is_some_and(|seen| !seen.wait(cx.waker()));
-        (!is_cut_off).then_some(polled)
+    }
+
+    /// Notes that the poll is pending. Returns false if the response has been cut off.
+    #[inline]
+    pub(crate) fn waits(&self, cx: &Context<'_>) -> bool {
+        self.seen().is_none_or(|seen| seen.wait(cx.waker()))
     }
 
     /// `None` if the response is not followed, or has ended.

@@ -47,18 +47,27 @@ where
         else {
             return Poll::Pending; // cut off: the connection ends with its server
         };
-        let passed = match guard.poll_handler(cx, |cx| inner.poll(cx)) {
-            Some(Poll::Pending) => return Poll::Pending,
-            Some(Poll::Ready(Ok(response))) => {
-                let response = ResponseBody::guarded(response, this.guard.take());
-                (!response.body().is_cut_off()).then_some(Ok(response))
+        if guard.before_poll() {
+            let entered = guard.enter();
+            let polled = inner.poll(cx);
+            drop(entered);
+            guard.after_poll();
+            match polled {
+                Poll::Pending if guard.waits(cx) => return Poll::Pending,
+                Poll::Pending => {}
+                Poll::Ready(Ok(response)) => {
+                    let response = ResponseBody::guarded(response, this.guard.take());
+                    if !response.body().is_cut_off() {
+                        return Poll::Ready(Ok(response));
+                    }
+                }
+                Poll::Ready(Err(error)) if guard.service_failed() => {
+                    return Poll::Ready(Err(error));
+                }
+                Poll::Ready(Err(_)) => {}
             }
-            Some(Poll::Ready(Err(error))) => guard.service_failed().then_some(Err(error)),
-            None => None,
-        };
-        if passed.is_none() {
-            this.inner.set(None);
         }
-        passed.map_or(Poll::Pending, Poll::Ready)
+        this.inner.set(None);
+        Poll::Pending
     }
 }

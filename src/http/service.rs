@@ -57,13 +57,17 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let queue = queue_of(&self.runner, &mut request);
+        let queue = queue_of(&self.runner, &mut request, false);
         follow(&mut self.inner, request, queue)
     }
 }
 
-/// Makes the queue of `request`.
-pub(super) fn queue_of<B>(runner: &Runner, request: &mut Request<B>) -> Arc<Queue> {
+/// Makes the queue of `request`, whose handler `is_detached` if it is a task of the runner.
+pub(super) fn queue_of<B>(
+    runner: &Runner,
+    request: &mut Request<B>,
+    is_detached: bool,
+) -> Arc<Queue> {
     let owner = runner.owner();
     let mut noted = Extensions::new();
     let on_request = &owner.shared.settings.on_request;
@@ -72,7 +76,7 @@ pub(super) fn queue_of<B>(runner: &Runner, request: &mut Request<B>) -> Arc<Queu
             on_request.iter().for_each(|note| note(parts, &mut noted));
         });
     }
-    Queue::of_request(owner, request, noted)
+    Queue::of_request(owner, request, noted, is_detached)
 }
 
 /// Lends the head of a request.

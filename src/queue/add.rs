@@ -175,7 +175,7 @@ impl Queue {
         let _ = contain_drop(task);
         self.report(&label, None, end, &TaskSpan::default());
         let request = self.request.as_ref();
-        owner.shared.tally(&label, None, end, request);
+        owner.shared.tally_end(&label, None, end, request);
         owner.shared.count_ended_at_once(end);
         owner.shared.notify();
         id

@@ -2,9 +2,9 @@
 
 use tokio::time::Instant;
 
-use super::{Queue, owner::Owner};
+use super::{Queue, entries::Entry, owner::Owner};
 use crate::{
-    observe::info::{TaskInfo, TaskState, in_order},
+    observe::info::{TaskInfo, in_order},
     util::sync::lock,
 };
 
@@ -42,7 +42,10 @@ impl Queue {
             if rows.is_full() {
                 return;
             }
-            rows.push(entry.info(self.request.as_ref(), now));
+            let (limit, of_kind) = (rows.limit, rows.of(entry));
+            if of_kind.len() < limit {
+                of_kind.push(entry.info(self.request.as_ref(), now));
+            }
         }
         let left = rows.limit.saturating_sub(rows.waiting.len());
         if left > 0 {
@@ -58,13 +61,11 @@ impl FirstRows {
         self.running.len() >= self.limit
     }
 
-    fn push(&mut self, row: TaskInfo) {
-        let rows = match row.state() {
-            TaskState::Waiting => &mut self.waiting,
-            TaskState::Running | TaskState::Overdue => &mut self.running,
-        };
-        if rows.len() < self.limit {
-            rows.push(row);
+    /// Returns the rows of this entry's kind.
+    fn of(&mut self, entry: &Entry) -> &mut Vec<TaskInfo> {
+        match entry.begun {
+            Some(_) => &mut self.running,
+            None => &mut self.waiting,
         }
     }
 }

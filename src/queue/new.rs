@@ -46,18 +46,19 @@ impl Queue {
     }
 
     /// A queue that waits for the response to `request` to end. `extensions` is what was noted of
-    /// the request.
+    /// the request. The handler `is_detached` if it is a task of the runner.
     pub(crate) fn of_request<B>(
         owner: &Arc<Owner>,
         request: &Request<B>,
         extensions: Extensions,
+        is_detached: bool,
     ) -> Arc<Self> {
         let id_header = owner.shared.settings.request_id_header.as_ref();
         let queue = Self::new(Origin {
             request: Some(RequestInfo::of(request, id_header, &extensions)),
             multiplexed: request.version() >= Version::HTTP_2,
             extensions,
-            seen: Self::seen_of(owner),
+            seen: Self::seen_of(owner, is_detached),
             ..Origin::of(Arc::clone(owner), Phase::Open)
         });
         queue.follow();
@@ -67,7 +68,7 @@ impl Queue {
     /// A queue that waits for a response to end, whose request is unknown.
     pub(crate) fn of_response(owner: Arc<Owner>) -> Arc<Self> {
         let queue = Self::new(Origin {
-            seen: Self::seen_of(&owner),
+            seen: Self::seen_of(&owner, false),
             ..Origin::of(owner, Phase::Open)
         });
         queue.follow();
@@ -75,9 +76,9 @@ impl Queue {
     }
 
     /// A recording runner has nothing that follows a response.
-    fn seen_of(owner: &Owner) -> Option<Box<Seen>> {
+    fn seen_of(owner: &Owner, is_detached: bool) -> Option<Box<Seen>> {
         let is_followed = owner.shared.follows_requests() && !owner.is_recording();
-        is_followed.then(|| Box::new(Seen::new()))
+        is_followed.then(|| Box::new(Seen::new(is_detached)))
     }
 
     /// A queue whose tasks wait until they are released into this one.

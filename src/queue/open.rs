@@ -28,7 +28,7 @@ impl Drop for Followed {
     }
 }
 
-/// A response of which nothing passes any more. It ends when this is dropped.
+/// A response of which nothing passes any more. It ends when this is dropped, so that its tasks run.
 pub(crate) struct CutOff {
     queue: Arc<Queue>,
     outcome: ResponseOutcome,
@@ -44,9 +44,6 @@ impl CutOff {
             age: self.queue.arrived.elapsed(),
         }
     }
-
-    /// Ends the response, so that its tasks run.
-    pub(crate) fn end(self) {}
 }
 
 impl Drop for CutOff {

@@ -249,7 +249,7 @@ impl Queue {
         if let Some(owner) = &self.owner {
             owner
                 .shared
-                .tally(&entry.label, begun, end, self.request.as_ref());
+                .tally_end(&entry.label, begun, end, self.request.as_ref());
         }
         if entry.on_thread && matches!(end, TaskEnd::TimedOut) {
             // The entry names the task as overdue until its thread returns.

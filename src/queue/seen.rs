@@ -12,15 +12,16 @@ use crate::{
     ResponseEnd, ResponseOutcome,
     util::{
         contain::contain_drop,
-        sync::{AtomicBool, Mutex, Ordering, lock},
+        sync::{Mutex, lock},
     },
 };
 
 /// Only a queue that is followed has it.
 pub(crate) struct Seen {
     state: Mutex<State>,
-    /// True if the handler is a task of the runner.
-    is_detached: AtomicBool,
+    /// The handler is a task of the runner. While it has not answered, it is not cut off: it has the
+    /// time of the tasks.
+    is_detached: bool,
 }
 
 enum State {
@@ -35,19 +36,13 @@ enum State {
 }
 
 impl Seen {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(is_detached: bool) -> Self {
         let so_far = ResponseOutcome::new(ResponseEnd::Cancelled, None);
         let waiting = None;
         Self {
             state: Mutex::new(State::Open { so_far, waiting }),
-            is_detached: AtomicBool::new(false),
+            is_detached,
         }
-    }
-
-    /// The handler is a task of the runner. While it has not answered, it is not cut off: it has the
-    /// time of the tasks.
-    pub(crate) fn detach(&self) {
-        self.is_detached.store(true, Ordering::SeqCst);
     }
 
     pub(crate) fn is_cut_off(&self) -> bool {
@@ -103,16 +98,12 @@ impl Seen {
     pub(super) fn cut_off(&self) -> Option<(ResponseOutcome, Option<Waker>)> {
         let mut state = lock(&self.state);
         match &*state {
-            State::Open { so_far, .. } if so_far.status.is_none() && self.is_detached() => None,
+            State::Open { so_far, .. } if so_far.status.is_none() && self.is_detached => None,
             State::Open { .. } => match mem::replace(&mut *state, State::CutOff) {
                 State::Open { so_far, waiting } => Some((so_far, waiting)),
                 State::Ended | State::CutOff => None,
             },
             State::Ended | State::CutOff => None,
         }
-    }
-
-    fn is_detached(&self) -> bool {
-        self.is_detached.load(Ordering::SeqCst)
     }
 }

@@ -250,7 +250,7 @@ async fn run<T, E>(
     if let Err(panic) = dropped(server) {
         served = Some(Err(panic));
     }
-    cut_off.into_iter().for_each(CutOff::end);
+    drop(cut_off); // their tasks run
 
     let (begun, grace) = (Instant::now(), signals.left_of(plan.tasks));
     going_down(format_args!("tasks have {grace:?}"));
@@ -260,7 +260,7 @@ async fn run<T, E>(
     let left = grace.saturating_sub(begun.elapsed());
     signals.within(left, shared.requests_ended()).await;
     // Requests that have come since, to a server that goes on in tasks of its own.
-    runner.cut_off_open().into_iter().for_each(CutOff::end);
+    drop(runner.cut_off_open());
     let report = runner.shutdown(Duration::ZERO).await;
     match served {
         None | Some(Ok(Ok(_))) => Ok(report),

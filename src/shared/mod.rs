@@ -311,14 +311,14 @@ impl Shared {
 
     /// Returns what counts the ends for a dashboard, from the first call on.
     #[cfg(feature = "dashboard")]
-    pub(crate) fn dashboard(&self) -> &Tally {
+    pub(crate) fn tally(&self) -> &Tally {
         self.tally.get_or_init(Tally::new)
     }
 
     /// Counts an end for the dashboard, if there is one. This calls no user code: the caller may hold
     /// a queue's lock.
     #[inline]
-    pub(crate) fn tally(
+    pub(crate) fn tally_end(
         &self,
         label: &Label,
         begun: Option<Instant>,

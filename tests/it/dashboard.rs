@@ -1,16 +1,17 @@
 //! The dashboard's answers, without its page: `conformance` opens that in a browser.
 
-use std::{future::pending, time::Duration};
+use std::{future::pending, thread, time::Duration};
 
 use axum::{Router, body::Body, http::StatusCode};
 use http::{Method, Request, Response};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use serde_json::Value;
+use tokio::sync::oneshot;
 use tower::{Service, ServiceExt};
 use tower_background_tasks::{Dashboard, DashboardBody, Runner, Task};
 
-use crate::support::{full, get, respond, until};
+use crate::support::{block_on, full, get, respond, until};
 
 async fn call(dashboard: &Dashboard, request: Request<()>) -> Response<DashboardBody> {
     dashboard.clone().call(request).await.unwrap()
@@ -185,6 +186,81 @@ async fn what_is_kept_has_bounds() {
 }
 
 #[tokio::test]
+async fn a_flood_of_refusals_leaves_the_errors_of_tasks() {
+    let runner = Runner::builder().max_pending(1).build();
+    let dashboard = runner.dashboard();
+    for _ in 0..10 {
+        runner.add_task(async { Err::<(), _>("no card") });
+        runner.idle().await;
+    }
+    let _open = respond(&runner, get("/"), |tasks| {
+        tasks.add_task(async {});
+        full("hello")
+    });
+    let (blocked, blocks) = oneshot::channel::<()>();
+    runner.add_task(async { drop(blocks.await) });
+    let refused = (0..1_000).filter(|_| runner.try_add_task(async {}).is_err());
+    assert!(refused.count() > 900);
+    for _ in 0..1_000 {
+        runner.add_task(async {});
+    }
+    let shown = snapshot(&dashboard).await;
+    let failures = shown["failures"].as_array().unwrap();
+    assert_eq!(failures.len(), 100);
+    let ends = failures.iter().filter(|failure| failure["end"] == "failed");
+    assert_eq!(ends.count(), 10);
+    drop(blocked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_counts_only_the_seconds_that_there_were() {
+    let runner = Runner::new();
+    let dashboard = runner.dashboard();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    for _ in 0..20 {
+        runner.add_task(Task::new(async {}).named("mail"));
+    }
+    runner.idle().await;
+    let shown = snapshot(&dashboard).await;
+    assert_eq!(shown["groups"][0]["per_second"], 2.0);
+}
+
+/// Each thread counts for itself, up to the bound.
+#[test]
+fn groups_of_many_threads_add_up() {
+    let runner = Runner::builder()
+        .route(|request| Some(request.uri.path()))
+        .build();
+    let dashboard = runner.dashboard();
+    thread::scope(|scope| {
+        for number in 0..8 {
+            let runner = &runner;
+            scope.spawn(move || {
+                block_on(async {
+                    for route in 0..40 {
+                        let path = format!("/{number}/{route}");
+                        let response = respond(runner, get(&path), |tasks| {
+                            tasks.add_task(Task::new(async {}).named("mail"));
+                            full("hello")
+                        });
+                        drop(response.await); // without a runtime, its task is aborted here
+                    }
+                });
+            });
+        }
+    });
+    let shown = block_on(snapshot(&dashboard));
+    let groups = shown["groups"].as_array().unwrap();
+    assert_eq!(groups.len(), 101);
+    assert_eq!(groups[100]["name"], "(others)");
+    let ended: u64 = groups
+        .iter()
+        .map(|group| group["ends"]["aborted"].as_u64().unwrap())
+        .sum();
+    assert_eq!(ended, 320);
+}
+
+#[tokio::test]
 async fn groups_beyond_the_bound_are_counted_together() {
     let numbers: Vec<_> = (0..300).map(|number| format!("/{number}")).collect();
     let runner = Runner::builder()
@@ -210,7 +286,13 @@ async fn groups_beyond_the_bound_are_counted_together() {
 async fn events_come_once_a_second_and_end_with_the_shutdown() {
     let runner = Runner::new();
     let dashboard = runner.dashboard();
-    let mut first = ask(&dashboard, "/events").await.into_body();
+    let response = ask(&dashboard, "/events").await;
+    assert_eq!(
+        response.headers()["x-accel-buffering"],
+        "no",
+        "nginx passes events on"
+    );
+    let mut first = response.into_body();
     let begun = tokio::time::Instant::now();
     assert_eq!(event(&mut first).await.unwrap()["state"], "ready");
     assert_eq!(begun.elapsed(), Duration::ZERO, "the first comes at once");

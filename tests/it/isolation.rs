@@ -188,8 +188,8 @@ fn end_responses(runner: &Runner, count: usize, task: impl Fn() -> Task + Clone)
     }
 }
 
-/// Of a rush of responses that one worker ends, tasks end while something holds that worker: another task, or the task of the
-/// runtime that ends the responses.
+/// Of a rush of responses that one worker ends, tasks end while something holds that worker: another
+/// task, or the task of the runtime that ends the responses.
 async fn a_rush_ends_while_a_worker_is_held(by_a_task: bool) {
     let runner = Runner::new();
     let (release, released) = mpsc::channel::<()>();
@@ -204,8 +204,9 @@ async fn a_rush_ends_while_a_worker_is_held(by_a_task: bool) {
         other_starts.send(()).unwrap();
         let _ = resumes.recv();
     });
+    // The other worker takes nothing yet. (It would keep a task that it wakes.)
+    other_has_started.await.unwrap();
     let held = tokio::spawn(async move {
-        other_has_started.await.unwrap(); // the other worker takes nothing yet
         // These never end.
         end_responses(&ending, 64, || Task::new(std::future::pending::<()>()));
         if by_a_task {

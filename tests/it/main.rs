@@ -5,7 +5,7 @@
 //! | 1 Once | `ends`, `attach`, `spill`; conformance `matrix`, `property` |
 //! | 2 Not before | `order`; conformance `property` |
 //! | 3 Never on the connection | `connection`, `isolation`, `order`, `cost`, `blocking` |
-//! | 4 Nothing disappears | `hold`, `shield`, `cancel`, `cut_off`, `keep_open`, `limits`, `max_pending`, `shutdown`, `listed`, `runtime`, `spill`, `metrics`, `testing`; `observe`; conformance `chaos` |
+//! | 4 Nothing disappears | `hold`, `outbox`, `shield`, `cancel`, `cut_off`, `keep_open`, `limits`, `max_pending`, `shutdown`, `listed`, `runtime`, `spill`, `metrics`, `testing`; `observe`; conformance `chaos` |
 //! | 5 Isolation | `isolation`, `wakers`, `failure`, `blocking`, `worker`; `observe` (a subscriber that panics); conformance `chaos` |
 //! | 6 Order | `order`, `extract`, `attach`; conformance `property` |
 //! | 7 Late is fine | `order`, `attach`, `jobs`; conformance `matrix` (upgrades), `property` |
@@ -47,6 +47,8 @@ mod metrics;
 mod no_panic;
 mod no_timer;
 mod order;
+#[cfg(feature = "jobs")]
+mod outbox;
 mod runtime;
 mod runtimes;
 mod serve;

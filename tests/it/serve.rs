@@ -269,6 +269,19 @@ async fn a_servers_destructor_that_panics_is_resumed_after_the_tasks() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_panics_as_it_is_dropped_late_is_resumed_after_the_tasks() {
+    let runner = Runner::new();
+    runner.add_task(sleep(15 * SECOND));
+    let serving = runner.serve_until(ready(()), async |_| {
+        let _dropped_at_the_deadline = PanicsWhenDropped;
+        pending::<Result<(), Infallible>>().await
+    });
+    let ended = tokio::spawn(serving.into_future()).await;
+    assert!(ended.unwrap_err().is_panic());
+    assert_eq!(runner.stats().completed, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_signal_after_the_server_has_ended_is_the_first() {
     let (runner, begun) = (Runner::new(), Instant::now());
     runner.add_task(sleep(3 * SECOND));
