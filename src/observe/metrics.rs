@@ -1,5 +1,5 @@
 //! Counters, gauges and histograms through the [`metrics`](https://docs.rs/metrics) facade, from
-//! the first task on. Nothing without the feature.
+//! the first task on. Without the feature, `no_metrics.rs` takes the place of this.
 //!
 //! 1. The label `task` is a task's name if that is a part of the program: a type name, or a
 //!    `&'static str` that it was given. A name made at run time could be anything, even a user's
@@ -12,87 +12,81 @@
 //!    one too few, even below zero. Afterwards the gauge is right.
 //! 4. A recorder is user code: no lock of a queue is held, and its panics are contained.
 
-#[cfg(feature = "metrics")]
-use std::{collections::HashSet, sync::Arc};
+#[cfg(feature = "jobs")]
+use std::time::Duration;
+use std::{collections::HashMap, sync::Arc};
 
-#[cfg(feature = "metrics")]
 use metrics::{
-    Label, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+    Counter, Gauge, Histogram, Key, Label, Level, Metadata, Unit, describe_counter, describe_gauge,
+    describe_histogram, gauge, with_recorder,
 };
+#[cfg(feature = "jobs")]
+use metrics::{counter, histogram};
 
-#[cfg(feature = "metrics")]
-use super::limit_use::LimitUse;
-use super::report::Report;
-use crate::task::{Task, label::Name, request_info::RequestInfo};
-#[cfg(feature = "metrics")]
+use super::{limit_use::LimitUse, report::Report};
 use crate::{
-    task::end::TaskEnd,
+    task::{Task, end::TaskEnd, label::Name, request_info::RequestInfo},
     util::{
         contain::contain,
         sync::{Mutex, lock},
     },
 };
 
-#[cfg(feature = "metrics")]
 const ADDED: &str = "background_tasks_added_total";
-#[cfg(feature = "metrics")]
 const ENDED: &str = "background_tasks_ended_total";
-#[cfg(feature = "metrics")]
 const PENDING: &str = "background_tasks_pending";
-#[cfg(feature = "metrics")]
 const RUNNING: &str = "background_tasks_running";
-#[cfg(feature = "metrics")]
 const WAITED: &str = "background_tasks_waiting_seconds";
-#[cfg(feature = "metrics")]
 const RAN: &str = "background_tasks_running_seconds";
-#[cfg(feature = "metrics")]
 const SLOW_POLLS: &str = "background_tasks_slow_polls_total";
-#[cfg(feature = "metrics")]
 const AWAITING: &str = "background_tasks_awaiting_response";
-#[cfg(feature = "metrics")]
 const OVERDUE: &str = "background_tasks_overdue";
-#[cfg(feature = "metrics")]
 const LIMIT: &str = "background_tasks_limit";
-#[cfg(feature = "metrics")]
 const LIMIT_USED: &str = "background_tasks_limit_used";
+#[cfg(feature = "jobs")]
+const JOBS_ENDED: &str = "background_jobs_ended_total";
+#[cfg(feature = "jobs")]
+const JOBS_RAN: &str = "background_jobs_running_seconds";
 
 /// The metrics of one runner.
 #[derive(Default)]
 pub(crate) struct Metrics {
-    /// Tasks whose counts have been made.
-    #[cfg(feature = "metrics")]
-    known: Mutex<HashSet<Series>>,
+    /// Of each task that was ever counted.
+    known: Mutex<HashMap<Series, Arc<Keys>>>,
 }
 
-#[cfg(feature = "metrics")]
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Series {
     task: &'static str,
     route: Option<Arc<str>>,
 }
 
+/// What the recorder knows the metrics of a series by. Each is made once, as it allocates and hashes.
+struct Keys {
+    added: Key,
+    pending: Key,
+    running: Key,
+    waited: Key,
+    ran: Key,
+    slow_polls: Key,
+    /// By [`TaskEnd::index`].
+    ended: Vec<Key>,
+}
+
 /// The label of a task. It is taken while the queue is locked, and recorded afterwards.
 #[derive(Clone, Copy)]
-pub(crate) struct MetricName(#[cfg(feature = "metrics")] &'static str);
+pub(crate) struct MetricName(&'static str);
 
 impl MetricName {
     #[inline]
     pub(crate) fn of_task(task: &Task) -> Self {
-        #[cfg(feature = "metrics")]
-        return Self::of(&task.own_name());
-        #[cfg(not(feature = "metrics"))]
-        {
-            let _ = task;
-            Self()
-        }
+        Self::of(&task.own_name())
     }
 
-    #[cfg(feature = "metrics")]
     fn of(name: &Name) -> Self {
         Self(name.of_the_program().unwrap_or("(dynamic)"))
     }
 
-    #[cfg(feature = "metrics")]
     fn series(self, request: Option<&RequestInfo>) -> Series {
         let Self(task) = self;
         let route = request.and_then(RequestInfo::shared_route);
@@ -103,77 +97,83 @@ impl MetricName {
 impl Metrics {
     /// Tells the recorder what the metrics mean, if it is installed by now.
     pub(crate) fn new() -> Self {
-        #[cfg(feature = "metrics")]
         let _ = contain(describe);
         Self::default()
     }
 
     #[inline]
     pub(crate) fn added(&self, name: MetricName, request: Option<&RequestInfo>) {
-        #[cfg(feature = "metrics")]
         let _ = contain(|| {
-            let series = name.series(request);
-            if !lock(&self.known).contains(&series) {
-                series.make_ends();
-                lock(&self.known).insert(series.clone());
-            }
-            counter!(ADDED, series.labels()).increment(1);
-            gauge!(PENDING, series.labels()).increment(1.0);
+            let keys = self.keys(name, request);
+            counter_of(&keys.added).increment(1);
+            gauge_of(&keys.pending).increment(1.0);
         });
-        #[cfg(not(feature = "metrics"))]
-        let _ = (name, request);
     }
 
     #[inline]
     pub(crate) fn begun(&self, name: MetricName, request: Option<&RequestInfo>) {
-        #[cfg(feature = "metrics")]
         let _ = contain(|| {
-            let series = name.series(request);
-            gauge!(PENDING, series.labels()).decrement(1.0);
-            gauge!(RUNNING, series.labels()).increment(1.0);
+            let keys = self.keys(name, request);
+            gauge_of(&keys.pending).decrement(1.0);
+            gauge_of(&keys.running).increment(1.0);
         });
-        #[cfg(not(feature = "metrics"))]
-        let _ = (name, request);
     }
 
     pub(crate) fn ended(&self, report: &Report<'_>) {
-        #[cfg(feature = "metrics")]
         let _ = contain(|| {
-            let series = MetricName::of(&report.label.name).series(report.request);
-            counter!(ENDED, series.with_end(report.end.as_str())).increment(1);
-            let has_begun = report.begun.is_some();
-            gauge!(if has_begun { RUNNING } else { PENDING }, series.labels()).decrement(1.0);
-            if has_begun {
-                histogram!(WAITED, series.labels()).record(report.waited());
+            let keys = self.keys(MetricName::of(&report.label.name), report.request);
+            counter_of(&keys.ended[report.end.index()]).increment(1);
+            if report.begun.is_none() {
+                return gauge_of(&keys.pending).decrement(1.0);
             }
-            if has_begun && !matches!(report.end, TaskEnd::Skipped(_)) {
-                histogram!(RAN, series.labels()).record(report.ran());
+            gauge_of(&keys.running).decrement(1.0);
+            histogram_of(&keys.waited).record(report.waited());
+            if !matches!(report.end, TaskEnd::Skipped(_)) {
+                histogram_of(&keys.ran).record(report.ran());
             }
         });
-        #[cfg(not(feature = "metrics"))]
-        let _ = report;
     }
 
     pub(crate) fn slow_poll(&self, name: &Name, request: Option<&RequestInfo>) {
-        #[cfg(feature = "metrics")]
         let _ = contain(|| {
-            let series = MetricName::of(name).series(request);
-            counter!(SLOW_POLLS, series.labels()).increment(1);
+            let keys = self.keys(MetricName::of(name), request);
+            counter_of(&keys.slow_polls).increment(1);
         });
-        #[cfg(not(feature = "metrics"))]
-        let _ = (name, request);
+    }
+
+    fn keys(&self, name: MetricName, request: Option<&RequestInfo>) -> Arc<Keys> {
+        let series = name.series(request);
+        let known = lock(&self.known).get(&series).map(Arc::clone);
+        known.unwrap_or_else(|| {
+            let keys = Arc::new(Keys::of(&series));
+            keys.make_ends();
+            Arc::clone(lock(&self.known).entry(series).or_insert(keys))
+        })
     }
 }
 
+static METADATA: Metadata<'static> =
+    Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
+
+fn counter_of(key: &Key) -> Counter {
+    with_recorder(|recorder| recorder.register_counter(key, &METADATA))
+}
+
+fn gauge_of(key: &Key) -> Gauge {
+    with_recorder(|recorder| recorder.register_gauge(key, &METADATA))
+}
+
+fn histogram_of(key: &Key) -> Histogram {
+    with_recorder(|recorder| recorder.register_histogram(key, &METADATA))
+}
+
 /// What changes too often to be recorded at each change.
-#[cfg(feature = "metrics")]
 pub(crate) struct Gauges {
     pub(crate) awaiting_response: u64,
     pub(crate) overdue: usize,
     pub(crate) limits: Vec<LimitUse>,
 }
 
-#[cfg(feature = "metrics")]
 impl Gauges {
     pub(crate) fn record(&self) {
         gauge!(AWAITING).set(self.awaiting_response as f64);
@@ -185,7 +185,25 @@ impl Gauges {
     }
 }
 
-#[cfg(feature = "metrics")]
+/// Counts an attempt of a stored job that ended on a worker in `end`, one of `ends`. `None` is a job
+/// that is not registered: its name could be anything.
+#[cfg(feature = "jobs")]
+pub(crate) fn job_ended(
+    name: Option<&'static str>,
+    end: &'static str,
+    ends: &[&'static str],
+    ran: Duration,
+) {
+    let _ = contain(|| {
+        let job = Label::from_static_parts("job", name.unwrap_or("(unknown)"));
+        for &word in ends {
+            let labels = vec![job.clone(), Label::from_static_parts("end", word)];
+            counter!(JOBS_ENDED, labels).increment((word == end).into());
+        }
+        histogram!(JOBS_RAN, vec![job]).record(ran);
+    });
+}
+
 impl Series {
     fn labels(&self) -> Vec<Label> {
         let mut labels = vec![Label::from_static_parts("task", self.task)];
@@ -200,16 +218,50 @@ impl Series {
         labels.push(Label::from_static_parts("end", end));
         labels
     }
+}
+
+impl Keys {
+    fn of(series: &Series) -> Self {
+        let key = |name| Key::from_parts(name, series.labels());
+        let ends = TaskEnd::WORDS.iter();
+        Self {
+            added: key(ADDED),
+            pending: key(PENDING),
+            running: key(RUNNING),
+            waited: key(WAITED),
+            ran: key(RAN),
+            slow_polls: key(SLOW_POLLS),
+            ended: ends
+                .map(|end| Key::from_parts(ENDED, series.with_end(end)))
+                .collect(),
+        }
+    }
 
     fn make_ends(&self) {
-        for end in TaskEnd::WORDS {
-            counter!(ENDED, self.with_end(end)).increment(0);
+        for key in &self.ended {
+            counter_of(key).increment(0);
         }
-        counter!(SLOW_POLLS, self.labels()).increment(0);
+        counter_of(&self.slow_polls).increment(0);
     }
 }
 
-#[cfg(feature = "metrics")]
+/// Tells the recorder what the metrics of jobs mean, if it is installed by now.
+#[cfg(feature = "jobs")]
+pub(crate) fn describe_jobs() {
+    let _ = contain(|| {
+        describe_counter!(
+            JOBS_ENDED,
+            Unit::Count,
+            "Attempts of stored jobs that ended on a worker, by how."
+        );
+        describe_histogram!(
+            JOBS_RAN,
+            Unit::Seconds,
+            "From when an attempt of a stored job began until it ended."
+        );
+    });
+}
+
 fn describe() {
     describe_counter!(ADDED, Unit::Count, "Background tasks added.");
     describe_counter!(ENDED, Unit::Count, "Background tasks that ended, by how.");

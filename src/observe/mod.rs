@@ -2,6 +2,7 @@
 
 pub(crate) mod info;
 pub(crate) mod limit_use;
+#[cfg_attr(not(feature = "metrics"), path = "no_metrics.rs")]
 pub(crate) mod metrics;
 pub(crate) mod open_connection;
 pub(crate) mod open_request;

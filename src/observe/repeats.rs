@@ -4,8 +4,8 @@
 //! 1. The first failure of a kind is logged. Those of the following `every` are counted; at its end
 //!    their number is logged, and the next `every` begins. When it passes without any, the next
 //!    failure is logged again.
-//! 2. While failures are counted, a task of the runtime waits for the end of `every`. It leaves under
-//!    the lock, so the thread that counts the next failure sees that nobody waits.
+//! 2. While failures are counted, one task of the runtime waits for the end of `every`. That it begins
+//!    to wait, or no longer waits, is noted under the lock, so no failure is counted for nobody.
 //! 3. Failures of one kind have the same error, too, where a subscriber reads it. There are at most
 //!    [`KINDS`] kinds. When there would be more, as where each error has a number in it, the error
 //!    no longer matters.
@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Handle, task::AbortHandle, time::Instant};
+use tokio::{runtime::Handle, time::Instant};
 use tracing::Level;
 
 use super::report;
@@ -57,8 +57,8 @@ struct Row {
     /// Failures are counted until then.
     until: Instant,
     count: u64,
-    /// `Some` while a task waits for `until`. It may have gone with its runtime.
-    waiter: Option<AbortHandle>,
+    /// The task that waits for `until` has the other half, which goes with it, and with its runtime.
+    waiter: Weak<()>,
 }
 
 impl Repeats {
@@ -99,15 +99,10 @@ impl Repeats {
         if row.is_awaited() {
             return false;
         }
-        let time = row.until.duration_since(now);
+        let (waiter, time) = (Arc::new(()), row.until.duration_since(now));
+        row.waiter = Arc::downgrade(&waiter);
         drop(rows);
-        // Spawning may call a subscriber. Two threads may come here at once, and both spawn one: the
-        // second finds nothing counted.
-        let wait = log_later(Arc::downgrade(self), kind.clone(), time);
-        let waiter = runtime.spawn(wait).abort_handle();
-        if let Some(row) = lock(&self.rows).get_mut(&kind) {
-            row.waiter = Some(waiter);
-        }
+        runtime.spawn(log_later(Arc::downgrade(self), kind, time, waiter)); // may call a subscriber
         false
     }
 
@@ -128,7 +123,7 @@ impl Repeats {
         };
         let count = row.take();
         if count == 0 {
-            row.waiter = None;
+            row.waiter = Weak::new();
             return false;
         }
         row.until = Instant::now() + self.every;
@@ -138,7 +133,7 @@ impl Repeats {
     }
 }
 
-async fn log_later(repeats: Weak<Repeats>, kind: Kind, mut time: Duration) {
+async fn log_later(repeats: Weak<Repeats>, kind: Kind, mut time: Duration, _waiter: Arc<()>) {
     loop {
         elapse(time).await;
         let Some(repeats) = repeats.upgrade() else {
@@ -156,7 +151,7 @@ impl Row {
         Self {
             until,
             count: 0,
-            waiter: None,
+            waiter: Weak::new(),
         }
     }
 
@@ -165,8 +160,7 @@ impl Row {
     }
 
     fn is_awaited(&self) -> bool {
-        let waiter = self.waiter.as_ref();
-        waiter.is_some_and(|waiter| !waiter.is_finished())
+        self.waiter.strong_count() > 0
     }
 
     fn take(&mut self) -> u64 {

@@ -11,7 +11,7 @@ use tracing::{Level, field, level_filters::LevelFilter};
 
 #[cfg(feature = "tracing")]
 use super::repeats::{Kind, Repeats};
-#[cfg(any(feature = "dashboard", feature = "tracing"))]
+#[cfg(feature = "tracing")]
 use crate::util::contain::contain;
 use crate::{
     ResponseOutcome,
@@ -183,13 +183,6 @@ impl Report<'_> {
         let begun = self.begun.unwrap_or(self.ended);
         self.ended.duration_since(begun)
     }
-
-    /// Returns the text of what went wrong. Making it is user code as well.
-    #[cfg(any(feature = "dashboard", feature = "tracing"))]
-    pub(super) fn error(&self) -> Option<String> {
-        let error = contain(|| self.end.error());
-        error.unwrap_or_else(|_| Some("its error cannot be shown".into()))
-    }
 }
 
 /// Logs the end, so that no failure is silent: without any set-up, it is in the log under the
@@ -199,7 +192,7 @@ impl Report<'_> {
 /// `log` crate.
 #[cfg(feature = "tracing")]
 pub(crate) fn log(report: &Report<'_>, repeats: &Arc<Repeats>) {
-    // A subscriber is user code, and so is the text of an error.
+    // A subscriber is user code.
     let _ = contain(|| {
         let kind = report.kind();
         let error = kind.as_ref().and_then(|kind| kind.error.clone());
@@ -255,7 +248,7 @@ impl Report<'_> {
                     {
                         task.name = &*label.name(), // as a `str`: a subscriber escapes it
                         task.end = self.end.as_str(),
-                        error = error.or_else(|| self.error()).as_deref(), // not made if nobody reads it
+                        error = error.or_else(|| self.end.error()).as_deref(), // not made if nobody reads it
                         panic.location = panic.and_then(TaskPanic::location),
                         panic.backtrace = panic.and_then(TaskPanic::backtrace),
                         task.id = label_of.map(|label| field::display(label.id)),
@@ -293,7 +286,7 @@ impl Report<'_> {
             name: self.label.name.of_the_program(),
             location: self.label.location,
             end: self.end.in_words(),
-            error: is_read(level).then(|| self.error()).flatten(),
+            error: is_read(level).then(|| self.end.error()).flatten(),
         })
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! 1. It is bounded: the last minute of at most [`GROUPS`] groups, and [`FAILURES`] failures. What
 //!    would be a group more is counted as `(others)`.
-//! 2. Each thread counts in its own shard, under its lock. No user code runs under a lock.
+//! 2. Each thread counts in its own shard, under its lock, and may hold a queue's lock: no thread locks
+//!    a queue under a shard's. No user code runs under either.
 
 use std::{
     borrow::Cow,
@@ -295,7 +296,7 @@ fn place(number: u64) -> usize {
 
 impl Failure {
     fn of(report: &Report<'_>) -> Self {
-        let error = report.error().map(|error| cut(error, LONGEST_ERROR));
+        let error = report.end.error().map(|error| cut(error, LONGEST_ERROR));
         Self {
             at: report.ended,
             id: report.label.id,

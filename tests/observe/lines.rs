@@ -115,6 +115,54 @@ async fn different_errors_are_told_up_to_a_limit() {
     assert_eq!((told("failed again"), told("repeats=743")), (1, 1));
 }
 
+#[tokio::test(start_paused = true)]
+async fn errors_that_differ_beyond_what_is_looked_at_are_of_one_kind() {
+    let log = Log::default();
+    let _scope = log.subscribe();
+    let runner = Runner::new();
+    for number in 0..10 {
+        let error = format!("{}{number}", "x".repeat(1_024));
+        runner.add_task(async move { Err::<(), _>(error) });
+    }
+    runner.idle().await;
+    assert_eq!(log.text().matches("background task failed").count(), 1);
+}
+
+/// Over real time, on all threads at once.
+#[test]
+fn failures_on_many_threads_are_summed_up_in_one_line() {
+    let log = Log::default();
+    let every = Duration::from_millis(200);
+    // All but the first are refused, each on the thread that adds it.
+    let builder = Runner::builder().max_pending(1);
+    let runner = builder.log_repeats_every(every).build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let handle = runtime.handle().clone();
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let (_scope, _runtime) = (log.subscribe(), handle.enter());
+                for _ in 0..100 {
+                    runner.add_task(Task::new(async {}).named("write"));
+                }
+            });
+        }
+    });
+    let tasks = handle.metrics().num_alive_tasks();
+    assert_eq!(tasks, 2, "a batch, and one that waits");
+    let _scope = log.subscribe();
+    runtime.block_on(async {
+        runner.idle().await;
+        tokio::time::sleep(5 * every).await;
+    });
+    let text = log.text();
+    assert_eq!(text.matches("rejected again").count(), 1, "{text}");
+    assert!(text.contains("repeats=798"), "{text}");
+}
+
 #[tokio::test]
 async fn repeats_may_be_counted_for_ever() {
     let runner = Runner::builder().log_repeats_every(Duration::MAX).build();

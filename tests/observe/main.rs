@@ -265,6 +265,22 @@ async fn each_end_is_one_event_at_a_fitting_level() {
     assert_eq!(span.fields.keys().find(twice), None, "on one line");
 }
 
+#[tokio::test]
+async fn a_resumed_panic_has_no_others_place() {
+    let caught = Task::new(async {
+        let caught = std::panic::catch_unwind(|| panic!("on purpose: caught by the task"));
+        assert!(caught.is_err());
+    });
+    let resumed = Task::new(async {
+        std::panic::resume_unwind(Box::new("on purpose: resumed"));
+    });
+    let tasks = [caught.named("catches"), resumed.named("resumes")];
+    run(Runner::builder(), tasks).await;
+    let fields = end_of("resumes").fields;
+    assert_eq!(fields["error"], "on purpose: resumed");
+    assert!(!fields.contains_key("panic.location"), "{fields:?}");
+}
+
 /// A request to `/orders?secret=1` through the layer, whose handler adds `task`; the client leaves before its answer.
 async fn request_without_a_response(task: Task) {
     capture();
@@ -753,7 +769,7 @@ mod jobs {
     use serde::{Deserialize, Serialize};
     use tower_background_tasks::{Job, JobContext, Jobs, StoredJob, TaskResult};
 
-    use super::{Level, SEEN, SeenEvent, capture, info_span};
+    use super::{Level, PanicsWhenShown, SEEN, SeenEvent, capture, info_span};
 
     #[derive(Serialize, Deserialize)]
     struct Seen;
@@ -770,15 +786,22 @@ mod jobs {
     }
 
     #[derive(Serialize, Deserialize)]
-    struct Fails(bool);
+    enum Fails {
+        AnError,
+        APanic,
+        AnUnshowableError,
+    }
 
     impl Job for Fails {
         const NAME: &'static str = "fails-on-a-worker";
         type State = ();
 
         async fn run(self, (): (), _: JobContext) -> TaskResult {
-            assert!(!self.0, "on purpose: a job");
-            Err(std::io::Error::other("no card").into())
+            match self {
+                Self::AnError => Err(std::io::Error::other("no card").into()),
+                Self::APanic => panic!("on purpose: a job"),
+                Self::AnUnshowableError => Err(PanicsWhenShown.into()),
+            }
         }
     }
 
@@ -790,18 +813,25 @@ mod jobs {
             serde_json::json!({"id": "0FHYPNQPEB8TFT2SBGGSVJH58G", "name": "unknown-on-a-worker"});
         for (job, name, level, end, error) in [
             (
-                StoredJob::new(&Fails(false)).unwrap(),
+                StoredJob::new(&Fails::AnError).unwrap(),
                 "fails-on-a-worker",
                 Level::WARN,
                 "failed",
                 "no card",
             ),
             (
-                StoredJob::new(&Fails(true)).unwrap(),
+                StoredJob::new(&Fails::APanic).unwrap(),
                 "fails-on-a-worker",
                 Level::ERROR,
                 "panicked",
                 "on purpose: a job",
+            ),
+            (
+                StoredJob::new(&Fails::AnUnshowableError).unwrap(),
+                "fails-on-a-worker",
+                Level::WARN,
+                "failed",
+                "its error cannot be shown",
             ),
             (
                 serde_json::from_value(unknown).unwrap(),
