@@ -1,9 +1,51 @@
-#![doc = include_str!("../README.md")]
+//! Background tasks for Tower's HTTP servers: they run after the response.
+//!
+//! A [`Runner`] gives a service its [layer](Runner::layer). The layer gives each request a queue,
+//! [`BackgroundTasks`], and hands the queue's tasks to the runner when the response has ended.
+//!
+//! ```
+//! # #[cfg(feature = "axum")] {
+//! use axum::{Router, routing::post};
+//! use tower_background_tasks::{BackgroundTasks, Runner};
+//!
+//! let runner = Runner::new();
+//! let app: Router = Router::new()
+//!     .route("/orders", post(async |tasks: BackgroundTasks| {
+//!         tasks.add_task(async { println!("receipt sent") });
+//!         "ordered"
+//!     }))
+//!     .layer(runner.layer()); // the last layer: the outermost
+//! # drop(app);
+//! # }
+//! ```
+//!
+//! [`Runner::serve`] runs the server until SIGTERM or Ctrl-C, and drains requests and tasks.
+//!
+//! # Where to look
+//!
+//! | To | See |
+//! |---|---|
+//! | add tasks | [`BackgroundTasks`] |
+//! | name, limit or condition a task | [`Task`] |
+//! | set limits, order, timeouts, observers | [`RunnerBuilder`] |
+//! | know how the response went | [`ResponseOutcome`], [`TaskContext`] |
+//! | know what became of a task | [`TaskEnd`], [`Runner::stats`] |
+//! | wait for a commit; outlive the client | [`BackgroundTasks::hold`], [`BackgroundTasks::shield`] |
+//! | test a handler | [`testing`], [`assert_added!`] |
+//! | read on | [`guide`] |
+//!
+//! # Features
+//!
+//! `axum`, `signal` and `tracing` are on by default. `metrics` counts through the `metrics` facade.
+//! `dashboard` is a live page. `jobs`, `apalis`, `postgres` and `sqlite` are for tasks that outlive
+//! the process.
+
 #![cfg_attr(docsrs, feature(doc_cfg))]
 mod background_tasks;
 #[cfg(feature = "dashboard")]
 mod dashboard;
 mod executor;
+pub mod guide;
 mod held;
 mod http;
 #[cfg(feature = "jobs")]
@@ -21,30 +63,29 @@ mod task;
 pub mod testing;
 mod util;
 
-#[cfg(any(doc, doctest))]
-#[doc = include_str!("../docs/context.md")]
-pub mod context {}
-
-#[cfg(any(doc, doctest))]
-#[doc = include_str!("../docs/observability.md")]
-pub mod observability {}
-
-#[cfg(any(doc, doctest))]
-#[doc = include_str!("../docs/shutdown.md")]
-pub mod shutdown {}
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(feature = "dashboard")]
 #[cfg_attr(docsrs, doc(cfg(feature = "dashboard")))]
 pub use self::dashboard::{Dashboard, DashboardBody};
+#[cfg(feature = "postgres")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
+pub use self::jobs::PostgresStore;
+#[cfg(feature = "sqlite")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
+pub use self::jobs::SqliteStore;
 #[cfg(feature = "jobs")]
 #[cfg_attr(docsrs, doc(cfg(feature = "jobs")))]
 pub use self::jobs::{
-    AddJobError, AddJobErrorKind, Job, JobContext, JobEnd, JobId, JobReport, JobRequest, JobStore,
-    Jobs, ParseJobIdError, PushFuture, RunJob, RunJobError, StoredJob,
+    AddJobError, AddJobErrorKind, DuplicateJob, IntoJob, Job, JobContext, JobEnd, JobId, JobOrigin,
+    JobReport, JobRequest, JobStore, Jobs, ParseJobIdError, PushFuture, RunJob, RunJobError,
+    StoredJob, UnsupportedByStore,
 };
 #[cfg(feature = "apalis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "apalis")))]
-pub use self::jobs::{ApalisStore, PollInterval};
+pub use self::jobs::{ApalisStore, Backoff, PollInterval};
 #[cfg(feature = "tracing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
 pub use self::observe::span::SpanRelation;

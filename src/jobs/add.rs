@@ -1,14 +1,19 @@
 //! `add_job`: the one place that decides where a job goes.
 
-use std::{collections::HashMap, panic::Location, sync::Arc};
+use std::{any::Any, collections::HashMap, panic::Location, sync::Arc};
 
 use super::{
-    job_side::JobSide, registered::Registered, settings::JobSettings, store::push_within,
+    job_request::JobOptions,
+    job_side::JobSide,
+    registered::Registry,
+    settings::JobSettings,
+    store::{PushError, push_in, push_within},
     work::JobWork,
 };
 use crate::{
-    AddJobError, AddTaskError, BackgroundTasks, Job, JobContext, JobId, JobStore, Runner,
-    StoredJob, Task, queue::Queue, task::context::ContextSource,
+    AddJobError, AddJobErrorKind, AddTaskError, BackgroundTasks, BoxError, IntoJob, Job,
+    JobContext, JobId, JobRequest, JobStore, Runner, StoredJob, Task, queue::Queue,
+    task::context::ContextSource,
 };
 
 /// Jobs.
@@ -21,6 +26,10 @@ impl BackgroundTasks {
     ///
     /// If the runner has one, this resolves when the store has the job. From then on the job runs
     /// at least once, on any worker, whatever becomes of this process and of the response.
+    ///
+    /// In a queue that is [held](Self::hold), a job runs only if it is released. With a store, it is
+    /// then a task of this request, which hands the job to the store once the response has ended: a
+    /// process that is killed in between loses it. [`add_job_in`](Self::add_job_in) loses none.
     ///
     /// Returns the job's id, which is also [`JobContext::id`].
     ///
@@ -47,7 +56,8 @@ impl BackgroundTasks {
     ///
     /// - when the job is not registered,
     /// - when the runner refuses it, for the reasons of [`try_add_task`](Self::try_add_task),
-    /// - when the store fails or does not answer in time.
+    /// - when the store fails or does not answer in time,
+    /// - when it keeps another job of the same [key](Job::unique).
     ///
     /// See [`AddJobErrorKind`](crate::AddJobErrorKind).
     ///
@@ -56,11 +66,87 @@ impl BackgroundTasks {
     /// Nothing is added before the first poll. If this is dropped while it waits for a store, the
     /// store may or may not have the job.
     #[track_caller]
-    pub fn add_job<J: Job>(
+    pub fn add_job<J: IntoJob>(
         &self,
         job: J,
     ) -> impl Future<Output = Result<JobId, AddJobError>> + Send + use<J> {
-        add(Arc::clone(self.queue()), job, Location::caller())
+        let (queue, location) = (Arc::clone(self.queue()), Location::caller());
+        add(queue, job.into_request(), location)
+    }
+
+    /// Has the [`job_store`](crate::RunnerBuilder::job_store) keep a job by the caller's own
+    /// connection or transaction. The job is there when the transaction commits, and otherwise it
+    /// never was: an outbox.
+    ///
+    /// `connection` is what the store inserts by: sqlx's `PgConnection` for a `PostgresStore`, its
+    /// `SqliteConnection` for a `SqliteStore`. A transaction derefs to it: `&mut *tx`. `PostgresStore`
+    /// has an example. The store's timeout does not hold here; a transaction has its own.
+    ///
+    /// A queue that is [held](Self::hold) makes no difference: the transaction decides.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`add_job`](Self::add_job), and
+    /// [`NeedsStore`](crate::AddJobErrorKind::NeedsStore) if the runner has no store. After a
+    /// [`Duplicate`](crate::AddJobErrorKind::Duplicate) the transaction is still good.
+    ///
+    /// # Cancel safety
+    ///
+    /// If this is dropped, the transaction may or may not have the job.
+    pub async fn add_job_in<C: Any + Send, J: IntoJob>(
+        &self,
+        connection: &mut C,
+        job: J,
+    ) -> Result<JobId, AddJobError> {
+        add_in(self.queue(), connection, job.into_request()).await
+    }
+
+    /// Adds a job that `insert` keeps: an outbox in any database, by any client.
+    ///
+    /// `insert` gets what is to be stored, with its id and the request and the trace that it comes
+    /// from. With apalis, [`StoredJob::into_task`] makes the task of it. The runner needs no store.
+    ///
+    /// ```
+    /// # use serde::{Deserialize, Serialize};
+    /// # use tower_background_tasks::{BackgroundTasks, BoxError, Job, JobContext, StoredJob, TaskResult};
+    /// # #[derive(Serialize, Deserialize)] struct ShipOrder { number: u64 }
+    /// # impl Job for ShipOrder {
+    /// #     const NAME: &'static str = "ship-order";
+    /// #     type State = ();
+    /// #     async fn run(self, _: (), _: JobContext) -> TaskResult { Ok(()) }
+    /// # }
+    /// # struct Transaction;
+    /// # impl Transaction {
+    /// #     async fn insert(&mut self, _: &str, _: String) -> Result<(), BoxError> { Ok(()) }
+    /// #     async fn commit(self) -> Result<(), BoxError> { Ok(()) }
+    /// # }
+    /// async fn order(tasks: BackgroundTasks, mut tx: Transaction) -> Result<(), BoxError> {
+    ///     tx.insert("orders", "42".into()).await?;
+    ///     let insert = async |stored: StoredJob| {
+    ///         let job = serde_json::to_string(&stored)?;
+    ///         tx.insert("outbox", job).await
+    ///     };
+    ///     tasks.add_job_with(ShipOrder { number: 42 }, insert).await?;
+    ///     tx.commit().await // both, or neither
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// This returns an error, with the job in it, when the job is not registered with the runner's
+    /// [`jobs`](crate::RunnerBuilder::jobs), if it has any; when it cannot be serialised or is too
+    /// large; and when `insert` fails. A [`DuplicateJob`](crate::DuplicateJob) of `insert`'s is a
+    /// [`Duplicate`](crate::AddJobErrorKind::Duplicate).
+    ///
+    /// # Cancel safety
+    ///
+    /// As that of `insert`.
+    pub async fn add_job_with<J: IntoJob, E: Into<BoxError>>(
+        &self,
+        job: J,
+        insert: impl AsyncFnOnce(StoredJob) -> Result<(), E>,
+    ) -> Result<JobId, AddJobError> {
+        add_with(self.queue(), job.into_request(), insert).await
     }
 }
 
@@ -86,80 +172,193 @@ impl Runner {
     /// Nothing is added before the first poll. If this is dropped while it waits for a store, the
     /// store may or may not have the job.
     #[track_caller]
-    pub fn add_job<J: Job>(
+    pub fn add_job<J: IntoJob>(
         &self,
         job: J,
     ) -> impl Future<Output = Result<JobId, AddJobError>> + Send + use<J> {
         let (owner, location) = (Arc::clone(self.owner()), Location::caller());
-        async move { add(Queue::of_no_request(owner), job, location).await }
+        let request = job.into_request();
+        async move { add(Queue::of_no_request(owner), request, location).await }
+    }
+
+    /// Adds a job of no request by the caller's own connection or transaction. All else is as for
+    /// [`BackgroundTasks::add_job_in`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancel safety
+    ///
+    /// If this is dropped, the transaction may or may not have the job.
+    pub async fn add_job_in<C: Any + Send, J: IntoJob>(
+        &self,
+        connection: &mut C,
+        job: J,
+    ) -> Result<JobId, AddJobError> {
+        let queue = Queue::of_no_request(Arc::clone(self.owner()));
+        add_in(&queue, connection, job.into_request()).await
+    }
+
+    /// Adds a job of no request that `insert` keeps. All else is as for
+    /// [`BackgroundTasks::add_job_with`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancel safety
+    ///
+    /// As that of `insert`.
+    pub async fn add_job_with<J: IntoJob, E: Into<BoxError>>(
+        &self,
+        job: J,
+        insert: impl AsyncFnOnce(StoredJob) -> Result<(), E>,
+    ) -> Result<JobId, AddJobError> {
+        let queue = Queue::of_no_request(Arc::clone(self.owner()));
+        add_with(&queue, job.into_request(), insert).await
     }
 }
 
+/// Adds a job to its request's queue, or to the runner's store.
 async fn add<J: Job>(
     queue: Arc<Queue>,
-    job: J,
+    request: JobRequest<J>,
     location: &'static Location<'static>,
 ) -> Result<JobId, AddJobError> {
-    let registered = registered::<J>(&queue);
-    // A queue with jobs of its own runs them, even after it is merged into another. The store of
-    // that queue's runner does not get them.
-    let stays = JobSide::of(&queue).is_some_and(|side| side.jobs.is_some());
-    let queue = queue.root();
-    let settings = settings_of(&queue).filter(|_| !stays);
-    match settings.and_then(|settings| Some((settings, settings.store.as_deref()?))) {
+    let root = queue.root();
+    match store_of(&queue, &root) {
         Some((settings, store)) => {
-            add_to_store(&queue, settings, store, registered.is_some(), job).await
+            let (job, stored) = to_stored(&queue, &root, request)?;
+            if root.is_held() {
+                return add_once_released(&root, settings, job, stored, location);
+            }
+            let id = stored.id();
+            let pushed = push_within(&**store, stored, settings.store_timeout).await;
+            pushed.map_err(|error| AddJobError::not_stored(job, error))?;
+            Ok(id)
         }
-        None => {
-            let may_spill = settings.is_some_and(|settings| settings.spill_store.is_some());
-            add_to_queue(&queue, registered, job, location, may_spill)
-        }
+        None => add_to_queue(&queue, &root, request, location),
     }
 }
 
-async fn add_to_store<J: Job>(
-    queue: &Queue,
-    settings: &JobSettings,
-    store: &dyn JobStore,
-    registered: bool,
-    job: J,
+/// Has `insert` keep a job.
+async fn add_with<J: Job, E: Into<BoxError>>(
+    queue: &Arc<Queue>,
+    request: JobRequest<J>,
+    insert: impl AsyncFnOnce(StoredJob) -> Result<(), E>,
 ) -> Result<JobId, AddJobError> {
-    if settings.jobs.is_some() && !registered {
+    let (job, stored) = to_stored(queue, &queue.root(), request)?;
+    let id = stored.id();
+    match insert(stored).await {
+        Ok(()) => Ok(id),
+        Err(error) => Err(AddJobError::not_stored(job, PushError::of(error.into()))),
+    }
+}
+
+/// Has the runner's store keep a job, by the caller's connection.
+async fn add_in<J: Job>(
+    queue: &Arc<Queue>,
+    connection: &mut (dyn Any + Send),
+    request: JobRequest<J>,
+) -> Result<JobId, AddJobError> {
+    let root = queue.root();
+    let Some((_, store)) = store_of(queue, &root) else {
+        return Err(AddJobError::needs_store(request.job));
+    };
+    let insert = async |stored| push_in(&**store, connection, stored).await;
+    add_with(queue, request, insert).await
+}
+
+/// Makes what a store keeps of a job.
+fn to_stored<J: Job>(
+    queue: &Arc<Queue>,
+    root: &Queue,
+    JobRequest { job, options }: JobRequest<J>,
+) -> Result<(J, StoredJob), AddJobError> {
+    if jobs_of(queue, root).is_some_and(|jobs| jobs.registered::<J>().is_none()) {
         return Err(AddJobError::not_registered(job));
     }
-    let stored = match stored(queue, &job) {
-        Ok(stored) => stored,
-        Err(error) => return Err(AddJobError::not_serialised(job, error)),
-    };
-    let id = stored.id();
-    match push_within(store, stored, settings.store_timeout).await {
-        Ok(()) => Ok(id),
-        Err(error) => Err(AddJobError::not_stored(job, error)),
+    match stored(root, &job) {
+        Ok(stored) => Ok((job, stored.with_options(options))),
+        Err(why) => Err(AddJobError::of_job(job, why)),
     }
+}
+
+/// Serialises a job, within the limit.
+fn stored<J: Job>(queue: &Queue, job: &J) -> Result<StoredJob, AddJobErrorKind> {
+    let stored = StoredJob::new(job).map_err(AddJobErrorKind::NotSerialised)?;
+    let (bytes, limit) = (
+        stored.payload().len(),
+        JobSettings::max_bytes(queue.owner()),
+    );
+    if bytes > limit {
+        return Err(AddJobErrorKind::TooLarge { bytes, limit });
+    }
+    Ok(stored.with_origin(queue.request(), trace(queue)))
 }
 
 /// Adds a job as a task.
 fn add_to_queue<J: Job>(
     queue: &Arc<Queue>,
-    registered: Option<Arc<Registered<J>>>,
-    job: J,
+    root: &Arc<Queue>,
+    JobRequest { job, options }: JobRequest<J>,
     location: &'static Location<'static>,
-    may_spill: bool,
 ) -> Result<JobId, AddJobError> {
+    let registered = jobs_of(queue, root).and_then(|jobs| jobs.registered::<J>());
     let Some(registered) = registered else {
         return Err(AddJobError::not_registered(job));
     };
-    let kept = match may_spill.then(|| stored(queue, &job)).transpose() {
+    if options != JobOptions::default() {
+        return Err(AddJobError::needs_store(job));
+    }
+    let may_spill = !has_own_jobs(queue) && spills(root);
+    let kept = match may_spill.then(|| stored(root, &job)).transpose() {
         Ok(kept) => kept,
-        Err(error) => return Err(AddJobError::not_serialised(job, error)),
+        Err(why) => return Err(AddJobError::of_job(job, why)),
     };
     let id = kept.as_ref().map_or_else(JobId::random, StoredJob::id);
-    let mut task = task_of(job, registered, id);
+    let mut task = Task::from_work(JobWork::new(job, move |job: J, task| {
+        let cx = JobContext::of_task(id, J::NAME, task);
+        job.run(registered.state.clone(), cx)
+    }));
     if let Some(kept) = kept {
         task.attach(Arc::new(kept));
     }
+    add_task::<J>(root, task, location).map(|()| id)
+}
+
+/// Adds a task that hands a job to the store: its queue runs it only if it is released.
+fn add_once_released<J: Job>(
+    queue: &Arc<Queue>,
+    settings: &JobSettings,
+    job: J,
+    stored: StoredJob,
+    location: &'static Location<'static>,
+) -> Result<JobId, AddJobError> {
+    let (id, kept) = (stored.id(), Arc::new(stored));
+    let (store, limit, stored) = (settings.store.clone(), settings.store_timeout, kept.clone());
+    let mut task = Task::from_work(JobWork::new(job, async move |_: J, _| {
+        let Some(store) = store else { return Ok(()) };
+        match push_within(&*store, StoredJob::clone(&stored), limit).await {
+            Ok(()) | Err(PushError::Duplicate(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }));
+    if spills(queue) {
+        task.attach(kept);
+    }
+    add_task::<J>(queue, task, location).map(|()| id)
+}
+
+/// Adds the task of a job.
+fn add_task<J: Job>(
+    queue: &Arc<Queue>,
+    task: Task,
+    location: &'static Location<'static>,
+) -> Result<(), AddJobError> {
     match queue.add(task, location) {
-        Ok(_) => Ok(id),
+        Ok(_) => Ok(()),
         Err(AddTaskError::Full(task) | AddTaskError::FullOfAwaiting(task)) => {
             Err(AddJobError::full(J::NAME, task))
         }
@@ -167,28 +366,33 @@ fn add_to_queue<J: Job>(
     }
 }
 
-fn task_of<J: Job>(job: J, registered: Arc<Registered<J>>, id: JobId) -> Task {
-    Task::from_work(JobWork::new(job, move |job: J, task| {
-        let cx = JobContext::of_task(id, J::NAME, task);
-        job.run(registered.state.clone(), cx)
-    }))
+/// A queue with jobs of its own runs them, even after it is merged into another. The store of that
+/// queue's runner does not get them.
+fn has_own_jobs(queue: &Queue) -> bool {
+    JobSide::of(queue).is_some_and(|side| side.jobs.is_some())
 }
 
-/// Looks in the queue's own jobs if it has some, and otherwise in those of its runner.
-fn registered<J: Job>(queue: &Arc<Queue>) -> Option<Arc<Registered<J>>> {
+/// Returns the queue's own jobs if it has some, and otherwise those of its runner.
+fn jobs_of<'a>(queue: &'a Queue, root: &'a Queue) -> Option<&'a Arc<Registry>> {
     let own = JobSide::of(queue).and_then(|side| side.jobs.as_ref());
-    match own {
-        Some(jobs) => jobs.registered(),
-        None => settings_of(&queue.root())?.jobs.as_ref()?.registered(),
-    }
+    own.or_else(|| settings_of(root)?.jobs.as_ref())
+}
+
+/// Returns the store that keeps the jobs which are added to this queue.
+fn store_of<'a>(
+    queue: &Queue,
+    root: &'a Queue,
+) -> Option<(&'a JobSettings, &'a Arc<dyn JobStore>)> {
+    let settings = settings_of(root).filter(|_| !has_own_jobs(queue))?;
+    Some((settings, settings.store.as_ref()?))
+}
+
+fn spills(root: &Queue) -> bool {
+    settings_of(root).is_some_and(|settings| settings.spill_store.is_some())
 }
 
 fn settings_of(queue: &Queue) -> Option<&JobSettings> {
     JobSettings::of(queue.owner()?)
-}
-
-fn stored<J: Job>(queue: &Queue, job: &J) -> Result<StoredJob, serde_json::Error> {
-    Ok(StoredJob::new(job)?.with_origin(queue.request(), trace(queue)))
 }
 
 /// Returns the current trace, or else the trace that the request came with.

@@ -5,13 +5,13 @@ use std::{any::Any, error::Error, fmt, time::Duration};
 use sync_wrapper::SyncWrapper;
 
 use super::store::PushError;
-use crate::{BoxError, Job, Task};
+use crate::{BoxError, DuplicateJob, Job, Task, UnsupportedByStore};
 
 /// A job was refused, and comes back: from
 /// [`BackgroundTasks::add_job`](crate::BackgroundTasks::add_job).
 ///
-/// As an axum response it is a 503. If the program is at fault, it is a plain 500, and the log has
-/// this text as an error.
+/// As an axum response it is a 503, and a 409 for a duplicate. If the program is at fault, it is a
+/// plain 500, and the log has this text as an error.
 ///
 /// ```
 /// # use serde::{Deserialize, Serialize};
@@ -59,8 +59,25 @@ pub enum AddJobErrorKind {
     StoreFailed(BoxError),
     /// The store did not answer within this time
     /// ([`RunnerBuilder::job_store_timeout`](crate::RunnerBuilder::job_store_timeout)). It may have
-    /// the job all the same. If the job is added again, it may run twice, under two ids.
+    /// the job all the same. If the job is added again, it may run twice, under two ids, unless it
+    /// is [unique](Job::unique).
     StoreTimedOut(Duration),
+    /// The store keeps another job of this name and of the same [key](Job::unique). Its id is in the
+    /// answer.
+    Duplicate(DuplicateJob),
+    /// The runner has no [`job_store`](crate::RunnerBuilder::job_store), which options
+    /// ([`JobRequest`](crate::JobRequest)) and transactions need.
+    NeedsStore,
+    /// The store has no such option, or inserts by connections of another kind.
+    Unsupported(UnsupportedByStore),
+    /// The payload has so many bytes of JSON, which is more than
+    /// [`RunnerBuilder::max_job_bytes`](crate::RunnerBuilder::max_job_bytes) allows.
+    TooLarge {
+        /// How many the payload has.
+        bytes: usize,
+        /// How many it may have.
+        limit: usize,
+    },
 }
 
 impl AddJobError {
@@ -72,7 +89,7 @@ impl AddJobError {
         }
     }
 
-    fn of_job<J: Job>(job: J, kind: AddJobErrorKind) -> Self {
+    pub(super) fn of_job<J: Job>(job: J, kind: AddJobErrorKind) -> Self {
         Self::new(J::NAME, kind, Box::new(job))
     }
 
@@ -93,8 +110,8 @@ impl AddJobError {
         Self::of_task(name, AddJobErrorKind::Closed, task)
     }
 
-    pub(crate) fn not_serialised<J: Job>(job: J, error: serde_json::Error) -> Self {
-        Self::of_job(job, AddJobErrorKind::NotSerialised(error))
+    pub(crate) fn needs_store<J: Job>(job: J) -> Self {
+        Self::of_job(job, AddJobErrorKind::NeedsStore)
     }
 
     pub(crate) fn not_stored<J: Job>(job: J, error: PushError) -> Self {
@@ -103,6 +120,8 @@ impl AddJobError {
             match error {
                 PushError::Failed(error) => AddJobErrorKind::StoreFailed(error),
                 PushError::TimedOut(limit) => AddJobErrorKind::StoreTimedOut(limit),
+                PushError::Duplicate(duplicate) => AddJobErrorKind::Duplicate(duplicate),
+                PushError::Unsupported(error) => AddJobErrorKind::Unsupported(error),
             },
         )
     }
@@ -133,8 +152,20 @@ impl AddJobError {
     pub fn is_permanent(&self) -> bool {
         matches!(
             self.kind,
-            AddJobErrorKind::NotRegistered | AddJobErrorKind::NotSerialised(_)
+            AddJobErrorKind::NotRegistered
+                | AddJobErrorKind::NotSerialised(_)
+                | AddJobErrorKind::NeedsStore
+                | AddJobErrorKind::Unsupported(_)
+                | AddJobErrorKind::TooLarge { .. }
         )
+    }
+
+    /// Returns the job that has this one's key, if this is a duplicate.
+    pub fn duplicate(&self) -> Option<DuplicateJob> {
+        match self.kind {
+            AddJobErrorKind::Duplicate(duplicate) => Some(duplicate),
+            _ => None,
+        }
     }
 }
 
@@ -166,6 +197,19 @@ impl fmt::Display for AddJobError {
                 f,
                 "job `{name}` was not stored within {limit:?}: answer 503, or raise `job_store_timeout`"
             ),
+            AddJobErrorKind::Duplicate(duplicate) => write!(
+                f,
+                "job `{name}` was not stored, as {duplicate}: answer as if it had been, or 409"
+            ),
+            AddJobErrorKind::NeedsStore => write!(
+                f,
+                "job `{name}` was refused, as its options or its transaction need a store: give the runner's builder a `job_store`"
+            ),
+            AddJobErrorKind::Unsupported(error) => write!(f, "job `{name}` was refused: {error}"),
+            AddJobErrorKind::TooLarge { bytes, limit } => write!(
+                f,
+                "job `{name}` has a payload of {bytes} bytes, and {limit} are allowed: keep its data elsewhere, or raise `max_job_bytes`"
+            ),
         }
     }
 }
@@ -190,7 +234,7 @@ impl fmt::Debug for AddJobError {
     }
 }
 
-/// A 503. If the program is at fault, a plain 500, and an error in the log that says what to do.
+/// A 503, or a 409 for a duplicate. If the program is at fault, a plain 500, and an error in the log that says what to do.
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 impl axum_core::response::IntoResponse for AddJobError {
@@ -198,7 +242,11 @@ impl axum_core::response::IntoResponse for AddJobError {
         use crate::observe::report;
         use http::StatusCode;
 
-        if self.is_permanent() {
+        if let Some(duplicate) = self.duplicate() {
+            let first = duplicate.id().map(|id| format!(" as {id}"));
+            let text = format!("already accepted{}", first.unwrap_or_default());
+            (StatusCode::CONFLICT, text).into_response()
+        } else if self.is_permanent() {
             report::program_at_fault(&self);
             (StatusCode::INTERNAL_SERVER_ERROR, "internal server error").into_response()
         } else {

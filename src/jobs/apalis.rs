@@ -2,19 +2,20 @@
 
 use std::{
     fmt,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
 use apalis_core::{
     backend::{BackendConfig, TaskSink},
-    task::{Task, builder::TaskBuilder, task_id::TaskId},
+    task::{Task, builder::TaskBuilder},
 };
 use tower::Service;
 
-use super::run::Attempt;
+use super::{apalis_task::Prepare, retries::Failed, run::Attempt};
 use crate::{
-    BoxError, JobStore, Jobs, PushFuture, RunJob, StoredJob,
+    BoxError, JobStore, Jobs, PushFuture, StoredJob, UnsupportedByStore,
     util::sync::{Mutex, lock},
 };
 
@@ -81,7 +82,15 @@ use crate::{
 ///   crate may change.
 /// - [`PollInterval`](crate::PollInterval), on the worker's side. Without it, a job that another
 ///   process pushed may wait for the next heartbeat.
-/// - How often and how soon a failed job is tried again. Backends differ.
+/// - How soon a failed job is tried again: [`Jobs::retry`]. Without it, backends differ.
+/// - How often: `max_attempts`, by [`prepared`](Self::prepared).
+///
+/// # What it does not do
+///
+/// Backends have no common way to insert by the caller's transaction
+/// ([`add_job_in`](crate::BackgroundTasks::add_job_in)), nor to tell duplicates
+/// ([`Job::unique`](crate::Job::unique)): both are refused. `PostgresStore` and `SqliteStore`, of the
+/// features `postgres` and `sqlite`, do both.
 #[derive(Clone)]
 pub struct ApalisStore<S> {
     shared: Arc<Shared<S>>,
@@ -91,19 +100,17 @@ struct Shared<S> {
     /// Each push clones it, as pushing needs `&mut`. The lock lets a backend be cloned that is not
     /// `Sync`.
     storage: Mutex<S>,
-    prepare: Option<Box<Prepare>>,
+    prepare: Prepare,
 }
-
-type Prepare = dyn Fn(&StoredJob, TaskBuilder<()>) -> TaskBuilder<()> + Send + Sync;
 
 impl<S> ApalisStore<S> {
     /// Makes a store that keeps jobs in `storage`.
     pub fn new(storage: S) -> Self {
-        Self::with(storage, None)
+        Self::with(storage, Prepare::default())
     }
 
     /// Makes a store that keeps jobs in `storage`. `prepare` sets up each job: how many attempts,
-    /// which priority, when.
+    /// which priority, when. What the job itself asks for is set by then.
     ///
     /// ```
     /// use apalis_core::backend::dequeue::VecDequeBackend;
@@ -120,10 +127,10 @@ impl<S> ApalisStore<S> {
         storage: S,
         prepare: impl Fn(&StoredJob, TaskBuilder<()>) -> TaskBuilder<()> + Send + Sync + 'static,
     ) -> Self {
-        Self::with(storage, Some(Box::new(prepare)))
+        Self::with(storage, Prepare::by(prepare))
     }
 
-    fn with(storage: S, prepare: Option<Box<Prepare>>) -> Self {
+    fn with(storage: S, prepare: Prepare) -> Self {
         let storage = Mutex::new(storage);
         Self {
             shared: Arc::new(Shared { storage, prepare }),
@@ -131,13 +138,19 @@ impl<S> ApalisStore<S> {
     }
 }
 
+const NO_KEYS: &str = "an `ApalisStore` tells no duplicates: `unique` needs a `PostgresStore` or a \
+    `SqliteStore`";
+
 impl<S> JobStore for ApalisStore<S>
 where
     S: TaskSink<StoredJob, <S as BackendConfig>::Kind> + BackendConfig + Clone + Send + 'static,
 {
     fn push(&self, job: StoredJob) -> PushFuture<'_> {
         Box::pin(async move {
-            let task = self.shared.task_of(job);
+            if job.unique_key().is_some() {
+                return Err(UnsupportedByStore::new(NO_KEYS).into());
+            }
+            let task = self.shared.prepare.task_of(job).build();
             let mut storage = lock(&self.shared.storage).clone();
             storage.push_task(task).await?;
             Ok(())
@@ -145,31 +158,38 @@ where
     }
 }
 
-impl<S> Shared<S> {
-    fn task_of(&self, job: StoredJob) -> Task<StoredJob> {
-        let id = TaskId::from_string(job.id().to_string());
-        let mut task = TaskBuilder::new(()).task_id(id);
-        if let Some(prepare) = &self.prepare {
-            task = prepare(&job, task);
-        }
-        task.map_args(|()| job).build()
-    }
-}
+/// How often backends of apalis try a job that does not say.
+const MAX_ATTEMPTS: usize = 25;
 
 /// A worker's service: `WorkerBuilder::new(…).backend(…).build(jobs)`.
 #[cfg_attr(docsrs, doc(cfg(feature = "apalis")))]
 impl<S> Service<Task<StoredJob>> for Jobs<S> {
     type Response = ();
     type Error = BoxError;
-    type Future = RunJob;
+    type Future = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, task: Task<StoredJob>) -> RunJob {
+    fn call(&mut self, task: Task<StoredJob>) -> Self::Future {
+        let (id, retries) = (task.args.id(), self.retries());
+        let max_attempts = task.max_attempts().unwrap_or(MAX_ATTEMPTS);
         let attempt = task.raw_attempt().clone();
-        self.run_with(task.args, Attempt::Counted(attempt))
+        let run = self.run_with(task.args, Attempt::Counted(attempt.clone()));
+        Box::pin(async move {
+            let (error, retries) = match (run.await, retries) {
+                (Err(error), Some(retries)) => (error, retries),
+                (ended, _) => return ended,
+            };
+            let attempt = attempt.current();
+            let failed = Failed {
+                id,
+                attempt,
+                max_attempts,
+            };
+            Err(retries.after(failed, error).await)
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Job, JobId, JobRequest, TaskContext};
+use crate::{Job, JobId, JobOrigin, TaskContext};
 
 /// What a running job may ask: its id, which attempt this is, where it came from.
 ///
@@ -35,7 +35,7 @@ pub struct JobContext {
     id: JobId,
     attempt: u32,
     name: &'static str,
-    request: Option<JobRequest>,
+    request: Option<JobOrigin>,
     /// `None` on a worker.
     task: Option<TaskContext>,
 }
@@ -50,7 +50,7 @@ impl JobContext {
         id: JobId,
         name: &'static str,
         attempt: u32,
-        request: Option<JobRequest>,
+        request: Option<JobOrigin>,
     ) -> Self {
         Self {
             id,
@@ -67,7 +67,7 @@ impl JobContext {
             id,
             attempt: 1,
             name,
-            request: task.request().map(JobRequest::of),
+            request: task.request().map(JobOrigin::of),
             task: Some(task),
         }
     }
@@ -91,7 +91,7 @@ impl JobContext {
     }
 
     /// Returns the request in which the job was added, or `None` for a job of no request.
-    pub fn request(&self) -> Option<&JobRequest> {
+    pub fn request(&self) -> Option<&JobOrigin> {
         self.request.as_ref()
     }
 

@@ -1,8 +1,10 @@
 //! [`Job`]: a task with a name and a payload.
 
+use std::time::Duration;
+
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{JobContext, TaskResult};
+use crate::{JobContext, JobRequest, TaskResult};
 
 /// A task that can leave this process. It needs only its own fields, which are serialised, and a
 /// state that its runner or worker has.
@@ -81,4 +83,24 @@ pub trait Job: Serialize + DeserializeOwned + Send + 'static {
     /// [`Failed`](crate::TaskEnd::Failed). A worker of apalis gets the error as it is, and retries
     /// as it is configured. `apalis_core::error::AbortError` tells it not to.
     fn run(self, state: Self::State, cx: JobContext) -> impl Future<Output = TaskResult> + Send;
+
+    /// Has the store keep the job until `delay` is over, and no worker run it before. Stores of
+    /// apalis know whole seconds. A store is needed.
+    fn after(self, delay: Duration) -> JobRequest<Self> {
+        JobRequest::new(self).after(delay)
+    }
+
+    /// Has workers run the job before those of a lower priority that wait. It is 0 by default. A
+    /// store is needed; apalis' Redis has no priorities.
+    fn priority(self, priority: u16) -> JobRequest<Self> {
+        JobRequest::new(self).priority(priority)
+    }
+
+    /// Has the store refuse the job if it keeps another of this name and `key`, done or not:
+    /// [`AddJobErrorKind::Duplicate`](crate::AddJobErrorKind::Duplicate) has the other's id. So a
+    /// client that asks twice is served once. A store that tells duplicates is needed, such as a
+    /// `PostgresStore` or a `SqliteStore`.
+    fn unique(self, key: impl Into<String>) -> JobRequest<Self> {
+        JobRequest::new(self).unique(key)
+    }
 }

@@ -5,7 +5,7 @@ use std::{error::Error, time::Duration};
 
 #[cfg(feature = "tracing")]
 use crate::task::end::with_causes;
-use crate::{JobId, JobRequest, RunJobError, util::contain::contain};
+use crate::{JobId, JobOrigin, RunJobError, observe::metrics, util::contain::contain};
 
 /// A stored job that has ended on a worker, for [`Jobs::on_job_end`](crate::Jobs::on_job_end): one
 /// attempt, as a job that fails may be tried again.
@@ -13,10 +13,10 @@ use crate::{JobId, JobRequest, RunJobError, util::contain::contain};
 pub struct JobReport<'a> {
     pub(super) id: JobId,
     pub(super) name: &'a str,
-    /// True if a job of that name is registered.
-    pub(super) is_registered: bool,
+    /// The name, if a job of that name is registered.
+    pub(super) registered: Option<&'static str>,
     pub(super) attempt: u32,
-    pub(super) request: Option<&'a JobRequest>,
+    pub(super) request: Option<&'a JobOrigin>,
     pub(super) end: JobEnd,
     pub(super) error: Option<&'a (dyn Error + Send + Sync + 'static)>,
     pub(super) ran: Duration,
@@ -42,16 +42,14 @@ pub enum JobEnd {
 }
 
 impl JobEnd {
+    /// What [`as_str`](Self::as_str) may return.
+    const WORDS: &'static [&'static str] =
+        &["completed", "failed", "panicked", "unreadable", "aborted"];
+
     /// Returns one word, for fields and labels: `completed`, `failed`, `panicked`, `unreadable`,
     /// `aborted`.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-            Self::Panicked => "panicked",
-            Self::Unreadable => "unreadable",
-            Self::Aborted => "aborted",
-        }
+        Self::WORDS[self as usize]
     }
 
     /// The end of a job that returned this error.
@@ -77,7 +75,7 @@ impl JobReport<'_> {
 
     /// Returns false if no job of that name is registered: it could be anything then.
     pub fn is_registered(&self) -> bool {
-        self.is_registered
+        self.registered.is_some()
     }
 
     /// Returns which attempt this was: 1 for the first.
@@ -86,7 +84,7 @@ impl JobReport<'_> {
     }
 
     /// Returns the request in which the job was added, or `None` for a job of no request.
-    pub fn request(&self) -> Option<&JobRequest> {
+    pub fn request(&self) -> Option<&JobOrigin> {
         self.request
     }
 
@@ -107,8 +105,7 @@ impl JobReport<'_> {
 
     /// Tells the end to each observer. Each is user code, and a panic in one does not silence the next.
     pub(super) fn tell(&self, on_end: Option<&OnJobEnd>) {
-        #[cfg(feature = "metrics")]
-        let _ = contain(|| self.count());
+        metrics::job_ended(self.registered, self.end.as_str(), JobEnd::WORDS, self.ran);
         #[cfg(feature = "tracing")]
         let _ = contain(|| self.log());
         if let Some(on_end) = on_end {
@@ -140,21 +137,5 @@ impl JobReport<'_> {
             JobEnd::Failed | JobEnd::Aborted => log!(warn),
             JobEnd::Panicked | JobEnd::Unreadable => log!(error),
         }
-    }
-
-    /// Counts the attempt. A name that is not registered could be anything.
-    #[cfg(feature = "metrics")]
-    fn count(&self) {
-        use metrics::{Label, counter, histogram};
-
-        let name = if self.is_registered {
-            self.name.to_owned()
-        } else {
-            "(unknown)".to_owned()
-        };
-        let job = Label::new("job", name);
-        let end = Label::from_static_parts("end", self.end.as_str());
-        counter!("background_jobs_ended_total", vec![job.clone(), end]).increment(1);
-        histogram!("background_jobs_running_seconds", vec![job]).record(self.ran);
     }
 }

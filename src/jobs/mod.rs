@@ -11,35 +11,53 @@ mod add;
 mod add_error;
 #[cfg(feature = "apalis")]
 mod apalis;
+#[cfg(feature = "apalis")]
+mod apalis_task;
+#[cfg(feature = "apalis")]
+mod backoff;
 mod context;
 mod id;
 mod job;
 mod job_report;
+mod job_request;
 mod job_side;
 #[cfg(feature = "apalis")]
 mod poll_interval;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod registered;
+#[cfg(feature = "apalis")]
+mod retries;
 mod run;
 mod run_error;
 mod settings;
 mod span;
 mod spill;
 mod spilling_job;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod store;
+mod store_error;
 mod stored;
 mod work;
 
+#[cfg(feature = "postgres")]
+pub use self::postgres::PostgresStore;
+#[cfg(feature = "sqlite")]
+pub use self::sqlite::SqliteStore;
 pub use self::{
     add_error::{AddJobError, AddJobErrorKind},
     context::JobContext,
     id::{JobId, ParseJobIdError},
     job::Job,
     job_report::{JobEnd, JobReport},
+    job_request::{IntoJob, JobRequest},
     registered::Jobs,
     run::RunJob,
     run_error::RunJobError,
     store::{JobStore, PushFuture},
-    stored::{JobRequest, StoredJob},
+    store_error::{DuplicateJob, UnsupportedByStore},
+    stored::{JobOrigin, StoredJob},
 };
 #[cfg(feature = "apalis")]
-pub use self::{apalis::ApalisStore, poll_interval::PollInterval};
+pub use self::{apalis::ApalisStore, backoff::Backoff, poll_interval::PollInterval};

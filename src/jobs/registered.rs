@@ -5,9 +5,13 @@ use std::{any::Any, collections::BTreeMap, fmt, marker::PhantomData, pin::Pin, s
 #[cfg(feature = "tracing")]
 use tracing::Span;
 
+#[cfg(feature = "apalis")]
+use super::retries::Retries;
 use super::{job_report::OnJobEnd, run::Attempt};
+#[cfg(feature = "apalis")]
+use crate::{Backoff, JobStore};
 use crate::{
-    Job, JobContext, JobReport, RunJob, RunJobError, StoredJob, TaskResult,
+    Job, JobContext, JobReport, RunJob, RunJobError, StoredJob, TaskResult, observe::metrics,
     util::contain::contain_drop,
 };
 
@@ -71,6 +75,8 @@ pub(crate) struct Registry {
     #[cfg(feature = "tracing")]
     link: Option<Arc<LinkSpan>>,
     on_end: Option<Arc<OnJobEnd>>,
+    #[cfg(feature = "apalis")]
+    retries: Option<Retries>,
 }
 
 #[cfg(feature = "tracing")]
@@ -98,6 +104,7 @@ pub(crate) struct Registered<J: Job> {
 impl<S> Jobs<S> {
     /// Makes an empty set. Jobs that are registered next run with `state`.
     pub fn new(state: S) -> Self {
+        metrics::describe_jobs();
         Self {
             registry: Arc::default(),
             state,
@@ -186,6 +193,46 @@ impl<S> Jobs<S> {
         self
     }
 
+    /// Has a worker of apalis keep a job that failed in `store` until its pause is over. So the job
+    /// holds no place on the worker meanwhile, and its pause outlives the worker.
+    ///
+    /// The store is the one that the worker's backend fetches from. Its `max_attempts` says how often
+    /// a job is tried: 25 times, unless the store is
+    /// [prepared](crate::ApalisStore::prepared) otherwise. After that the job ends with an
+    /// `AbortError`, by which apalis keeps it as dead. That is at once for what is no job at all
+    /// ([`RunJobError::Unreadable`]), and for a job that returns an `AbortError` itself.
+    ///
+    /// If this is not set, backends of apalis differ: some give a failed job back at once.
+    ///
+    /// ```
+    /// # use serde::{Deserialize, Serialize};
+    /// # use tower_background_tasks::{Job, JobContext, TaskResult};
+    /// use tower_background_tasks::{Backoff, JobStore, Jobs};
+    /// # #[derive(Serialize, Deserialize)] struct WelcomeEmail;
+    /// # impl Job for WelcomeEmail {
+    /// #     const NAME: &'static str = "welcome-email";
+    /// #     type State = ();
+    /// #     async fn run(self, _: (), _: JobContext) -> TaskResult { Ok(()) }
+    /// # }
+    ///
+    /// /// For `WorkerBuilder::new("worker-1").backend(storage).build(jobs)`.
+    /// fn jobs(store: impl JobStore) -> Jobs<()> {
+    ///     Jobs::new(()).register::<WelcomeEmail>().retry(Backoff::default(), store)
+    /// }
+    /// ```
+    #[cfg(feature = "apalis")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "apalis")))]
+    pub fn retry(mut self, backoff: Backoff, store: impl JobStore) -> Self {
+        let store = Arc::new(store);
+        Arc::make_mut(&mut self.registry).retries = Some(Retries { backoff, store });
+        self
+    }
+
+    #[cfg(feature = "apalis")]
+    pub(super) fn retries(&self) -> Option<Retries> {
+        self.registry.retries.clone()
+    }
+
     /// Returns the registered jobs' names, in alphabetical order.
     pub fn names(&self) -> Vec<&'static str> {
         self.registry.entries.keys().copied().collect()
@@ -261,6 +308,8 @@ impl Registry {
         #[cfg(feature = "tracing")]
         let _ = contain_drop(self.link);
         let _ = contain_drop(self.on_end);
+        #[cfg(feature = "apalis")]
+        let _ = contain_drop(self.retries);
     }
 
     pub(crate) fn on_end(&self) -> Option<&OnJobEnd> {

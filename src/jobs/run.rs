@@ -162,10 +162,11 @@ impl RunningJob {
 
     fn tell(&mut self, end: JobEnd, error: Option<&(dyn Error + Send + Sync + 'static)>) {
         self.is_told = true;
+        let entry = self.registry.entry(self.stored.name());
         let report = JobReport {
             id: self.stored.id(),
             name: self.stored.name(),
-            is_registered: self.registry.entry(self.stored.name()).is_some(),
+            registered: entry.map(|entry| entry.name()),
             attempt: self.attempt,
             request: self.stored.request(),
             end,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    mem,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -24,6 +25,9 @@ use crate::{
 
 type Inject = dyn Fn(&mut HashMap<String, String>) + Send + Sync;
 
+/// How large a stored job's payload may be by default, in bytes.
+const MAX_BYTES: usize = 1 << 20;
+
 /// Kept in the extensions of a runner's settings.
 #[derive(Clone)]
 pub(crate) struct JobSettings {
@@ -32,6 +36,8 @@ pub(crate) struct JobSettings {
     pub(super) store_timeout: Duration,
     pub(super) spill_store: Option<Arc<dyn JobStore>>,
     pub(super) spill_timeout: Duration,
+    max_bytes: usize,
+    notes_traces: bool,
     inject: Option<Arc<Inject>>,
     /// The spills that are running. Weak, as each keeps the runner alive.
     spills: Arc<Mutex<Vec<Weak<Spill>>>>,
@@ -45,6 +51,8 @@ impl Default for JobSettings {
             store_timeout: Duration::from_secs(5),
             spill_store: None,
             spill_timeout: Duration::from_secs(3),
+            max_bytes: MAX_BYTES,
+            notes_traces: false,
             inject: None,
             spills: Arc::default(),
         }
@@ -55,6 +63,11 @@ impl JobSettings {
     /// `None` for a runner whose builder knows nothing of jobs.
     pub(super) fn of(owner: &Owner) -> Option<&Self> {
         owner.shared.settings.extensions.get()
+    }
+
+    pub(super) fn max_bytes(owner: Option<&Arc<Owner>>) -> usize {
+        let settings = owner.and_then(|owner| Self::of(owner));
+        settings.map_or(MAX_BYTES, |settings| settings.max_bytes)
     }
 
     /// Returns the current trace, from the user's closure.
@@ -97,7 +110,9 @@ impl RunnerBuilder {
 
     /// Has requests' queues note the trace that the request came with, as a job may go to a store.
     fn note_traces(&mut self) {
-        self.settings.on_request.push(Box::new(JobSide::note_trace));
+        if !mem::replace(&mut self.job_settings().notes_traces, true) {
+            self.settings.on_request.push(Box::new(JobSide::note_trace));
+        }
     }
 }
 
@@ -132,6 +147,7 @@ impl RunnerBuilder {
     /// ```
     pub fn jobs<S>(mut self, jobs: Jobs<S>) -> Self {
         self.job_settings().jobs = Some(jobs.into_registry());
+        self.note_traces();
         self
     }
 
@@ -191,6 +207,23 @@ impl RunnerBuilder {
     /// If `timeout` is zero.
     pub fn job_store_timeout(mut self, timeout: Duration) -> Self {
         self.job_settings().store_timeout = positive("job_store_timeout", timeout);
+        self
+    }
+
+    /// Sets how large the payload of a job may be that goes to a store, in bytes of JSON; 1 MiB by
+    /// default. A larger one is refused
+    /// ([`AddJobErrorKind::TooLarge`](crate::AddJobErrorKind::TooLarge)): keep its data elsewhere,
+    /// and their key in the job.
+    ///
+    /// # Panics
+    ///
+    /// If `bytes` is zero.
+    pub fn max_job_bytes(mut self, bytes: usize) -> Self {
+        assert!(
+            bytes > 0,
+            "`max_job_bytes` must not be zero: no job has so few"
+        );
+        self.job_settings().max_bytes = bytes;
         self
     }
 

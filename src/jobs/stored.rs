@@ -1,12 +1,13 @@
 //! [`StoredJob`]: what a store keeps.
 
-use std::{collections::HashMap, fmt};
+use std::{collections::HashMap, fmt, time::SystemTime};
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned, ser::SerializeStruct,
 };
 use serde_json::Value;
 
+use super::job_request::JobOptions;
 use crate::{Job, JobId, task::request_info::RequestInfo};
 
 /// A job as a store keeps it: an id, a name, a payload, and the request and trace that it came
@@ -52,8 +53,10 @@ pub struct StoredJob {
     /// JSON text.
     payload: String,
     attempts: u32,
-    request: Option<JobRequest>,
+    request: Option<JobOrigin>,
     trace: HashMap<String, String>,
+    /// For the store that is to keep the job. They are not in the JSON.
+    options: JobOptions,
     /// The value that was read, if it is no job.
     no_job: Option<Value>,
 }
@@ -61,7 +64,7 @@ pub struct StoredJob {
 /// The request that a job came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct JobRequest {
+pub struct JobOrigin {
     /// The request's method, such as `POST`.
     pub method: String,
     /// The request's path. The query is left out, as it may hold what does not belong in a store.
@@ -83,6 +86,7 @@ impl StoredJob {
             attempts: 0,
             request: None,
             trace: HashMap::new(),
+            options: JobOptions::default(),
             no_job: None,
         })
     }
@@ -92,8 +96,13 @@ impl StoredJob {
         request: Option<&RequestInfo>,
         trace: HashMap<String, String>,
     ) -> Self {
-        self.request = request.map(JobRequest::of);
+        self.request = request.map(JobOrigin::of);
         self.trace = trace;
+        self
+    }
+
+    pub(super) fn with_options(mut self, options: JobOptions) -> Self {
+        self.options = options;
         self
     }
 
@@ -125,7 +134,7 @@ impl StoredJob {
     }
 
     /// Returns the request in which the job was added, or `None` for a job of no request.
-    pub fn request(&self) -> Option<&JobRequest> {
+    pub fn request(&self) -> Option<&JobOrigin> {
         self.request.as_ref()
     }
 
@@ -134,6 +143,22 @@ impl StoredJob {
     /// may have put others there.
     pub fn trace(&self) -> &HashMap<String, String> {
         &self.trace
+    }
+
+    /// Returns when the job may run at the earliest ([`Job::after`]). `None` once the job has been
+    /// read from JSON, as is true of the other options: a store keeps them in its own way.
+    pub fn run_at(&self) -> Option<SystemTime> {
+        self.options.run_at
+    }
+
+    /// Returns how urgent the job is ([`Job::priority`]).
+    pub fn priority(&self) -> Option<u16> {
+        self.options.priority
+    }
+
+    /// Returns the key that no other job of this name may have ([`Job::unique`]).
+    pub fn unique_key(&self) -> Option<&str> {
+        self.options.unique_key.as_deref()
     }
 
     pub(crate) fn is_readable(&self) -> bool {
@@ -173,6 +198,7 @@ impl StoredJob {
                 attempts: taken(&mut value, "attempts"),
                 request: taken(&mut value, "request"),
                 trace: taken(&mut value, "trace"),
+                options: JobOptions::default(),
                 no_job: None,
             },
             (id, name) => Self {
@@ -182,6 +208,7 @@ impl StoredJob {
                 attempts: 0,
                 request: None,
                 trace: HashMap::new(),
+                options: JobOptions::default(),
                 no_job: Some(value),
             },
         }
@@ -201,7 +228,7 @@ impl<'de> Deserialize<'de> for StoredJob {
     }
 }
 
-impl JobRequest {
+impl JobOrigin {
     pub(super) fn of(request: &RequestInfo) -> Self {
         let path = request.path();
         Self {

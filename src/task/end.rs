@@ -3,7 +3,7 @@
 use std::{error::Error, fmt, iter};
 
 use super::output::BoxError;
-use crate::util::panic::TaskPanic;
+use crate::util::{contain::contain, panic::TaskPanic};
 
 /// How a task ended. Every added task ends in exactly one of these.
 ///
@@ -170,14 +170,18 @@ impl fmt::Display for SkipReason {
     }
 }
 
-/// Returns the text of an error and of its causes, unless it tells them itself.
+/// Returns the text of an error and of its causes, unless it tells them itself. Making that text is
+/// user code.
 pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    for cause in iter::successors(error.source(), |&cause| cause.source()) {
-        let cause = cause.to_string();
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
+    let text = contain(|| {
+        let mut text = error.to_string();
+        for cause in iter::successors(error.source(), |&cause| cause.source()) {
+            let cause = cause.to_string();
+            if !text.contains(&cause) {
+                text = format!("{text}: {cause}");
+            }
         }
-    }
-    text
+        text
+    });
+    text.unwrap_or_else(|_| "its error cannot be shown".into())
 }

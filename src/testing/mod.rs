@@ -1,6 +1,5 @@
-// What tests of handlers use besides the runner itself. A room at the top: it uses `http`, `runner`,
-// `background_tasks` and below, and nothing uses it. Its docs are the guide to testing.
-#![doc = include_str!("../../docs/testing.md")]
+//! Helpers for tests of handlers. The guide has four ways to test: [`guide::testing`](crate::guide::testing).
+// A room at the top: it uses `http`, `runner`, `background_tasks` and below, and nothing uses it.
 
 #[doc(hidden)]
 pub mod added;

@@ -2,8 +2,9 @@
 
 use std::{
     future::{Ready, poll_fn, ready},
+    sync::{Arc, Mutex},
     task::Poll,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use apalis_core::{
@@ -12,12 +13,16 @@ use apalis_core::{
         dequeue::VecDequeBackend,
         ext::poll_strategy::{PollSnapshot, PollStrategy},
     },
-    error::BoxDynError,
+    error::{AbortError, BoxDynError},
     task::{ExecutionContext, attempt::Attempt, builder::TaskBuilder, data::Data},
     worker::{builder::WorkerBuilder, ext::ack::AcknowledgementExt},
 };
 use tokio::{sync::mpsc, time::Instant};
-use tower_background_tasks::{ApalisStore, Job, Jobs, PollInterval, Runner, StoredJob};
+use tower::Service;
+use tower_background_tasks::{
+    ApalisStore, Backoff, BoxError, Job, JobId, JobStore, Jobs, PollInterval, PushFuture, Runner,
+    StoredJob, UnsupportedByStore,
+};
 
 use crate::{
     job_support::{note, notes},
@@ -148,4 +153,86 @@ async fn worker_alone_in_its_task_looks_again_and_again() {
 #[should_panic = "polls every 0 s"]
 fn an_interval_of_nothing_is_refused() {
     let _ = PollInterval::new(Duration::ZERO);
+}
+
+/// Notes until when a job waits.
+#[derive(Default)]
+struct Postponing(Mutex<Vec<(JobId, SystemTime)>>);
+
+impl JobStore for Postponing {
+    fn push(&self, _: StoredJob) -> PushFuture<'_> {
+        unreachable!("nothing is stored anew")
+    }
+
+    fn postpone(&self, id: JobId, time: SystemTime) -> PushFuture<'_> {
+        Box::pin(async move {
+            self.0.lock().unwrap().push((id, time));
+            Ok(())
+        })
+    }
+}
+
+/// Ends an attempt of a job, of five.
+async fn attempt(jobs: &mut Jobs<Log>, stored: StoredJob, attempt: usize) -> Result<(), BoxError> {
+    let task = stored.into_task().attempt(attempt).max_attempts(5);
+    jobs.call(task.build()).await
+}
+
+fn stored(text: &str) -> StoredJob {
+    StoredJob::new(&note(text)).unwrap()
+}
+
+#[tokio::test]
+async fn a_job_that_fails_waits_in_the_store_for_longer_each_time() {
+    let (store, failing) = (Arc::new(Postponing::default()), stored("fail"));
+    let mut jobs = notes(&Log::default()).retry(Backoff::default(), store.clone());
+    let begun = SystemTime::now();
+    for number in [1, 2, 4] {
+        let error = attempt(&mut jobs, failing.clone(), number).await;
+        assert_eq!(error.unwrap_err().to_string(), "on purpose");
+    }
+    let postponed = store.0.lock().unwrap();
+    for ((id, time), seconds) in postponed.iter().zip([10, 30, 270]) {
+        let share = time.duration_since(begun).unwrap().as_secs_f64() / f64::from(seconds);
+        assert_eq!(*id, failing.id());
+        assert!((0.8..1.3).contains(&share), "{share}");
+    }
+    assert_eq!(postponed.len(), 3);
+}
+
+#[tokio::test]
+async fn a_job_that_fails_for_the_last_time_is_kept_as_dead() {
+    let store = Arc::new(Postponing::default());
+    let mut jobs = notes(&Log::default()).retry(Backoff::default(), store.clone());
+    let no_job: StoredJob = serde_json::from_str("{}").unwrap();
+    for (stored, number) in [(stored("fail"), 5), (no_job, 1)] {
+        let error = attempt(&mut jobs, stored, number).await.unwrap_err();
+        assert!(error.is::<AbortError>(), "{error}");
+    }
+    attempt(&mut jobs, stored("done"), 5).await.unwrap();
+    assert!(store.0.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_job_of_another_version_is_tried_again() {
+    let store = Arc::new(Postponing::default());
+    let mut older = Jobs::new(Log::default()).retry(Backoff::default(), store.clone());
+    let error = attempt(&mut older, stored("done"), 1).await.unwrap_err();
+    assert!(!error.is::<AbortError>(), "{error}");
+    assert_eq!(store.0.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_postpone_changes_no_failure() {
+    struct Cannot;
+    impl JobStore for Cannot {
+        fn push(&self, _: StoredJob) -> PushFuture<'_> {
+            Box::pin(ready(Ok(())))
+        }
+    }
+    let error = Cannot.postpone(stored("fail").id(), SystemTime::now());
+    assert!(error.await.unwrap_err().is::<UnsupportedByStore>());
+    let mut jobs = notes(&Log::default()).retry(Backoff::default(), Cannot);
+    let error = attempt(&mut jobs, stored("fail"), 1).await.unwrap_err();
+    assert_eq!(error.to_string(), "on purpose");
 }

@@ -3,6 +3,7 @@
 //! `handler.rs` and `job.rs` are the application, and know nothing of where a job runs. `runner.rs` is all that changes between one
 //! process and many. `run.rs` is the plan by which server and worker end. `work.rs` is the worker, which is apalis'; `engine` is what the three stores need.
 
+mod board;
 pub mod engine;
 mod handler;
 mod job;
@@ -15,6 +16,7 @@ mod warehouse;
 mod work;
 
 pub use self::{
+    board::board,
     engine::Engine,
     job::ShipOrder,
     run::run,

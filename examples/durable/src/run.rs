@@ -2,7 +2,7 @@
 
 use tower_background_tasks::{BoxError, Runner, ShutdownReport};
 
-use crate::{Engine, Mode, Settings, runner::runner, serve::serve, work::work};
+use crate::{Engine, Mode, Settings, progress, runner::runner, serve::serve, work::work};
 
 /// Accepts orders, ships them, or both, until Ctrl-C or SIGTERM.
 ///
@@ -10,18 +10,28 @@ use crate::{Engine, Mode, Settings, runner::runner, serve::serve, work::work};
 ///
 /// This returns an error when it cannot listen, or cannot open the log of the orders shipped.
 pub async fn run(settings: Settings, engine: Engine) -> Result<(), BoxError> {
-    let (mode, in_process, grace) = (settings.mode, settings.in_process, settings.grace);
+    let (in_process, grace) = (settings.in_process, settings.grace);
     let runner = runner(&settings, &engine)?;
     let running = runner.clone();
     let report = runner
         .serve(|shutdown| async move {
-            let working = work(&settings, &engine, &running);
-            match mode {
-                Mode::Work => working.await,
-                Mode::Both => {
-                    tokio::try_join!(working, serve(&settings, &running, shutdown)).map(drop)
+            let (runner, works) = (&running, settings.mode != Mode::Serve);
+            let serving = async {
+                match settings.mode {
+                    Mode::Work => Ok(()),
+                    _ => serve(&settings, &engine, runner, shutdown).await,
                 }
-                Mode::Serve | Mode::Dead => serve(&settings, &running, shutdown).await,
+            };
+            let working = async {
+                match works {
+                    true => work(&settings, &engine, runner).await,
+                    false => Ok(()),
+                }
+            };
+            tokio::select! {
+                ended = async { tokio::try_join!(serving, working) } => ended.map(drop),
+                () = progress::of_store(&engine), if works => Ok(()),
+                () = progress::of_runner(runner), if in_process => Ok(()),
             }
         })
         .requests(grace)

@@ -1,35 +1,28 @@
 //! The server: accepts orders.
 
-use axum::{Router, routing::post};
-use tokio::net::TcpListener;
+use axum::{Router, http::StatusCode, routing::post};
 use tower_background_tasks::{BoxError, Runner, ShutdownSignal};
+use tower_http::timeout::TimeoutLayer;
 
-use crate::{Settings, handler::order, progress};
+use crate::{Engine, Settings, handler::order};
 
 /// Accepts orders until `shutdown`.
 pub(crate) async fn serve(
     settings: &Settings,
+    engine: &Engine,
     runner: &Runner,
     shutdown: ShutdownSignal,
 ) -> Result<(), BoxError> {
+    let order = match settings.in_process {
+        true => post(order),
+        false => engine.order(),
+    };
+    let (busy, limit) = (StatusCode::SERVICE_UNAVAILABLE, settings.store_timeout);
     let app = Router::new()
-        .route("/orders", post(order))
+        .route("/orders", order)
+        .layer(TimeoutLayer::with_status_code(busy, limit))
         .layer(runner.layer());
-    let listener = listen(&settings.address).await?;
-    tokio::select! {
-        served = axum::serve(listener, app).with_graceful_shutdown(shutdown) => Ok(served?),
-        () = progress::of_runner(runner), if settings.in_process => Ok(()),
-    }
-}
-
-async fn listen(address: &str) -> Result<TcpListener, BoxError> {
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|error| format!("cannot listen on {address}: {error}; set ADDR to another"))?;
-    let address = listener.local_addr()?;
-    println!("Listening on http://{address}; Ctrl-C or SIGTERM stops it. Try:");
-    println!(
-        "  curl -H 'content-type: application/json' -d '{{\"number\":1,\"failures\":2}}' http://{address}/orders"
-    );
-    Ok(listener)
+    let listener = settings.listen().await?;
+    let server = axum::serve(listener, app).with_graceful_shutdown(shutdown);
+    Ok(server.await?)
 }

@@ -2,13 +2,16 @@
 
 use std::{env, path::PathBuf, str::FromStr, time::Duration};
 
-use tower_background_tasks::BoxError;
+use tokio::net::TcpListener;
+use tower_background_tasks::{BoxError, JobId};
 
-const USAGE: &str = "usage: durable [serve | work | dead] [--in-process] [URL]
+const USAGE: &str = "usage: durable [serve | work | dead | retry ID | board] [--in-process] [URL]
   serve           accept orders over HTTP
   work            ship them
                   neither: both, in one process
   dead            list the orders that nobody could ship
+  retry ID        have one of them tried again, or one that waits for its next attempt: at once, as if anew
+  board           serve a page to look at orders and workers
   --in-process    the server ships its orders itself, after the response; it stores those that it leaves at its end
   URL             sqlite:durable.db (the default), postgres://…, redis://…; or set DATABASE_URL";
 
@@ -23,6 +26,10 @@ pub enum Mode {
     Work,
     /// It lists the orders that nobody could ship.
     Dead,
+    /// It has a job tried again.
+    Retry(JobId),
+    /// It serves a page to look at.
+    Board,
 }
 
 /// How this process does it.
@@ -51,9 +58,12 @@ pub struct Settings {
     /// How many jobs a worker takes at once. More is faster, and for short jobs only: a worker that has taken more than it may run
     /// sends no heartbeats until it has a place for the last of them.
     pub batch_size: usize,
-    /// How long a job of another version, which the worker does not know or cannot read, keeps its place before it is tried again. All
-    /// its attempts together should take longer than a deploy; and in a deploy workers go before servers.
-    pub version_pause: Duration,
+    /// How long a job waits after its first failure. After each further one it waits three times as long.
+    pub first_retry: Duration,
+    /// How long it waits at most.
+    pub longest_retry: Duration,
+    /// How often it is tried. All attempts together take days, so that they outlast a deploy and a weekend.
+    pub max_attempts: usize,
 }
 
 impl Settings {
@@ -62,19 +72,37 @@ impl Settings {
     /// # Errors
     ///
     /// This returns an error when either is not understood; it says what would be.
-    pub fn read(arguments: impl Iterator<Item = String>) -> Result<Self, BoxError> {
+    pub fn read(mut arguments: impl Iterator<Item = String>) -> Result<Self, BoxError> {
         let mut settings = Self::of_environment()?;
-        for argument in arguments {
+        while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "serve" => settings.mode = Mode::Serve,
                 "work" => settings.mode = Mode::Work,
                 "dead" => settings.mode = Mode::Dead,
+                "retry" => settings.mode = Mode::Retry(arguments.next().ok_or(USAGE)?.parse()?),
+                "board" => settings.mode = Mode::Board,
                 "--in-process" => settings.in_process = true,
                 url if url.contains(':') => settings.database = argument,
                 _ => return Err(USAGE.into()),
             }
         }
         Ok(settings)
+    }
+
+    /// Listens at the address.
+    pub(crate) async fn listen(&self) -> Result<TcpListener, BoxError> {
+        let address = &self.address;
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|error| format!("cannot listen on {address}: {error}; set ADDR to another"))?;
+        let address = listener.local_addr()?;
+        println!("Listening on http://{address}; Ctrl-C or SIGTERM stops it");
+        if self.mode != Mode::Board {
+            println!(
+                "Try: curl -H 'content-type: application/json' -d '{{\"number\":1,\"failures\":2}}' http://{address}/orders"
+            );
+        }
+        Ok(listener)
     }
 
     fn of_environment() -> Result<Self, BoxError> {
@@ -90,7 +118,9 @@ impl Settings {
             heartbeat: seconds("HEARTBEAT", 5.0)?,
             max_running: number("MAX_RUNNING", 32)?,
             batch_size: number("BATCH_SIZE", 1)?,
-            version_pause: seconds("VERSION_PAUSE", 60.0)?,
+            first_retry: seconds("FIRST_RETRY", 10.0)?,
+            longest_retry: seconds("LONGEST_RETRY", 6.0 * 60.0 * 60.0)?,
+            max_attempts: number("MAX_ATTEMPTS", 25)?,
         })
     }
 }

@@ -236,14 +236,15 @@ async fn a_child_is_in_its_requests_trace() {
     }
 }
 
-/// A task waits in a blocking thread, so that the response is long over when the task ends.
+/// A task runs and another waits for it, so that the response is long over when either ends.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_requests_span_ends_with_its_response() {
     install();
-    let runner = Runner::new();
+    let runner = Runner::builder().max_running(1).build();
     let handler = async |tasks: BackgroundTasks| {
         let work = || thread::sleep(Duration::from_millis(300));
         tasks.add_task(Task::blocking(work).named("ends-late-task"));
+        tasks.add_task(Task::new(async {}).named("ends-late-waiting"));
     };
     let request_span = |_: &Request<Body>| info_span!("request", otel.name = "ends-late-request");
     let app = Router::new()

@@ -1,17 +1,28 @@
 //! [`Engine`]: where jobs are stored, and what each of the three stores needs.
 
+mod dead;
 mod postgres;
 mod redis;
 mod sqlite;
+mod worker;
 
-use std::{sync::Arc, time::Duration};
+use std::{any::Any, fmt, process, sync::Arc, time::Duration};
 
-use apalis_core::error::WorkerError;
-use serde_json::Value;
-use tower_background_tasks::{BoxError, JobStore};
+use apalis_board_api::framework::{ApiBuilder, RegisterRoute};
+use axum::{
+    Router,
+    routing::{MethodRouter, post},
+};
+use tokio::time::timeout;
+use tower_background_tasks::{BoxError, JobId, JobStore, Jobs, Runner, StoredJob};
+use tracing::warn;
 
+pub use self::dead::Dead;
 use self::{postgres::Postgres, redis::Redis, sqlite::Sqlite};
-use crate::{Settings, work::Work};
+use crate::{
+    Settings, Warehouse,
+    handler::{order, order_in_transaction},
+};
 
 /// How often an idle worker looks for jobs. By itself it would at each heartbeat.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -30,6 +41,12 @@ enum Kind {
     Redis(Redis),
 }
 
+/// A connection to a database that has a table of orders. An order that it has is not inserted.
+pub trait Orders: Any + Send {
+    /// Inserts an order.
+    fn insert_order(&mut self, number: u64) -> impl Future<Output = sqlx::Result<()>> + Send;
+}
+
 /// How many jobs there are.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
@@ -41,32 +58,6 @@ pub struct Counts {
     pub dead: u64,
 }
 
-/// A job that was given up; it is kept.
-#[derive(Clone, Debug)]
-pub struct Dead {
-    /// As it is stored.
-    pub job: String,
-    /// Why.
-    pub error: String,
-}
-
-impl Dead {
-    /// `result` is as apalis writes it: `{"Err": "…"}`.
-    fn new(job: String, result: String) -> Self {
-        let parsed: Option<Value> = serde_json::from_str(&result).ok();
-        let error = parsed.and_then(|result| Some(result["Err"].as_str()?.to_owned()));
-        Self {
-            job,
-            error: error.unwrap_or(result),
-        }
-    }
-
-    /// Of a row of a database.
-    fn of_row((job, result): (Vec<u8>, String)) -> Self {
-        Self::new(String::from_utf8_lossy(&job).into_owned(), result)
-    }
-}
-
 impl Counts {
     /// Of a row of a database.
     fn of_row((accepted, done, dead): (i64, i64, i64)) -> Result<Self, BoxError> {
@@ -76,11 +67,32 @@ impl Counts {
             dead: dead.try_into()?,
         })
     }
+}
 
-    /// Waiting, or being run.
-    pub fn left(&self) -> u64 {
-        self.accepted.saturating_sub(self.done + self.dead)
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            accepted,
+            done,
+            dead,
+        } = self;
+        let left = accepted.saturating_sub(done + dead);
+        write!(
+            f,
+            "accepted {accepted}, done {done}, left {left}, dead {dead}"
+        )
     }
+}
+
+/// Does the same with each of the three.
+macro_rules! each {
+    ($self:ident, $engine:ident => $call:expr) => {
+        match &$self.0 {
+            Kind::Sqlite($engine) => $call,
+            Kind::Postgres($engine) => $call,
+            Kind::Redis($engine) => $call,
+        }
+    };
 }
 
 impl Engine {
@@ -105,10 +117,19 @@ impl Engine {
 
     /// For a runner.
     pub fn store(&self) -> Arc<dyn JobStore> {
+        each!(self, engine => Arc::new(engine.store()))
+    }
+
+    /// The handler of an order: in a transaction where there are some.
+    pub fn order(&self) -> MethodRouter {
         match &self.0 {
-            Kind::Sqlite(engine) => Arc::new(engine.store()),
-            Kind::Postgres(engine) => Arc::new(engine.store()),
-            Kind::Redis(engine) => Arc::new(engine.store()),
+            Kind::Sqlite(engine) => {
+                post(order_in_transaction::<sqlx::Sqlite>).with_state(engine.pool())
+            }
+            Kind::Postgres(engine) => {
+                post(order_in_transaction::<sqlx::Postgres>).with_state(engine.pool())
+            }
+            Kind::Redis(_) => post(order),
         }
     }
 
@@ -118,11 +139,7 @@ impl Engine {
     ///
     /// This returns an error when the store does not answer.
     pub async fn counts(&self) -> Result<Counts, BoxError> {
-        match &self.0 {
-            Kind::Sqlite(engine) => engine.counts().await,
-            Kind::Postgres(engine) => engine.counts().await,
-            Kind::Redis(engine) => engine.counts().await,
-        }
+        each!(self, engine => engine.counts().await)
     }
 
     /// The jobs that were given up.
@@ -131,19 +148,41 @@ impl Engine {
     ///
     /// This returns an error when the store does not answer.
     pub async fn dead(&self) -> Result<Vec<Dead>, BoxError> {
-        match &self.0 {
-            Kind::Sqlite(engine) => engine.dead().await,
-            Kind::Postgres(engine) => engine.dead().await,
-            Kind::Redis(engine) => engine.dead().await,
+        each!(self, engine => engine.dead().await)
+    }
+
+    /// Has a job that failed tried again at once, as if it never had been: a dead one, or one that waits for its next attempt.
+    ///
+    /// # Errors
+    ///
+    /// This returns an error when there is no such job, or the store does not answer.
+    pub async fn retry(&self, id: JobId) -> Result<(), BoxError> {
+        match each!(self, engine => engine.retry(&id.to_string()).await)? {
+            true => Ok(()),
+            false => Err(format!("no job {id} that failed").into()),
         }
     }
 
-    /// Runs a worker until it is stopped, or the store fails.
-    pub(crate) async fn work(&self, name: &str, work: &Work) -> Result<(), WorkerError> {
-        match &self.0 {
-            Kind::Sqlite(engine) => engine.work(name, work).await,
-            Kind::Postgres(engine) => engine.work(name, work).await,
-            Kind::Redis(engine) => engine.work(name, work).await,
+    /// Runs a worker until `runner` shuts down.
+    ///
+    /// It ends when its store fails, so another takes its place. Its name must be new: the store still waits for the jobs of the old
+    /// one, until it has missed its heartbeats.
+    pub(crate) async fn work(&self, jobs: &Jobs<Warehouse>, runner: &Runner) {
+        for start in 0.. {
+            let name = format!("worker-{}-{start}", process::id());
+            match each!(self, engine => engine.work(&name, jobs.clone(), runner.clone()).await) {
+                Ok(()) => return,
+                Err(error) => warn!("{name} ended: {error}; another starts in a second"),
+            }
+            let pause = timeout(Duration::from_secs(1), runner.shutting_down());
+            if pause.await.is_ok() {
+                return;
+            }
         }
+    }
+
+    /// The routes of the board.
+    pub(crate) fn board(&self, queue: &str, api: ApiBuilder<Router>) -> ApiBuilder<Router> {
+        each!(self, engine => RegisterRoute::<_, StoredJob>::register(api, queue, engine.storage()))
     }
 }

@@ -2,6 +2,7 @@
 //! answers before it writes while an fsync is under way.
 
 use std::{
+    future::ready,
     io,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -13,18 +14,19 @@ use apalis_core::{
 use apalis_redis::{Config, ConnectionManager, RedisStorage};
 use redis::{AsyncTypedCommands, RedisError, RedisResult, Script};
 use tokio::time::sleep;
-use tower_background_tasks::{ApalisStore, BoxError, PollInterval, StoredJob};
-
-use super::{Counts, Dead, MISSED_HEARTBEATS, POLL_INTERVAL};
-use crate::{
-    Settings,
-    work::{MAX_ATTEMPTS, Work, run_worker},
+use tower_background_tasks::{
+    ApalisStore, BoxError, JobId, JobStore, Jobs, PollInterval, PushFuture, Runner, StoredJob,
 };
+
+use super::{Counts, Dead, MISSED_HEARTBEATS, POLL_INTERVAL, worker::run_worker};
+use crate::{Settings, Warehouse};
 
 /// A Redis server.
 #[derive(Clone, Debug)]
 pub(super) struct Redis {
     storage: RedisStorage<StoredJob>,
+    max_running: usize,
+    max_attempts: usize,
 }
 
 impl Redis {
@@ -35,24 +37,37 @@ impl Redis {
             .batch_size(settings.batch_size)
             .heartbeat_interval(settings.heartbeat)
             .missed_heartbeats(MISSED_HEARTBEATS);
-        let storage = RedisStorage::new(connection).with_config(config);
-        Ok(Self { storage })
-    }
-
-    pub(super) fn store(&self) -> ApalisStore<RedisStorage<StoredJob>> {
-        ApalisStore::prepared(self.storage.clone(), |_, task| {
-            task.max_attempts(MAX_ATTEMPTS)
+        Ok(Self {
+            storage: RedisStorage::new(connection).with_config(config),
+            max_running: settings.max_running,
+            max_attempts: settings.max_attempts,
         })
     }
 
-    pub(super) async fn work(&self, name: &str, work: &Work) -> Result<(), WorkerError> {
-        let backend = self
-            .storage
-            .clone()
-            .poll_with_strategy(PollInterval::new(POLL_INTERVAL));
+    pub(super) fn store(&self) -> RedisStore {
+        let max_attempts = self.max_attempts;
+        let inner = ApalisStore::prepared(self.storage(), move |_, task| {
+            task.max_attempts(max_attempts)
+        });
+        let redis = self.clone();
+        RedisStore { inner, redis }
+    }
+
+    pub(super) fn storage(&self) -> RedisStorage<StoredJob> {
+        self.storage.clone()
+    }
+
+    pub(super) async fn work(
+        &self,
+        name: &str,
+        jobs: Jobs<Warehouse>,
+        runner: Runner,
+    ) -> Result<(), WorkerError> {
+        let strategy = PollInterval::new(POLL_INTERVAL);
+        let backend = self.storage().poll_with_strategy(strategy);
         self.promote().await.map_err(io::Error::other)?;
         tokio::select! {
-            ended = run_worker(name, backend, work) => ended,
+            ended = run_worker(name, backend, self.max_running, jobs, runner) => ended,
             error = self.keep_promoting() => Err(io::Error::other(error).into()),
         }
     }
@@ -81,7 +96,9 @@ impl Redis {
             return #due",
         );
         let mut moving = script.key(config.scheduled_jobs_set());
-        moving.key(config.active_jobs_list()).arg(now());
+        moving
+            .key(config.active_jobs_list())
+            .arg(seconds(SystemTime::now()));
         while moving.invoke_async::<usize>(&mut self.connection()).await? > 0 {}
         Ok(())
     }
@@ -103,6 +120,7 @@ impl Redis {
             let meta = format!("{}:{id}", config.job_meta_hash());
             let result = connection.hget(meta, "result").await?;
             dead.push(Dead::new(
+                id,
                 job.unwrap_or_default(),
                 result.unwrap_or_default(),
             ));
@@ -110,14 +128,68 @@ impl Redis {
         Ok(dead)
     }
 
+    pub(super) async fn retry(&self, id: &str) -> Result<bool, BoxError> {
+        let config = self.storage.config();
+        let script = Script::new(
+            "local meta, id = KEYS[4] .. ':' .. ARGV[1], ARGV[1]
+            local status = redis.call('hget', meta, 'status')
+            if status ~= 'Failed' and status ~= 'Killed' then return 0 end
+            if redis.call('srem', KEYS[1], id) + redis.call('zrem', KEYS[2], id) == 0 then return 0 end
+            redis.call('hset', meta, 'attempts', 0, 'status', 'Pending')
+            redis.call('rpush', KEYS[3], id)
+            return 1",
+        );
+        let mut retrying = script.key(config.dead_jobs_set());
+        retrying
+            .key(config.scheduled_jobs_set())
+            .key(config.active_jobs_list())
+            .key(config.job_meta_hash())
+            .arg(id);
+        let found: usize = retrying.invoke_async(&mut self.connection()).await?;
+        Ok(found > 0)
+    }
+
+    /// apalis puts a job that failed among those that are due in some seconds, as soon as its worker has told it so. From there it goes
+    /// to its own time. If this process dies in between, the job is run again too early.
+    async fn postpone(self, id: String, time: u64) -> RedisResult<()> {
+        let scheduled = self.storage.config().scheduled_jobs_set();
+        for _ in 0..200 {
+            sleep(Duration::from_millis(5)).await;
+            let mut put_off = redis::cmd("ZADD");
+            put_off.arg(&scheduled).arg(&["XX", "GT", "CH"]);
+            put_off.arg(time).arg(&id);
+            if put_off.query_async::<usize>(&mut self.connection()).await? > 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn connection(&self) -> ConnectionManager {
         self.storage.clone().get_connection().clone()
     }
 }
 
-fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
+/// Where jobs go that are due at once, and those that failed.
+pub(super) struct RedisStore {
+    inner: ApalisStore<RedisStorage<StoredJob>>,
+    redis: Redis,
+}
+
+impl JobStore for RedisStore {
+    fn push(&self, job: StoredJob) -> PushFuture<'_> {
+        self.inner.push(job)
+    }
+
+    fn postpone(&self, id: JobId, time: SystemTime) -> PushFuture<'_> {
+        let time = seconds(time) + 1;
+        tokio::spawn(self.redis.clone().postpone(id.to_string(), time));
+        Box::pin(ready(Ok(())))
+    }
+}
+
+/// Since 1970.
+fn seconds(time: SystemTime) -> u64 {
+    let time = time.duration_since(UNIX_EPOCH);
+    time.unwrap_or_default().as_secs()
 }

@@ -8,6 +8,8 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
 use crate::say;
 
 static IN_USE: RwLock<()> = RwLock::new(());
@@ -62,11 +64,15 @@ impl Engine {
         }
     }
 
-    /// Where it is; SQLite's file is in `dir`.
-    pub(crate) fn url(self, dir: &Path) -> String {
+    /// Where it is: SQLite's file in `dir`, a new database of this name, or the server.
+    pub(crate) fn url(self, dir: &Path, name: &str) -> String {
+        if self == Self::Sqlite {
+            return format!("sqlite:{}", dir.join("jobs.db").display());
+        }
+        let url = env::var(self.variable()).expect("it is set where this test runs");
         match self {
-            Self::Sqlite => format!("sqlite:{}", dir.join("jobs.db").display()),
-            _ => env::var(self.variable()).expect("it is set where this test runs"),
+            Self::Postgres => new_database(&url, name),
+            _ => url,
         }
     }
 
@@ -90,6 +96,20 @@ impl Engine {
             "cannot {verb} {self}"
         );
     }
+}
+
+fn new_database(url: &str, name: &str) -> String {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let mut connection = PgConnection::connect(url).await.expect("a connection");
+        let sql = AssertSqlSafe(format!("CREATE DATABASE \"{name}\""));
+        sqlx::query(sql)
+            .execute(&mut connection)
+            .await
+            .expect("it is made");
+    });
+    let (server, _) = url.rsplit_once('/').expect("the name of a database");
+    format!("{server}/{name}")
 }
 
 impl Display for Engine {

@@ -9,6 +9,7 @@ use std::{
 pub(crate) struct Client {
     server: SocketAddr,
     connection: Option<BufReader<TcpStream>>,
+    was_sent: bool,
 }
 
 impl Client {
@@ -16,28 +17,41 @@ impl Client {
         Self {
             server,
             connection: None,
+            was_sent: false,
         }
+    }
+
+    /// Whether the last request was, as far as this side can tell.
+    pub(crate) fn was_sent(&self) -> bool {
+        self.was_sent
     }
 
     /// The status of the answer; `None` where there was none, and nobody knows what became of the order.
     pub(crate) fn order(&mut self, body: &str) -> Option<u16> {
-        let answer = self.try_order(body);
+        Some(self.answer("POST /orders", body)?.0)
+    }
+
+    /// The status and the body.
+    pub(crate) fn answer(&mut self, request: &str, body: &str) -> Option<(u16, String)> {
+        let answer = self.try_answer(request, body);
         if answer.is_err() {
             self.connection = None;
         }
         answer.ok()
     }
 
-    fn try_order(&mut self, body: &str) -> io::Result<u16> {
+    fn try_answer(&mut self, request: &str, body: &str) -> io::Result<(u16, String)> {
+        self.was_sent = false;
         let connection = match &mut self.connection {
             Some(connection) => connection,
             slot => slot.insert(connect(self.server)?),
         };
         let length = body.len();
         let request = format!(
-            "POST /orders HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+            "{request} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
         );
         connection.get_mut().write_all(request.as_bytes())?;
+        self.was_sent = true;
         read_answer(connection)
     }
 }
@@ -49,7 +63,7 @@ fn connect(server: SocketAddr) -> io::Result<BufReader<TcpStream>> {
     Ok(BufReader::new(stream))
 }
 
-fn read_answer(connection: &mut BufReader<TcpStream>) -> io::Result<u16> {
+fn read_answer(connection: &mut BufReader<TcpStream>) -> io::Result<(u16, String)> {
     let (mut status, mut length) = (None, 0);
     loop {
         let mut line = String::new();
@@ -65,6 +79,8 @@ fn read_answer(connection: &mut BufReader<TcpStream>) -> io::Result<u16> {
             break;
         }
     }
-    connection.read_exact(&mut vec![0; length])?;
-    status.ok_or_else(|| io::ErrorKind::InvalidData.into())
+    let mut body = vec![0; length];
+    connection.read_exact(&mut body)?;
+    let status = status.ok_or(io::ErrorKind::InvalidData)?;
+    Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }

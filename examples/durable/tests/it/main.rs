@@ -3,15 +3,19 @@
 //! SQLite always; Postgres and Redis where `.ci/engines` has started them, and otherwise skipped, loudly.
 
 mod backlog;
+mod board;
 mod crash;
 mod deploy;
 mod engines;
 mod http;
+mod options;
 mod outage;
+mod outbox;
 mod process;
 mod retry;
 mod scene;
 mod throughput;
+mod wake;
 
 /// A line that is seen though the test passes; in one write, as tests run side by side.
 macro_rules! say {

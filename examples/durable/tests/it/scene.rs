@@ -20,6 +20,7 @@ pub(crate) struct Scene {
     pub(crate) engine: Engine,
     pub(crate) server: SocketAddr,
     dir: TempDir,
+    url: String,
     queue: String,
     /// For each process.
     variables: Vec<(&'static str, String)>,
@@ -32,12 +33,20 @@ impl Scene {
     pub(crate) fn new(engine: Engine) -> Self {
         static SCENES: AtomicU64 = AtomicU64::new(0);
         let scene = SCENES.fetch_add(1, Ordering::Relaxed);
+        let dir = TempDir::new().expect("a folder");
+        let queue = format!("orders-{}-{scene}", std::process::id());
         Self {
             engine,
             server: free_address(),
-            dir: TempDir::new().expect("a folder"),
-            queue: format!("orders-{}-{scene}", std::process::id()),
-            variables: vec![("HEARTBEAT", "1".into())],
+            url: engine.url(dir.path(), &queue),
+            dir,
+            queue,
+            variables: vec![
+                ("HEARTBEAT", "1".into()),
+                ("FIRST_RETRY", "0.1".into()),
+                ("MAX_ATTEMPTS", "5".into()),
+                ("NO_COLOR", "1".into()),
+            ],
         }
     }
 
@@ -66,8 +75,21 @@ impl Scene {
         process
     }
 
+    /// Another server than the example's; it listens.
+    pub(crate) fn serve_by(&self, mut program: Command) -> Process {
+        self.set_variables(&mut program);
+        let process = Process::start(program, &self.dir().join("server.log"));
+        self.wait_for_server();
+        process
+    }
+
     pub(crate) fn work(&self, name: &str) -> Process {
         self.start(name, &["work"])
+    }
+
+    /// The page to look at, where the server would be; it listens.
+    pub(crate) fn board(&self) -> Process {
+        self.serve_as("board", &["board"])
     }
 
     fn start(&self, name: &str, arguments: &[&str]) -> Process {
@@ -77,8 +99,13 @@ impl Scene {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_durable"));
+        command.args(arguments);
+        self.set_variables(&mut command);
         command
-            .args(arguments)
+    }
+
+    fn set_variables(&self, command: &mut Command) {
+        command
             .env("DATABASE_URL", self.url())
             .env("QUEUE", &self.queue)
             .env("ADDR", self.server.to_string())
@@ -86,11 +113,14 @@ impl Scene {
         for (name, value) in &self.variables {
             command.env(name, value);
         }
-        command
     }
 
-    pub(crate) fn url(&self) -> String {
-        self.engine.url(self.dir())
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(crate) fn queue(&self) -> &str {
+        &self.queue
     }
 
     pub(crate) fn wait_for_server(&self) {
@@ -103,15 +133,30 @@ impl Scene {
 
     /// What `durable dead` says.
     pub(crate) fn dead(&self) -> String {
-        let output = self.command(&["dead"]).output().expect("it can be run");
+        self.run(&["dead"])
+    }
+
+    /// `durable retry ID`.
+    pub(crate) fn retry(&self, id: &str) {
+        self.run(&["retry", id]);
+    }
+
+    fn run(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments).output().expect("it can be run");
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).expect("it is text")
     }
 
     /// Stores jobs without a server.
     pub(crate) fn push(&self, jobs: Vec<StoredJob>) {
-        let mut settings = Settings::read([self.url()].into_iter()).expect("they are right");
-        settings.queue.clone_from(&self.queue);
+        self.push_to(&self.queue, jobs);
+    }
+
+    pub(crate) fn push_to(&self, queue: &str, jobs: Vec<StoredJob>) {
+        let arguments = [self.url.clone()].into_iter();
+        let mut settings = Settings::read(arguments).expect("they are right");
+        queue.clone_into(&mut settings.queue);
+        settings.max_attempts = 5;
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         runtime.block_on(async {
             let engine = durable::Engine::connect(&settings).await.expect("a store");
@@ -119,6 +164,12 @@ impl Scene {
                 engine.store().push(job).await.expect("it is stored");
             }
         });
+    }
+
+    /// How often any order was shipped.
+    pub(crate) fn shipped_lines(&self) -> u64 {
+        let log = fs::read(self.dir().join("shipped")).unwrap_or_default();
+        log.iter().filter(|&&byte| byte == b'\n').count() as u64
     }
 
     pub(crate) fn shipped(&self) -> Shipped {

@@ -1,0 +1,132 @@
+//! What a single job asks of its store: a key, a time.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use durable::{Engine as Store, Settings, ShipOrder, engine::Orders};
+use sqlx::{Connection, PgConnection, SqliteConnection};
+use tokio::{runtime::Runtime, task::JoinSet};
+use tower_background_tasks::{AddJobError, Job, JobId, Runner};
+
+use crate::{
+    engines::{Engine, on_postgres, on_sqlite, shared},
+    on_each_engine,
+    scene::Scene,
+};
+
+on_each_engine!(a_job_that_is_put_off_is_run_once_it_is_due);
+
+fn a_job_that_is_put_off_is_run_once_it_is_due(engine: Engine) {
+    shared(|| {
+        let scene = Scene::new(engine);
+        let (delay, begun) = (Duration::from_secs(2), Instant::now());
+        with_runner(&scene, async |runner| {
+            runner.add_job(order(1).after(delay)).await.unwrap();
+            runner.add_job(order(2)).await.unwrap();
+        });
+        let _worker = scene.work("worker");
+        scene.wait_until_shipped(&[2]);
+        assert!(!scene.shipped().contains_key(&1));
+        assert_eq!(scene.wait_until_shipped(&[1]).len(), 2);
+        assert!(begun.elapsed() >= delay);
+    });
+}
+
+#[test]
+fn of_10_000_adds_at_once_on_100_keys_100_are_jobs_on_sqlite() {
+    on_sqlite(are_jobs);
+}
+
+#[test]
+fn of_10_000_adds_at_once_on_100_keys_100_are_jobs_on_postgres() {
+    on_postgres("of_10_000_adds_at_once_on_100_keys_100_are_jobs", are_jobs);
+}
+
+fn are_jobs(engine: Engine) {
+    shared(|| {
+        let scene = Scene::new(engine);
+        with_runner(&scene, async |runner| {
+            let mut adds = JoinSet::new();
+            for add in 0..10_000 {
+                adds.spawn(add_once(runner.clone(), add % 100));
+            }
+            let (mut jobs, mut duplicates) = (HashMap::new(), Vec::new());
+            for (key, added) in adds.join_all().await {
+                match added {
+                    Ok(id) => assert_eq!(jobs.insert(key, id), None),
+                    Err(error) => duplicates.push((key, error.duplicate().unwrap().id())),
+                }
+            }
+            assert_eq!((jobs.len(), duplicates.len()), (100, 9_900));
+            for (key, id) in duplicates {
+                assert_eq!(id, jobs.get(&key).copied());
+            }
+        });
+    });
+}
+
+async fn add_once(runner: Runner, key: u64) -> (u64, Result<JobId, AddJobError>) {
+    let order = order(key).unique(format!("order-{key}"));
+    (key, runner.add_job(order).await)
+}
+
+#[test]
+fn a_transaction_goes_on_after_a_duplicate_on_sqlite() {
+    on_sqlite(|engine| {
+        shared(|| {
+            let scene = Scene::new(engine);
+            with_runner(&scene, async |runner| {
+                let mut connection = SqliteConnection::connect(scene.url()).await.unwrap();
+                let mut tx = connection.begin().await.unwrap();
+                runner.add_job_in(&mut *tx, once()).await.unwrap();
+                let again = runner.add_job_in(&mut *tx, once()).await;
+                assert!(again.unwrap_err().duplicate().is_some());
+                tx.insert_order(1).await.unwrap();
+                tx.commit().await.unwrap();
+            });
+        });
+    });
+}
+
+#[test]
+fn a_transaction_goes_on_after_a_duplicate_on_postgres() {
+    on_postgres("a_transaction_goes_on_after_a_duplicate", |engine| {
+        shared(|| {
+            let scene = Scene::new(engine);
+            with_runner(&scene, async |runner| {
+                let mut connection = PgConnection::connect(scene.url()).await.unwrap();
+                let mut tx = connection.begin().await.unwrap();
+                runner.add_job_in(&mut *tx, once()).await.unwrap();
+                let again = runner.add_job_in(&mut *tx, once()).await;
+                assert!(again.unwrap_err().duplicate().is_some());
+                tx.insert_order(1).await.unwrap();
+                tx.commit().await.unwrap();
+            });
+        });
+    });
+}
+
+fn once() -> tower_background_tasks::JobRequest<ShipOrder> {
+    order(1).unique("order-1")
+}
+
+fn order(number: u64) -> ShipOrder {
+    ShipOrder {
+        number,
+        ..ShipOrder::default()
+    }
+}
+
+/// A runner in this process, whose store is the scene's.
+fn with_runner(scene: &Scene, act: impl AsyncFnOnce(Runner)) {
+    let mut settings = Settings::read([scene.url().to_owned()].into_iter()).unwrap();
+    scene.queue().clone_into(&mut settings.queue);
+    settings.store_timeout = Duration::from_secs(120);
+    Runtime::new().unwrap().block_on(async {
+        let store = Store::connect(&settings).await.unwrap().store();
+        let runner = Runner::builder().job_store(store);
+        act(runner.job_store_timeout(settings.store_timeout).build()).await;
+    });
+}

@@ -1,0 +1,78 @@
+//! [`StoredJob`] as a task of apalis.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use apalis_core::task::{builder::TaskBuilder, task_id::TaskId};
+
+use crate::StoredJob;
+
+impl StoredJob {
+    /// Makes the task of apalis that keeps this job, under its id and with its options.
+    ///
+    /// This is for [`add_job_with`](crate::BackgroundTasks::add_job_with), where a program inserts
+    /// the task by itself. A backend's own `push_tasks` takes a `Task<Vec<u8>>`, whose bytes are
+    /// JSON:
+    ///
+    /// ```
+    /// use apalis_core::task::Task;
+    /// use tower_background_tasks::{BoxError, StoredJob};
+    ///
+    /// /// For `apalis_postgres::queries::push_tasks(&mut *tx, "orders", vec![task])`.
+    /// fn encoded(stored: StoredJob) -> Result<Task<Vec<u8>>, BoxError> {
+    ///     let task = stored.into_task().max_attempts(5);
+    ///     Ok(task.try_map_args(|stored| serde_json::to_vec(&stored))?.build())
+    /// }
+    /// ```
+    #[cfg_attr(docsrs, doc(cfg(feature = "apalis")))]
+    pub fn into_task(self) -> TaskBuilder<Self> {
+        self.task().map_args(|()| self)
+    }
+
+    fn task(&self) -> TaskBuilder<()> {
+        let mut task = TaskBuilder::new(()).task_id(TaskId::from_string(self.id().to_string()));
+        if let Some(time) = self.run_at() {
+            task = task.run_at_timestamp(whole_seconds(time));
+        }
+        if let Some(priority) = self.priority() {
+            task = task.priority(priority.into());
+        }
+        if let Some(key) = self.idempotency_key() {
+            task = task.idempotency_key(key);
+        }
+        task
+    }
+
+    /// The unique key, for a table of jobs of all names.
+    pub(super) fn idempotency_key(&self) -> Option<String> {
+        let key = self.unique_key()?;
+        Some(format!("{}/{key}", self.name()))
+    }
+}
+
+/// Stores know whole seconds. No job runs before its time.
+pub(super) fn whole_seconds(time: SystemTime) -> u64 {
+    let time = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
+
+/// How a store sets up each task.
+#[derive(Default)]
+pub(super) struct Prepare(Option<Box<PrepareFn>>);
+
+type PrepareFn = dyn Fn(&StoredJob, TaskBuilder<()>) -> TaskBuilder<()> + Send + Sync;
+
+impl Prepare {
+    pub(super) fn by(
+        prepare: impl Fn(&StoredJob, TaskBuilder<()>) -> TaskBuilder<()> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Some(Box::new(prepare)))
+    }
+
+    pub(super) fn task_of(&self, job: StoredJob) -> TaskBuilder<StoredJob> {
+        let mut task = job.task();
+        if let Some(prepare) = &self.0 {
+            task = prepare(&job, task);
+        }
+        task.map_args(|()| job)
+    }
+}

@@ -1,0 +1,134 @@
+//! [`SqliteStore`]: jobs in the caller's transaction, and duplicates told, in `SQLite`.
+
+use std::{any::Any, fmt, sync::Arc, time::SystemTime};
+
+use apalis_core::{backend::BackendConfig, task::builder::TaskBuilder};
+use apalis_sqlite::{SqliteStorage, queries::push_tasks};
+use sqlx::SqliteConnection;
+
+use super::{
+    apalis_task::{Prepare, whole_seconds},
+    store::not_its_connection,
+};
+use crate::{BoxError, DuplicateJob, JobId, JobStore, PushFuture, StoredJob};
+
+/// A [`JobStore`] over apalis' [`SqliteStorage`].
+///
+/// It does what [`ApalisStore`](crate::ApalisStore) does, and two things more. It inserts a job by
+/// the caller's own connection or transaction
+/// ([`add_job_in`](crate::BackgroundTasks::add_job_in)), and it tells duplicates
+/// ([`Job::unique`](crate::Job::unique)). Workers are the same.
+///
+/// ```
+/// use apalis_sqlite::{Config, SqlitePool, SqliteStorage};
+/// # use serde::{Deserialize, Serialize};
+/// use tower_background_tasks::{BackgroundTasks, BoxError, Job, Runner, SqliteStore};
+/// # use tower_background_tasks::{JobContext, TaskResult};
+/// # #[derive(Serialize, Deserialize)] struct ShipOrder { number: i64 }
+/// # impl Job for ShipOrder {
+/// #     const NAME: &'static str = "ship-order";
+/// #     type State = ();
+/// #     async fn run(self, _: (), _: JobContext) -> TaskResult { Ok(()) }
+/// # }
+///
+/// fn runner(pool: &SqlitePool) -> Runner {
+///     let storage = SqliteStorage::new(pool).with_config(Config::default().queue("orders"));
+///     Runner::builder().job_store(SqliteStore::new(storage)).build()
+/// }
+///
+/// async fn order(tasks: BackgroundTasks, pool: SqlitePool, number: i64) -> Result<(), BoxError> {
+///     let mut tx = pool.begin().await?;
+///     sqlx::query("INSERT INTO orders VALUES (?)").bind(number).execute(&mut *tx).await?;
+///     tasks.add_job_in(&mut *tx, ShipOrder { number }).await?;
+///     Ok(tx.commit().await?) // both, or neither
+/// }
+/// ```
+///
+/// `SQLite` has one writer at a time. A transaction that reads first and then writes fails at once
+/// if another has written in between: begin it with `pool.begin_with("BEGIN IMMEDIATE")`.
+#[derive(Clone)]
+#[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
+pub struct SqliteStore {
+    storage: SqliteStorage<StoredJob>,
+    prepare: Arc<Prepare>,
+}
+
+impl SqliteStore {
+    /// Makes a store that keeps jobs in `storage`.
+    pub fn new(storage: SqliteStorage<StoredJob>) -> Self {
+        let prepare = Arc::default();
+        Self { storage, prepare }
+    }
+
+    /// The same, where `prepare` sets up each job: see
+    /// [`ApalisStore::prepared`](crate::ApalisStore::prepared).
+    pub fn prepared(
+        storage: SqliteStorage<StoredJob>,
+        prepare: impl Fn(&StoredJob, TaskBuilder<()>) -> TaskBuilder<()> + Send + Sync + 'static,
+    ) -> Self {
+        let prepare = Arc::new(Prepare::by(prepare));
+        Self { storage, prepare }
+    }
+
+    async fn insert(
+        &self,
+        connection: &mut SqliteConnection,
+        job: StoredJob,
+    ) -> Result<(), BoxError> {
+        let (id, key) = (job.id().to_string(), job.idempotency_key());
+        let task = self.prepare.task_of(job);
+        let task = task.try_map_args(|job| serde_json::to_vec(&job))?.build();
+        push_tasks(connection, &self.queue(), &[task]).await?;
+        let Some(key) = key else {
+            return Ok(());
+        };
+        // apalis inserts nothing, and says nothing, if another job has the key.
+        let sql = "SELECT id FROM Jobs WHERE job_type = ? AND idempotency_key = ?";
+        let query = sqlx::query_scalar(sql).bind(self.queue()).bind(key);
+        let holder: Option<String> = query.fetch_optional(connection).await?;
+        match holder {
+            Some(other) if other != id => Err(DuplicateJob::of(other.parse().ok()).into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn queue(&self) -> String {
+        self.storage.config().queue.to_string()
+    }
+}
+
+impl JobStore for SqliteStore {
+    fn push(&self, job: StoredJob) -> PushFuture<'_> {
+        Box::pin(async move {
+            let mut connection = self.storage.pool().acquire().await?;
+            self.insert(&mut connection, job).await
+        })
+    }
+
+    fn push_in<'a>(
+        &'a self,
+        connection: &'a mut (dyn Any + Send),
+        job: StoredJob,
+    ) -> PushFuture<'a> {
+        match connection.downcast_mut() {
+            Some(connection) => Box::pin(self.insert(connection, job)),
+            None => not_its_connection("sqlx's `SqliteConnection`, such as `&mut *tx`"),
+        }
+    }
+
+    fn postpone(&self, id: JobId, time: SystemTime) -> PushFuture<'_> {
+        let sql = "UPDATE Jobs SET run_at = ? WHERE id = ?";
+        let seconds = i64::try_from(whole_seconds(time)).unwrap_or(i64::MAX);
+        let query = sqlx::query(sql).bind(seconds).bind(id.to_string());
+        Box::pin(async move {
+            query.execute(self.storage.pool()).await?;
+            Ok(())
+        })
+    }
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteStore").finish_non_exhaustive()
+    }
+}
