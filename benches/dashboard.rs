@@ -1,4 +1,5 @@
-//! What the dashboard costs: while nobody looks, over the same requests without it; and while 50 people look, in each second.
+//! What does the dashboard cost me? While nobody looks, over the same requests without it; and while
+//! 50 people look, in each second.
 
 #[expect(dead_code, reason = "each bench uses a part of it")]
 mod common;
@@ -104,7 +105,8 @@ fn watched(viewers: usize) {
             millis.push(begun.elapsed().as_secs_f64() * 1e3);
         }
         let millis = median(millis);
-        println!("{viewers} look at 10,000 tasks that run, 10,000 that wait, 100 routes: {millis:.2} ms each second, for {bytes} bytes to each");
+        println!("{viewers} look at 10,000 tasks that run, 10,000 that wait, 100 routes:");
+        println!("  {millis:.2} ms each second, for {bytes} bytes to each");
     });
 }
 

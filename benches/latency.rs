@@ -1,12 +1,16 @@
-//! What clients of a real server see of its tasks: the median and the 99th percentile while tasks sleep, block, burn CPU or fail.
+//! When does it hurt my clients? What they see of tasks that sleep, block, burn CPU or fail: the
+//! median and the 99th percentile of a request's time.
 //!
-//! An axum server on loopback, on a runtime of its own with a worker for each core but one, which is the clients': where clients and
-//! workers take cores from one another, a request takes twice as long as the system happens to place them. Clients send one request
-//! after the other on each connection. The server without tasks is the same one: a route outside of the layer. Every side's tasks
-//! have ended before the next side begins. Each figure is the median over the rounds.
+//!     cargo bench --bench latency
 //!
-//! Tasks that burn CPU take it from whoever shares the cores, clients included, and any task may wake up a worker: so the same
-//! tasks under `tokio::spawn` are sides, too, and show what of that is ours.
+//! An axum server on loopback has a runtime of its own with a worker for each core but one. That
+//! core is the clients': if they shared it with a worker, the system's placing would double a
+//! request's time. Each connection has one request at a time. The side without tasks is a route of
+//! the same server, outside of the layer. Each side's tasks have ended before the next side begins.
+//! Each figure is the median over the rounds.
+//!
+//! Tasks that burn CPU take it from all that share the cores, and any task may wake a worker. The
+//! same tasks under `tokio::spawn` show what of that is ours.
 
 #[expect(dead_code, reason = "each bench uses a part of it")]
 mod common;
@@ -245,7 +249,9 @@ async fn ask(runner: &Runner, clients: &mut [Client], path: &'static str) -> Lat
     Latency::of(times.concat())
 }
 
-/// Waits until no task is left. `Runner::idle` would not wait for a response that has reached its client and has yet to end.
+/// Waits until no task is left.
+///
+/// `Runner::idle` does not wait for a response that its client has, and that has yet to end.
 async fn drained(runner: &Runner) {
     loop {
         let stats = runner.stats();

@@ -1,7 +1,10 @@
-//! How the cost of a task grows with how many there are: in one request, waiting, and over how many worker threads.
+//! How does it grow with the load? The cost of a task with 1 to 10,000 of them in each request, and
+//! requests a second with 1 to 8 worker threads, beside `tokio::spawn`.
 //!
-//! `tokio::spawn` takes its turns in the same rounds where it can do the same; each ratio is ours over its. Each figure is the
-//! median over the rounds.
+//!     cargo bench --bench scale
+//!
+//! Both sides take turns, round by round. Each figure is the median over the rounds, and so is each
+//! ratio: ours over `tokio::spawn`. `growth` is about tasks that wait.
 
 #[expect(dead_code, reason = "each bench uses a part of it")]
 mod common;
@@ -19,16 +22,15 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use tokio::{
     runtime::{Builder, Runtime},
-    sync::oneshot,
     task::yield_now,
 };
 use tower::{Layer, Service};
-use tower_background_tasks::{BackgroundTasks, ResponseBody, Runner};
+use tower_background_tasks::{BackgroundTasks, Runner};
 
 /// Tasks that have run.
 static RAN: AtomicUsize = AtomicUsize::new(0);
 
-/// The task of all measurements: next to nothing, so that what is measured is what is around it.
+/// The task of all measurements. It does next to nothing: what is measured is what surrounds it.
 async fn task() {
     RAN.fetch_add(1, Ordering::Relaxed);
 }
@@ -105,7 +107,9 @@ fn tasks_per_request(runtime: &Runtime) {
     }
 }
 
-/// Nanoseconds a task, its share of the request included; each request's tasks have ended before the next.
+/// Nanoseconds a task, its share of the request included.
+///
+/// Each request's tasks have ended before the next begins.
 fn nanos_of_tasks(
     runtime: &Runtime,
     client: &mut impl Client,
@@ -140,139 +144,6 @@ fn pair(mut one: impl FnMut() -> f64, mut other: impl FnMut() -> f64) -> (f64, f
     let ratios = pairs.iter().map(|(one, other)| one / other).collect();
     let (ones, others) = pairs.into_iter().unzip();
     (median(ones), median(others), median(ratios))
-}
-
-/// How tasks come to wait.
-#[derive(Clone, Copy)]
-enum Wait {
-    /// For one response.
-    OneResponse,
-    /// For a response each.
-    ResponseEach,
-    /// For a place on the runner, of a response each that has ended.
-    Place,
-    /// Under `tokio::spawn`, for a message each: what so many things that wait cost where nothing is ours.
-    Spawned,
-}
-
-impl Wait {
-    fn name(self) -> &'static str {
-        match self {
-            Self::OneResponse => "for one response",
-            Self::ResponseEach => "for a response each",
-            Self::Place => "for one of 64 places",
-            Self::Spawned => "spawned, for a oneshot each",
-        }
-    }
-
-    fn runner(self) -> Runner {
-        match self {
-            Self::Place => Runner::builder().max_running(64).build(),
-            _ => Runner::new(),
-        }
-    }
-
-    /// Adds `tasks` tasks, and keeps in `responses` what they wait for.
-    fn add(
-        self,
-        runner: &Runner,
-        tasks: usize,
-        responses: &mut Vec<Response<ResponseBody<String>>>,
-    ) {
-        let respond = |queue| runner.attach(Response::new(String::new()), queue);
-        match self {
-            Self::OneResponse => {
-                let queue = BackgroundTasks::new();
-                responses.push(respond(queue.clone()));
-                for _ in 0..tasks {
-                    queue.add_task(task());
-                }
-            }
-            Self::ResponseEach => {
-                for _ in 0..tasks {
-                    let queue = BackgroundTasks::new();
-                    queue.add_task(task());
-                    responses.push(respond(queue));
-                }
-            }
-            Self::Place => {
-                for _ in 0..tasks {
-                    runner.add_task(task());
-                }
-            }
-            Self::Spawned => unreachable!("it has no runner"),
-        }
-    }
-}
-
-fn waiting(runtime: &Runtime) {
-    println!("waiting tasks                                ns per task   over 1,000");
-    for wait in [
-        Wait::OneResponse,
-        Wait::ResponseEach,
-        Wait::Place,
-        Wait::Spawned,
-    ] {
-        let largest: usize = if is_smoke() { 10_000 } else { 1_000_000 };
-        let sizes = [1_000, 10_000, 100_000, 1_000_000];
-        let sizes = sizes.into_iter().filter(|size| *size <= largest);
-        let mut samples: Vec<(usize, Vec<f64>)> = sizes.map(|size| (size, Vec::new())).collect();
-        let runner = wait.runner();
-        for round in 0..=rounds(5) {
-            for (size, nanos) in &mut samples {
-                let times = largest / *size / 10;
-                let figure = wait_and_run(runtime, &runner, wait, *size, times.max(1));
-                // The first round warms up.
-                nanos.extend((round > 0).then_some(figure));
-            }
-        }
-        let few = samples[0].1.clone();
-        for (size, nanos) in samples {
-            let ratios = nanos.iter().zip(&few).map(|(many, few)| many / few);
-            let (ratio, nanos) = (median(ratios.collect()), median(nanos));
-            let name = wait.name();
-            println!("{size:<9} {name:<28} {nanos:>17.1} {ratio:>12.2}");
-        }
-    }
-}
-
-/// Nanoseconds a task for adding and running it.
-fn wait_and_run(runtime: &Runtime, runner: &Runner, wait: Wait, tasks: usize, times: usize) -> f64 {
-    if let Wait::Spawned = wait {
-        return spawn_and_run(runtime, tasks, times);
-    }
-    let mut responses = Vec::with_capacity(tasks);
-    nanos_each(tasks * times, || {
-        runtime.block_on(async {
-            for _ in 0..times {
-                wait.add(runner, tasks, &mut responses);
-                responses.clear();
-                runner.idle().await;
-            }
-        });
-    })
-}
-
-fn spawn_and_run(runtime: &Runtime, tasks: usize, times: usize) -> f64 {
-    let mut messages = Vec::with_capacity(tasks);
-    nanos_each(tasks * times, || {
-        runtime.block_on(async {
-            for _ in 0..times {
-                let before = RAN.load(Ordering::Relaxed);
-                for _ in 0..tasks {
-                    let (message, told) = oneshot::channel::<()>();
-                    messages.push(message);
-                    tokio::spawn(async {
-                        let _ = told.await;
-                        task().await;
-                    });
-                }
-                yield_now().await; // they begin to wait
-                messages.clear();
-                until_ran(before, tasks).await;
-            }
-        });
-    })
 }
 
 fn worker_threads() {
@@ -324,8 +195,6 @@ fn requests_per_second(
 fn main() {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     tasks_per_request(&runtime);
-    println!();
-    waiting(&runtime);
     println!();
     worker_threads();
 }

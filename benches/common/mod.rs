@@ -1,12 +1,12 @@
-//! Paired measurements: all sides of a comparison in one process, their rounds interleaved, medians of the ratios within a round.
-//! So a machine that slows down for a while slows down both sides.
+//! Paired measurements: all sides of a comparison in one process, their rounds interleaved, medians
+//! of the ratios within a round. So a machine that slows down for a while slows down both sides.
 
 use std::{
     env,
     time::{Duration, Instant},
 };
 
-mod least;
+pub(crate) mod by_hand;
 pub(crate) mod sides;
 
 /// True where a run has only to show that it works: `BENCH_SMOKE=1`, as in CI.

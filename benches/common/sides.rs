@@ -1,8 +1,8 @@
 //! The ways to serve a request that are compared: ours, its rivals, and the bare route.
 //!
-//! The same axum route, called on a current-thread runtime; each request's tasks have ended before the next. Layers stand around
-//! the router: inside of it, as `Router::layer` puts them, axum adds three or four boxes of its own for any layer, which would make all
-//! layers look alike.
+//! The same axum route, called on a current-thread runtime; each request's tasks have ended before
+//! the next. Layers stand around the router. Inside of it, as `Router::layer` puts them, axum adds
+//! three or four boxes of its own for any layer, which would make all layers look alike.
 
 use std::{
     convert::Infallible,
@@ -15,7 +15,7 @@ use std::{
     },
 };
 
-use axum::{Extension, Router, body::Body, routing::get};
+use axum::{Router, body::Body, routing::get};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt;
@@ -28,8 +28,6 @@ use tower::{Layer, Service};
 use tower_background_tasks::{BackgroundTasks, Runner};
 use tower_http::trace::TraceLayer;
 
-use super::least::{Least, List};
-
 pub(crate) fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
@@ -41,7 +39,7 @@ pub(crate) trait Side {
 
 struct App<S> {
     service: S,
-    /// Told by the last of a request's blocking tasks: each that tells wakes this thread, which is no cost of the tasks.
+    /// Told by the last of a request's blocking tasks alone, as telling wakes this thread.
     done: UnboundedReceiver<()>,
     has_blocking_tasks: bool,
 }
@@ -79,7 +77,7 @@ where
         if self.has_blocking_tasks {
             self.done.recv().await.unwrap();
         }
-        yield_now().await; // whatever was spawned gets its turns
+        yield_now().await; // what was spawned gets its turns
     }
 }
 
@@ -152,21 +150,6 @@ pub(crate) fn idle_layer() -> BoxSide {
     side(Runner::new().layer().layer(router()))
 }
 
-/// See [`Least`].
-pub(crate) fn least(tasks: usize) -> BoxSide {
-    let handler = async move |Extension(list): Extension<List>| {
-        for _ in 0..tasks {
-            list.add(ready(()));
-        }
-        "hello"
-    };
-    let router = match tasks {
-        0 => router(),
-        _ => Router::new().route("/", get(handler)),
-    };
-    side(Least { inner: router })
-}
-
 pub(crate) fn spawned(tasks: usize) -> BoxSide {
     let handler = async move || {
         for _ in 0..tasks {
@@ -179,19 +162,6 @@ pub(crate) fn spawned(tasks: usize) -> BoxSide {
 
 pub(crate) fn ours(tasks: usize) -> BoxSide {
     let handler = async move |queue: BackgroundTasks| {
-        for _ in 0..tasks {
-            queue.add_task(ready(()));
-        }
-        "hello"
-    };
-    let router = Router::new().route("/", get(handler));
-    side(Runner::new().layer().layer(router))
-}
-
-/// Like `ours`, with the queue found by [`BackgroundTasks::current`] in place of the extractor.
-pub(crate) fn ours_by_current(tasks: usize) -> BoxSide {
-    let handler = async move || {
-        let queue = BackgroundTasks::current().unwrap();
         for _ in 0..tasks {
             queue.add_task(ready(()));
         }

@@ -1,4 +1,4 @@
-//! Counts what is allocated. Only where nothing is timed: counting is shared work of all threads, and costs whoever allocates.
+//! Counts what is allocated. For benches that time nothing, as counting makes allocation slower.
 
 use std::alloc::System;
 

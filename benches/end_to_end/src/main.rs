@@ -1,27 +1,17 @@
 //! One server in one of several ways to do a small task after the answer: `end_to_end_server MODE`.
 //!
-//! It serves on `ADDR` with `WORKERS` worker threads (2 by default) until it is killed. `GET /` is what is measured; `GET /ran`
-//! says how many tasks have run.
+//! It serves on `ADDR` with `WORKERS` worker threads (2 by default) until it is killed. `GET /` is
+//! what is measured; `GET /ran` says how many tasks have run.
 
 use std::{
     env,
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use axum::{Extension, Router, body::Body, http::Response, routing::get, serve::ListenerExt};
+use axum::{Router, body::Body, http::Response, routing::get, serve::ListenerExt};
 use tokio::{net::TcpListener, runtime::Builder};
-use tower::{
-    Layer,
-    layer::{layer_fn, util::Identity},
-    make::Shared,
-    util::MapResponse,
-};
+use tower::{Layer, layer::util::Identity, make::Shared, util::MapResponse};
 use tower_background_tasks::{BackgroundTasks, BoxError, ResponseBody, Runner};
-
-#[path = "../../common/least.rs"]
-mod least;
-
-use least::{Least, List};
 
 static RAN: AtomicU64 = AtomicU64::new(0);
 
@@ -30,7 +20,7 @@ fn count() {
     RAN.fetch_add(1, Ordering::Relaxed);
 }
 
-/// The router, with the layers that are put on by `Router::layer`; axum makes three or four boxes for whatever is.
+/// The router. For each layer that `Router::layer` puts on, axum makes three or four boxes.
 fn app(mode: &str) -> Result<Router, BoxError> {
     let bare = Router::new().route("/", get(async || "hello"));
     let spawning = Router::new().route(
@@ -62,15 +52,6 @@ fn app(mode: &str) -> Result<Router, BoxError> {
                 "hello"
             }),
         ),
-        "least" => {
-            let handler = async |Extension(list): Extension<List>| {
-                list.add(async { count() });
-                "hello"
-            };
-            Router::new()
-                .route("/", get(handler))
-                .layer(layer_fn(|inner| Least { inner }))
-        }
         "blocking" => {
             let handler = async |tasks: BackgroundTasks| {
                 tasks.add_blocking_task(count);

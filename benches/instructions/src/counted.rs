@@ -8,10 +8,11 @@ use tokio::runtime::Runtime;
 use tracing::Level;
 
 use crate::{
-    common::sides::{BoxSide, bare, idle_layer, ours, runtime, spawned, traced},
-    sides::{
-        by_hand, logging, ours_in_span_of_request, spawned_in_span, spawned_in_span_of_request,
+    common::{
+        by_hand::{by_hand, tracked},
+        sides::{BoxSide, bare, idle_layer, ours, runtime, spawned, traced},
     },
+    sides::{logging, ours_in_span_of_request, spawned_in_span, spawned_in_span_of_request},
 };
 
 /// How many requests are counted, and as many before them are not.
@@ -49,6 +50,7 @@ fn warm_up(side: fn() -> BoxSide) -> Warm {
 #[bench::spawned_1(|| spawned(1))]
 #[bench::spawned_8(|| spawned(8))]
 #[bench::spawned_64(|| spawned(64))]
+#[bench::tracked_1(|| tracked(1))]
 #[bench::by_hand(by_hand)]
 #[bench::warn_ours_1(|| logging(Level::WARN, || ours(1)))]
 #[bench::warn_ours_8(|| logging(Level::WARN, || ours(8)))]

@@ -42,7 +42,8 @@ const BUDGET: [(&str, &str, &str, f64); 8] = [
 
 /// Ratios without a limit.
 #[rustfmt::skip]
-const TOLD: [(&str, &str, &str); 3] = [
+const TOLD: [(&str, &str, &str); 4] = [
+    ("one task, over TaskTracker::spawn", "ours_1", "tracked_1"),
     ("one task at INFO, each request in a span", "info_request_ours_1", "info_request_spawned_1"),
     ("idle layer, over no layer", "idle_layer", "bare"),
     ("one task, over no layer", "ours_1", "bare"),

@@ -1,5 +1,4 @@
-//! The sides that no other bench has: one task with what promises can be kept by hand, and the
-//! requests that are logged.
+//! The sides that no other bench has: requests that are logged.
 
 use std::{
     any::type_name,
@@ -7,68 +6,18 @@ use std::{
     fmt::Debug,
     future::{Ready, ready},
     io,
-    panic::{AssertUnwindSafe, Location},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    panic::Location,
     time::Instant,
 };
 
-use axum::{Router, body::Body, extract::State, routing::get};
+use axum::{Router, body::Body, routing::get};
 use bytes::Bytes;
-use futures_util::FutureExt;
 use http::{Method, Request, Response, Uri};
-use tokio_util::task::TaskTracker;
 use tower::{Layer, Service, service_fn};
 use tower_background_tasks::{BackgroundTasks, Runner};
-use tracing::{Instrument, Level, Span, debug, error, info_span, subscriber::set_global_default};
+use tracing::{Instrument, Level, Span, debug, info_span, subscriber::set_global_default};
 
 use crate::common::sides::{BoxSide, side};
-
-/// What one would write without this crate: a task that shutdown can wait for, contained, in a
-/// span, and counted.
-///
-/// It keeps fewer promises all the same: the task may start before its response has ended, does not
-/// know how it ended, and has no place in an order.
-#[derive(Default)]
-struct ByHand {
-    tracker: TaskTracker,
-    added: AtomicUsize,
-    ended: AtomicUsize,
-}
-
-impl ByHand {
-    fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
-        let id = self.added.fetch_add(1, Ordering::Relaxed);
-        let span = info_span!(
-            parent: None,
-            "background_task",
-            task.id = id,
-            otel.name = type_name::<Ready<()>>(),
-            otel.kind = "internal",
-            task.kind = "async",
-            task.location = %Location::caller(),
-        );
-        let this = Arc::clone(self);
-        let task = async move {
-            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
-                error!("background task panicked");
-            }
-            this.ended.fetch_add(1, Ordering::Relaxed);
-        };
-        self.tracker.spawn(task.instrument(span));
-    }
-}
-
-pub(crate) fn by_hand() -> BoxSide {
-    let handler = async |State(tasks): State<Arc<ByHand>>| {
-        tasks.spawn(ready(()));
-        "hello"
-    };
-    let router = Router::new().route("/", get(handler));
-    side(router.with_state(Arc::<ByHand>::default()))
-}
 
 /// Beside a task of ours at INFO: `tokio::spawn` in a span with as many fields as ours has, and an
 /// event at the task's end.
