@@ -1,7 +1,7 @@
 //! A handler answers at once; an async task calls another service afterwards.
 //!
 //! ```text
-//! cargo run --package external_task
+//! cargo run --example external_task
 //! curl -X POST http://127.0.0.1:3000/process-external-task
 //! ```
 //!
