@@ -1,4 +1,4 @@
-//! Panics of user code end here. Keeps the promises "isolation" and "no panic of ours".
+//! Catches the panics of user code. Keeps the promises "isolation" and "no panic of ours".
 
 use std::{
     any::Any,
@@ -14,24 +14,24 @@ use super::panic::TaskPanic;
 
 /// Calls user code and catches its panic.
 ///
-/// After a panic, nothing reads what `f` touched: the task is dropped, and that drop is contained
-/// too.
+/// After a panic, nothing reads what `f` touched. The caller drops the task, and contains that
+/// drop too.
 #[inline]
 pub(crate) fn contain<T>(f: impl FnOnce() -> T) -> Result<T, TaskPanic> {
     catch_unwind(AssertUnwindSafe(f)).map_err(|payload| TaskPanic::caught(message(payload)))
 }
 
-/// Drops a value whose destructor is user code.
+/// Drops a value whose destructor is user code, and catches its panic.
 pub(crate) fn contain_drop<T>(value: T) -> Result<(), TaskPanic> {
     contain(|| drop(value))
 }
 
-/// Awaits `future` with a waker whose panics are contained. The thread that wakes it also wakes
-/// others, which a panic would leave asleep.
+/// Awaits `future` with a waker that contains panics. The thread that wakes it also wakes other
+/// waiters. A panic would leave those asleep.
 pub(crate) async fn woken_contained<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
-    // Weak, so that only `future` keeps the waker. The waker may in its way keep the future that
-    // awaits this one.
+    // A weak handle, so that only `future` keeps the waker alive. The waker may own the future
+    // that awaits this one, and a strong handle would leak both.
     let mut last = Weak::<ContainedWaker>::new();
     poll_fn(|cx| {
         let same = last.upgrade().filter(|last| last.wakes_as(cx.waker()));
@@ -44,7 +44,7 @@ pub(crate) async fn woken_contained<F: Future>(future: F) -> F::Output {
     .await
 }
 
-/// `Some` until it is dropped.
+/// Contains the panics of the inner waker. `Some` until the drop.
 struct ContainedWaker(Option<Waker>);
 
 impl ContainedWaker {
@@ -71,7 +71,7 @@ impl Drop for ContainedWaker {
 
 fn message(payload: Box<dyn Any + Send>) -> String {
     let message = message_of(&*payload);
-    // A payload is user code as well. If its destructor panics, the second payload is leaked.
+    // The payload is user code too. If its destructor panics, the second payload is leaked.
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         forget(second);
     }

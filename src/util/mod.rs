@@ -1,5 +1,5 @@
-//! What every room may use: contained user code and its panics, locks that loom can replace, sharded values,
-//! timers. It uses no other room.
+//! What every room may use: contained user code and its panics, locks that loom can replace,
+//! sharded values, timers. It uses no other room.
 
 pub(crate) mod contain;
 pub(crate) mod counted;

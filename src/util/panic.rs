@@ -1,4 +1,5 @@
-//! [`TaskPanic`]: what is known of a panic; and the hook that sees where it happens.
+//! [`TaskPanic`]: the message and place of a panic. [`install_panic_hook`]: the hook that finds
+//! the place.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -10,11 +11,11 @@ use std::{
 
 use super::contain::message_of;
 
-/// A panic of a task: its message, and where it happened, if
-/// [`install_panic_hook`] was called.
+/// A task's panic: its message, and the place where it happened if [`install_panic_hook`] was
+/// called.
 ///
-/// Its [`Display`](fmt::Display) is the message and the place: `no such user, at
-/// src/signup.rs:20:11`. The message is the panic's own, and may have several lines.
+/// Its [`Display`](fmt::Display) is the message and the place:
+/// `no such user, at src/signup.rs:20:11`. The message may have several lines.
 pub struct TaskPanic(Box<Inner>);
 
 struct Inner {
@@ -28,17 +29,18 @@ struct Place {
 }
 
 thread_local! {
-    /// The message and the place of the last panic on this thread that nobody has asked about.
+    /// The message and place of the last panic on this thread, until [`TaskPanic::caught`] takes
+    /// them.
     static LAST: RefCell<Option<(String, Place)>> = const { RefCell::new(None) };
 }
 
-/// Has each panic of a task tell where it happened: in the log, in
-/// [`TaskEnd::Panicked`](crate::TaskEnd::Panicked), and in all that shows it. With
-/// `RUST_BACKTRACE=1` the log has the backtrace, too.
+/// Records where each panic of a task happens. The place then appears in the log, in
+/// [`TaskEnd::Panicked`](crate::TaskEnd::Panicked) and wherever that end is shown. With
+/// `RUST_BACKTRACE=1`, the log has the backtrace too.
 ///
-/// This installs a hook for the whole process, which calls the one before it. A panic hook is the
-/// only one to know where a panic happens, so without this only its message is known. Later calls
-/// do nothing.
+/// This installs a panic hook for the whole process. The new hook calls the one before it. Only a
+/// hook can see where a panic happens, so without this only the message is known. Later calls do
+/// nothing.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -57,7 +59,7 @@ thread_local! {
 ///
 /// # Panics
 ///
-/// If it is called while this thread panics.
+/// This panics if the calling thread is already panicking.
 pub fn install_panic_hook() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -69,7 +71,8 @@ pub fn install_panic_hook() {
     });
 }
 
-/// A thread that ends has no place for it any more, and a second panic may come within the first.
+/// Stores the panic for [`TaskPanic::caught`]. Both accesses may fail: the thread may be ending,
+/// and a second panic may start within the first.
 fn remember(info: &PanicHookInfo<'_>) {
     let backtrace = Backtrace::capture();
     let place = Place {
@@ -82,8 +85,8 @@ fn remember(info: &PanicHookInfo<'_>) {
 }
 
 impl TaskPanic {
-    /// Makes the panic that this thread has just caught. A panic that was resumed calls no hook: the
-    /// last place is then that of another panic, unless both have the same message.
+    /// Describes the panic that this thread has just caught. A resumed panic calls no hook, so the
+    /// stored place belongs to an earlier panic. The messages are compared to detect that.
     pub(crate) fn caught(message: String) -> Self {
         let last = LAST.try_with(|last| last.try_borrow_mut().ok()?.take());
         let last = last.ok().flatten();
@@ -92,19 +95,19 @@ impl TaskPanic {
         Self(Box::new(Inner { message, place }))
     }
 
-    /// Returns the message. A panic whose payload is no text has a general one.
+    /// Returns the message. If the payload is not text, the message says that there is none.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// Returns where the panic happened, as file, line and column. `None` without
+    /// Returns the file, line and column of the panic. Returns `None` without
     /// [`install_panic_hook`].
     pub fn location(&self) -> Option<&str> {
         self.0.place.as_ref().map(|place| &*place.location)
     }
 
-    /// Returns the backtrace. `None` without [`install_panic_hook`], and where
-    /// [`Backtrace::capture`](std::backtrace::Backtrace::capture) makes none.
+    /// Returns the backtrace. Returns `None` without [`install_panic_hook`], and if
+    /// [`Backtrace::capture`](std::backtrace::Backtrace::capture) captures none.
     pub fn backtrace(&self) -> Option<&str> {
         self.0.place.as_ref()?.backtrace.as_deref()
     }

@@ -1,11 +1,11 @@
-//! [`Sharded`]: a value kept in parts. Each thread uses one of them, so that threads rarely meet.
+//! [`Sharded`]: one value per shard. Each thread uses one shard, so threads rarely contend.
 
 use std::{
     cell::Cell,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-/// The number of parts. A loom model has one, so that its threads meet.
+/// The number of shards. A loom model has one, so that its threads contend.
 pub(crate) const SHARDS: usize = if cfg!(all(test, background_tasks_loom)) {
     1
 } else {
@@ -15,13 +15,13 @@ pub(crate) const SHARDS: usize = if cfg!(all(test, background_tasks_loom)) {
 #[derive(Debug, Default)]
 pub(crate) struct Sharded<T>([Lines<T>; SHARDS]);
 
-/// Two cache lines, as processors fetch them in pairs.
+/// Fills two cache lines, because processors fetch lines in pairs.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Lines<T>(T);
 
 impl<T> Sharded<T> {
-    /// Returns this thread's part.
+    /// Returns this thread's shard.
     #[inline]
     pub(crate) fn this(&self) -> &T {
         self.get(this_shard())
@@ -37,16 +37,16 @@ impl<T> Sharded<T> {
     }
 }
 
-/// Returns a number below [`SHARDS`]. Threads get theirs round robin.
+/// Returns this thread's shard, a number below [`SHARDS`]. Threads are assigned round robin.
 #[inline]
 pub(crate) fn this_shard() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
-        /// Has no destructor, so it is there even while the thread ends.
+        /// Has no destructor, so it stays readable while the thread ends.
         static SHARD: Cell<Option<usize>> = const { Cell::new(None) };
     }
     SHARD.get().unwrap_or_else(|| {
-        // The number guards nothing, so any order will do.
+        // The number guards no other data, so `Relaxed` is enough.
         let shard = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS;
         SHARD.set(Some(shard));
         shard

@@ -1,5 +1,5 @@
-//! The door to locks and atomics, so that loom's can take their place. Counters that only give out
-//! numbers go past it.
+//! Locks and atomics, which loom's replace in a model. Counters that only hand out numbers do not
+//! use this module.
 
 pub(crate) use std::sync::OnceLock;
 
@@ -15,11 +15,11 @@ pub(crate) use loom::sync::{
     atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
-/// Stands between an update and a look at what another thread did: a counted end and the waiters,
-/// or a new waiter and the counts.
+/// Separates a write from a read of what another thread writes. One thread counts an end and then
+/// reads the waiters. The other registers a waiter and then reads the counts.
 ///
-/// Sequentially consistent read-modify-writes order the two by themselves. loom treats them as
-/// acquire-release, and needs the fence.
+/// Sequentially consistent read-modify-writes need no fence here. loom treats them as
+/// acquire-release, so it needs one.
 #[inline]
 pub(crate) fn fence_for_loom() {
     #[cfg(all(test, background_tasks_loom))]

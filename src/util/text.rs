@@ -1,6 +1,6 @@
-//! Texts of bounded length.
+//! Shortens texts.
 
-/// Returns the first `bytes` of `text`, or a few less, so that no character is cut in two. It holds no
+/// Returns at most the first `bytes` bytes of `text`, and splits no character. The result uses no
 /// more memory than that.
 pub(crate) fn cut(mut text: String, bytes: usize) -> String {
     if text.len() > bytes {

@@ -1,4 +1,4 @@
-//! [`Timer`]: Tokio's timer, on any runtime; and [`elapse`] and [`within`], which need none.
+//! [`Timer`]: Tokio's timer, on any runtime. [`elapse`] and [`within`] work without a timer.
 
 use std::{
     future::poll_fn,
@@ -21,8 +21,8 @@ use super::{
     panic::TaskPanic,
 };
 
-/// Tokio's timer panics if the runtime has none, and once the runtime is gone. Nothing tells this
-/// before, so the panic is contained.
+/// Contains the panics of Tokio's timer. Tokio panics if the runtime has no timer, and after the
+/// runtime is gone. Neither can be checked beforehand.
 pub(crate) struct Timer(Pin<Box<Sleep>>);
 
 /// Why there is no timer.
@@ -30,7 +30,7 @@ pub(crate) struct Timer(Pin<Box<Sleep>>);
 pub(crate) enum NoTimer {
     /// The caller is not within a runtime.
     NoRuntime,
-    /// The message of Tokio's panic.
+    /// Tokio panicked.
     Panicked(TaskPanic),
 }
 
@@ -43,7 +43,7 @@ impl Timer {
         sleep.map(Self).map_err(NoTimer::Panicked)
     }
 
-    /// Checks the clock even if the surrounding poll has used up its budget.
+    /// Checks the clock even if the task has used up its cooperative budget.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), NoTimer>> {
         match contain(|| pin!(coop::unconstrained(self.0.as_mut())).poll(cx)) {
             Ok(polled) => polled.map(Ok),
@@ -52,7 +52,8 @@ impl Timer {
     }
 }
 
-/// Waits on the runtime's timer, or on a thread if there is none. Returns false in that case.
+/// Waits for `time` on the runtime's timer, or on a thread if there is no timer. Returns false in
+/// the second case.
 pub(crate) async fn elapse(time: Duration) -> bool {
     let begun = Instant::now();
     let why = match Timer::new(time) {
@@ -69,7 +70,7 @@ pub(crate) async fn elapse(time: Duration) -> bool {
     false
 }
 
-/// Waits again and again. Where there is no timer, that is warned of once.
+/// Repeated waits. If there is no timer, this logs only one warning.
 #[derive(Default)]
 pub(crate) struct Pauses {
     has_no_timer: bool,
@@ -85,7 +86,7 @@ impl Pauses {
     }
 }
 
-/// Waits for `future`, but no longer than `limit`. Returns `None` if the time is over.
+/// Waits for `future`, at most for `limit`. Returns `None` if the limit passes first.
 pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
     let (mut future, mut over) = (pin!(future), pin!(elapse(limit)));
     poll_fn(|cx| match future.as_mut().poll(cx) {
@@ -97,7 +98,7 @@ pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) 
 
 async fn elapse_on_a_thread(time: Duration) {
     let (is_over, over) = oneshot::channel::<()>();
-    // Dropped with this future, which ends the thread.
+    // This future owns the sender. Dropping the future drops it, and the thread ends.
     let (_waiting, waits) = channel::<()>();
     let spawned = thread::Builder::new().spawn(move || {
         if waits.recv_timeout(time) == Err(RecvTimeoutError::Timeout) {
