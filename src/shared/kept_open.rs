@@ -11,14 +11,15 @@ use crate::{
 
 #[derive(Default)]
 pub(crate) struct KeptOpen {
-    /// Read before the counts of tasks: a guard's tasks are counted before it goes.
+    /// Readers load this before the task counters. A connection's tasks are counted before its
+    /// guard is dropped.
     count: AtomicUsize,
     rows: Mutex<Rows>,
 }
 
 #[derive(Default)]
 struct Rows {
-    /// Keyed by their numbers.
+    /// Keyed by the connection's number.
     kept: BTreeMap<u64, OpenConnection>,
     next: u64,
 }
@@ -28,7 +29,7 @@ impl KeptOpen {
         self.count.load(Ordering::SeqCst) == 0
     }
 
-    /// Returns the number under which the connection is kept.
+    /// Adds a connection and returns its number.
     pub(super) fn insert(&self, connection: OpenConnection) -> u64 {
         self.count.fetch_add(1, Ordering::SeqCst);
         let mut rows = lock(&self.rows);
@@ -44,7 +45,7 @@ impl KeptOpen {
         self.count.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Returns the connections that are kept open now, oldest first.
+    /// Returns the connections that are kept open now, keyed by number.
     pub(super) fn rows(&self) -> BTreeMap<u64, OpenConnection> {
         let mut kept = lock(&self.rows).kept.clone();
         let now = Instant::now();

@@ -1,6 +1,6 @@
 //! What the parts of one runner share: settings, counts, waiters and the registry.
 //!
-//! It uses `observe`, `task` and below. It knows nothing of queues, nor of how tasks are run.
+//! It uses `observe`, `task` and below. It does not know queues, or how tasks are run.
 
 mod kept_open;
 pub(crate) mod registry;
@@ -50,27 +50,28 @@ pub(crate) struct Shared {
     pending: AtomicUsize,
     /// How many tasks await their response. Kept only where `max_awaiting_response` limits them.
     awaiting_response: AtomicUsize,
-    /// How many blocking tasks have timed out while their threads still run.
+    /// How many blocking tasks have timed out while their threads still run them.
     overdue: AtomicUsize,
     slow_polls: AtomicU64,
-    /// What a dashboard shows. Empty until there is one.
+    /// What a dashboard shows. Empty until a dashboard exists.
     #[cfg(feature = "dashboard")]
     tally: OnceLock<Tally>,
-    /// When a shutdown will be over, at the latest; or when the server will be told to stop.
+    /// The latest time at which a shutdown ends. While the server still takes requests, the time
+    /// at which it is told to stop.
     #[cfg(feature = "dashboard")]
     deadline: Mutex<Option<Instant>>,
     waiters: Waiters,
     /// Cancelled when a shutdown begins.
     pub(crate) closing: CancellationToken,
-    /// A plan is about to end the server, which still takes requests.
+    /// True once [`Serve`](crate::Serve) begins to shut down. The server may still take requests.
     is_unready: AtomicBool,
-    /// Requests are followed from now on until their responses end.
+    /// True if requests are followed until their responses end.
     follows_requests: AtomicBool,
     kept_open: KeptOpen,
-    /// What shutdowns did not finish. A thread may lock a queue while it holds this lock, but not
-    /// the reverse.
+    /// What shutdowns did not finish. A thread that holds this lock may lock a queue, but not the
+    /// reverse.
     pub(crate) unfinished: Mutex<Unfinished>,
-    /// Failures that are summed up in the log.
+    /// Repeated failures, which the log sums up.
     #[cfg(feature = "tracing")]
     repeats: Arc<Repeats>,
     /// The recorded tasks. Empty unless the runner records.
@@ -123,7 +124,7 @@ impl Shared {
         self.waiters.notify_if(|| self.has_no_request());
     }
 
-    /// Waits until no request that is followed is open.
+    /// Waits until no followed request is open.
     pub(crate) async fn requests_ended(&self) {
         self.waiters.until(|| self.has_no_request()).await;
     }
@@ -159,8 +160,8 @@ impl Shared {
         give_back_places(&self.pending, self.settings.max_pending, 1);
     }
 
-    /// Takes one of the `max_awaiting_response` places. The task is refused also if the runner has
-    /// no place for more, as it will need one.
+    /// Takes one of the `max_awaiting_response` places. This also refuses the task if
+    /// `max_pending` is reached, because the task will need one of those places later.
     #[inline]
     pub(crate) fn take_awaiting_place(&self) -> Result<(), Refusal> {
         if let Some(limit) = self.settings.max_pending {
@@ -184,7 +185,8 @@ impl Shared {
         self.counters().tasks_await();
     }
 
-    /// Tasks no longer await their response: they wait for the runner, even past `max_pending`.
+    /// Counts tasks that no longer await their response. They now wait for the runner, even beyond
+    /// `max_pending`.
     #[inline]
     pub(crate) fn count_awaited(&self, tasks: usize) {
         self.counters().tasks_awaited(tasks);
@@ -211,7 +213,7 @@ impl Shared {
         self.counters().task_ended(end);
     }
 
-    /// The same, for a task that was never in a queue, and so took no place.
+    /// Counts the end of a task that never was in a queue, and so took no place.
     pub(crate) fn count_ended_at_once(&self, end: &TaskEnd) {
         let counters = self.counters();
         counters.task_begun();
@@ -228,7 +230,7 @@ impl Shared {
         self.notify();
     }
 
-    /// Wakes the waiters, if what they wait for may have come.
+    /// Wakes the waiters if no batch is unfinished, or if every added task has ended.
     #[inline]
     pub(crate) fn notify(&self) {
         let counters = &self.counters;
@@ -252,16 +254,17 @@ impl Shared {
         self.until(|| self.is_drained()).await;
     }
 
-    /// Waits until `is_over`. It may become so only when a batch or a task ends, and then all of
-    /// either must have ended.
+    /// Waits until `is_over` returns true. [`notify`](Self::notify) wakes waiters only when no
+    /// batch is unfinished, or when every added task has ended. So `is_over` must imply one of the
+    /// two.
     pub(crate) async fn until(&self, is_over: impl Fn() -> bool) {
         self.waiters.until(is_over).await;
     }
 
-    /// True if every added task had begun, and then no batch was unfinished, at one moment each
-    /// during this call.
+    /// True if, during this call, there was a moment when every added task had begun, and a later
+    /// moment when no batch was unfinished.
     pub(crate) fn is_settled(&self) -> bool {
-        // In this order: a task that has begun has its batch counted.
+        // The order matters: a task's batch is counted before the task begins.
         self.counters.is_begun() && self.is_quiet()
     }
 
@@ -271,11 +274,12 @@ impl Shared {
     }
 
     pub(crate) fn is_drained(&self) -> bool {
-        // A task may end that has just kept a connection open: a guard, and then the count of its end.
+        // The guards are checked twice. After the first check, a running task may take a guard and
+        // end. It takes the guard before its end is counted, so the second check finds it.
         self.kept_open.is_empty() && self.counters.is_balanced() && self.kept_open.is_empty()
     }
 
-    /// Has a shutdown wait for a connection. Returns its number.
+    /// Makes a shutdown wait for a connection. Returns its number.
     pub(crate) fn keep_open(&self, connection: OpenConnection) -> u64 {
         self.kept_open.insert(connection)
     }
@@ -285,14 +289,14 @@ impl Shared {
         self.notify();
     }
 
-    /// Notes for the report what is kept open at the end of a shutdown's time.
+    /// Records the connections that are still open at the end of a shutdown, for its report.
     pub(crate) fn note_kept_open(&self) {
         let kept_open = self.kept_open.rows();
         lock(&self.unfinished).connections.extend(kept_open);
     }
 
-    /// True if anyone observes this end: an observer, a recorder or the log, or a dashboard, which is
-    /// told of failures.
+    /// True if an observer, a recorder or the log receives this end. A dashboard receives only
+    /// failures.
     #[inline]
     pub(crate) fn is_seen(&self, end: &TaskEnd) -> bool {
         cfg!(feature = "metrics")
@@ -309,14 +313,14 @@ impl Shared {
         false
     }
 
-    /// Returns what counts the ends for a dashboard, from the first call on.
+    /// Returns the dashboard's tally, which counts ends from the first call on.
     #[cfg(feature = "dashboard")]
     pub(crate) fn tally(&self) -> &Tally {
         self.tally.get_or_init(Tally::new)
     }
 
-    /// Counts an end for the dashboard, if there is one. This calls no user code: the caller may hold
-    /// a queue's lock.
+    /// Counts an end for the dashboard, if there is one. This calls no user code, as the caller
+    /// may hold a queue's lock.
     #[inline]
     pub(crate) fn tally_end(
         &self,
@@ -333,7 +337,7 @@ impl Shared {
         let _ = (label, begun, end, request);
     }
 
-    /// Notes how long a shutdown may take, at most; or the server before it.
+    /// Records how long the current step of a shutdown may take.
     pub(crate) fn note_deadline(&self, time: Duration) {
         #[cfg(feature = "dashboard")]
         {
@@ -348,8 +352,8 @@ impl Shared {
         *lock(&self.deadline)
     }
 
-    /// Tells an end to each observer. Each is user code, and a panic in one does not silence the
-    /// next.
+    /// Reports an end to each observer. Each is user code. A panic in one does not keep the end
+    /// from the next.
     pub(crate) fn tell(&self, report: &Report<'_>) {
         self.metrics.ended(report);
         #[cfg(feature = "dashboard")]
@@ -363,8 +367,8 @@ impl Shared {
         }
     }
 
-    /// Tells of a poll that held its worker for too long. The caller has entered the task's span, if
-    /// it `has_span`.
+    /// Reports a poll that held its worker for too long. If the task `has_span`, the caller has
+    /// entered that span.
     pub(crate) fn tell_slow_poll(
         &self,
         label: &Label,
@@ -381,7 +385,7 @@ impl Shared {
         self.overdue.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// The thread of an overdue task has returned.
+    /// Counts the return of an overdue task's thread.
     pub(crate) fn count_returned(&self) {
         self.overdue.fetch_sub(1, Ordering::SeqCst);
     }
@@ -396,7 +400,7 @@ impl Shared {
         self.slow_polls.load(Ordering::SeqCst)
     }
 
-    /// Returns how full the limits are that this keeps.
+    /// Returns how full `max_pending` and `max_awaiting_response` are, if they are set.
     pub(crate) fn limits(&self) -> impl Iterator<Item = LimitUse> {
         let Settings {
             max_pending,
@@ -417,7 +421,7 @@ impl Shared {
         })
     }
 
-    /// Logs the failures that have been summed up by now.
+    /// Logs the repeated failures that have been counted but not logged.
     pub(crate) fn flush_log(&self) {
         #[cfg(feature = "tracing")]
         self.repeats.flush();

@@ -1,14 +1,14 @@
-//! [`Registry`]: the entries that a runner must find again, to name them and to abort them at
+//! [`Registry`]: the entries that a runner must find again, to list them and to abort them at
 //! shutdown.
 //!
-//! 1. An entry is registered from its first task until it holds none. It enters and leaves with its
-//!    own lock held, so the lock order is entry, then registry. A thread that looks through the
-//!    registry copies the handles out first and locks the entries afterwards.
-//! 2. A closed registry admits no entry. Whether it is closed is checked under the shard's lock, so
-//!    a thread that closes it and then asks for the [`entries`](Registry::entries) gets every entry
-//!    that was ever admitted and has not left. A registered entry checks
+//! 1. An entry is registered while it holds a task. A thread that enters or removes an entry holds
+//!    that entry's lock, so the lock order is entry, then registry. A thread that looks through
+//!    the registry first copies the handles, and locks the entries afterwards.
+//! 2. A closed registry admits no entry. [`enter`](Registry::enter) checks this under the shard's
+//!    lock. So a thread that closes the registry and then calls [`entries`](Registry::entries)
+//!    gets every admitted entry that has not left. A registered entry checks
 //!    [`is_closed`](Registry::is_closed) under its own lock before it takes in more. So a thread
-//!    that closes the registry and then locks an entry has all that the entry will ever hold.
+//!    that closes the registry and then locks an entry sees all that the entry will ever hold.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -18,7 +18,7 @@ pub enum Order {
     /// One after another, in the order added.
     #[default]
     Sequential,
-    /// Side by side. They start in no promised order.
+    /// Side by side, and started in no particular order.
     Concurrent,
 }
 
@@ -26,11 +26,11 @@ pub enum Order {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnFailure {
-    /// They run.
+    /// The other tasks run.
     #[default]
     Continue,
-    /// Tasks that have not begun end [`Skipped`](crate::TaskEnd::Skipped), and so do tasks added
-    /// later. This is FastAPI's way.
+    /// Tasks that have not begun end [`Skipped`](crate::TaskEnd::Skipped), as do tasks added
+    /// later. FastAPI does this.
     Stop,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct Settings {
     pub(crate) run_if: Option<RunIf>,
     pub(crate) on_task_end: Option<OnTaskEnd>,
     pub(crate) runtime: Option<Handle>,
-    /// Tasks are recorded as they are added, and none runs.
+    /// True if tasks are recorded as they are added, and none runs.
     pub(crate) recording: bool,
     pub(crate) slow_poll: Option<Duration>,
     pub(crate) slow_response: Option<Duration>,
@@ -58,16 +58,16 @@ pub(crate) struct Settings {
     pub(crate) log_repeats_every: Option<Duration>,
     #[cfg(feature = "tracing")]
     pub(crate) span_relation: SpanRelation,
-    /// Each notes something of a request as it arrives.
+    /// Each stores a value taken from a request as it arrives.
     pub(crate) on_request: Vec<OnRequest>,
     pub(crate) around: Option<Around>,
     pub(crate) request_id_header: Option<HeaderName>,
-    /// What rooms above have set.
+    /// Settings of the rooms above.
     pub(crate) extensions: Extensions,
 }
 
 impl Settings {
-    /// True if a setting does something with each task as it begins or while it runs.
+    /// True if a setting affects each task as it begins or while it runs.
     #[inline]
     pub(crate) fn attends(&self) -> bool {
         self.run_if.is_some()
@@ -83,7 +83,8 @@ impl Settings {
     }
 }
 
-/// Most of this is user code, and a connection may drop the last handle of a runner.
+/// Most of these values are user code, so each drop is contained. A connection may drop the last
+/// handle of a runner.
 impl Drop for Settings {
     fn drop(&mut self) {
         let _ = contain_drop(self.run_if.take());

@@ -1,10 +1,10 @@
 //! [`Stats`] and the counters behind it. Keeps the promise "nothing disappears".
 //!
-//! Each count only grows, and a task's events are counted in their order: added, awaiting, awaited,
-//! begun, ended. A
-//! thread that reads the counts in the opposite order never sees an end without its beginning. Two
-//! sums that are equal in that order were equal at one moment in between. The same holds for a sum
-//! over the shards: it lies between its value at the first read and its value at the last.
+//! Each count only grows. A task's events are counted in this order: added, awaiting, awaited,
+//! begun, ended. A thread that reads the counts in the opposite order never sees an end without
+//! its beginning. If two sums read in that order are equal, they were equal at one moment in
+//! between. A sum over the shards has this property too: it lies between the count's value at the
+//! first read and its value at the last.
 
 use std::{array, fmt};
 
@@ -14,10 +14,10 @@ use crate::{
     util::sync::{AtomicU64, Ordering},
 };
 
-/// What has become of a runner's tasks since the runner was made. Each count is a number of tasks.
+/// What has become of a runner's tasks since the runner was made.
 ///
-/// When no task moves, `added` is the sum of all the others. While tasks run, the counts are read
-/// one after another, so the sum may be off by the tasks that are changing.
+/// When no task changes its state, `added` is the sum of all other counts. While tasks run, the
+/// counts are read one after another. The sum may then be off by the tasks that are changing.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -55,10 +55,11 @@ pub struct Stats {
     #[cfg(feature = "jobs")]
     #[cfg_attr(docsrs, doc(cfg(feature = "jobs")))]
     pub spilled: u64,
-    /// Waiting for their response to end, or for the release of what
-    /// [`hold`](crate::BackgroundTasks::hold) returned.
+    /// Waiting for their response to end, or for the release of a
+    /// [`hold`](crate::BackgroundTasks::hold).
     pub awaiting_response: u64,
-    /// Waiting to begin: for the tasks before them, a worker, or a place under the limits.
+    /// Waiting to begin: for earlier tasks of the request, for a worker, or for a place under the
+    /// limits.
     pub pending: u64,
     /// Running now.
     pub running: u64,
@@ -111,7 +112,7 @@ struct Added(AtomicU64);
 pub(crate) struct CountersHere {
     ended: [AtomicU64; ENDS],
     begun: AtomicU64,
-    /// Of tasks that once awaited their response, those that no longer do.
+    /// How many of the `awaiting` tasks no longer await their response.
     awaited: AtomicU64,
     awaiting: AtomicU64,
     batches_ended: AtomicU64,
@@ -121,7 +122,7 @@ pub(crate) struct CountersHere {
 }
 
 impl Counters {
-    /// `added` also numbers the tasks, so that an id costs nothing more.
+    /// Counts a task. `added` also numbers the tasks, so an id costs nothing more.
     #[inline]
     pub(crate) fn task_added(&self) -> TaskId {
         TaskId::new(1 + self.added.0.fetch_add(1, Ordering::SeqCst))
@@ -139,13 +140,14 @@ impl Counters {
         ended == self.sum(|shard| &shard.batches_begun)
     }
 
-    /// True if no request that is followed was open at some moment during this call.
+    /// True if no followed request was open at some moment during this call.
     pub(crate) fn has_no_request(&self) -> bool {
         let ended = self.sum(|shard| &shard.requests_ended);
         ended == self.sum(|shard| &shard.requests_opened)
     }
 
-    /// True if every added task had begun, or ended without, at some moment during this call.
+    /// True if every added task had begun, or ended without beginning, at some moment during this
+    /// call.
     pub(crate) fn is_begun(&self) -> bool {
         let begun = self.sum(|shard| &shard.begun);
         begun == self.added.0.load(Ordering::SeqCst)

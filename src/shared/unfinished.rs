@@ -15,27 +15,28 @@ use crate::util::counted::counted;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Unfinished {
     pub(crate) aborted: Vec<TaskInfo>,
-    /// Tasks that were added after the end, as far as there is room.
+    /// Tasks that were added after the runner closed: the first [`NAMED`] of them.
     pub(crate) rejected: Vec<TaskInfo>,
-    /// The connections that were kept open to the end, by their numbers.
+    /// The connections that were still kept open at the end, by number.
     pub(crate) connections: BTreeMap<u64, OpenConnection>,
     /// The requests that were cut off.
     pub(crate) requests: Vec<OpenRequest>,
-    /// The server was dropped while it waited for what the runner does not know.
+    /// True if the server was dropped before it stopped, although the runner knew of no open
+    /// request.
     pub(crate) is_server_cut_off: bool,
     /// The jobs handed to a store.
     #[cfg(feature = "jobs")]
     pub(crate) spilled: Vec<TaskInfo>,
-    /// Why the store did not take the first job that it refused.
+    /// Why the store refused a job: the error of the first refusal.
     #[cfg(feature = "jobs")]
     pub(crate) spill_error: Option<String>,
 }
 
-/// How many rejected tasks are named.
+/// How many rejected tasks are kept.
 const NAMED: usize = 1_000;
 
 impl Unfinished {
-    /// Names a task that came too late.
+    /// Records a task that was added after the runner closed, if there is room.
     pub(crate) fn reject(&mut self, task: TaskInfo) {
         if self.rejected.len() < NAMED {
             self.rejected.push(task);
@@ -56,7 +57,7 @@ impl Unfinished {
         }
     }
 
-    /// Lines for a [`ShutdownReport`](crate::ShutdownReport).
+    /// Writes the lines about jobs of a [`ShutdownReport`](crate::ShutdownReport).
     #[cfg(feature = "jobs")]
     pub(crate) fn fmt_spilled(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.spilled.is_empty() {

@@ -1,8 +1,9 @@
-//! [`Waiters`]: callers that wait until all has ended, in [`Runner::idle`](crate::Runner::idle) and
-//! at shutdown.
+//! [`Waiters`]: callers that wait in [`Runner::idle`](crate::Runner::idle) or at shutdown until
+//! tasks have ended.
 //!
 //! 1. A waiter registers in `count` before it reads the counters. A thread counts an end before it
-//!    reads `count`. All four steps are in one total order, so one of the two sees the other.
+//!    reads `count`. All four steps are in one total order, so at least one of the two sees the
+//!    other.
 
 use tokio::sync::Notify;
 
@@ -14,16 +15,18 @@ use crate::util::{
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     notify: Notify,
-    /// How many callers wait. Without any, a task's end costs one read.
+    /// How many callers wait. If none waits, a task's end costs one load.
     count: AtomicUsize,
 }
 
 impl Waiters {
-    /// Waits until `is_over`. Only a caller of [`notify_if`](Self::notify_if) can make it so.
+    /// Waits until `is_over` returns true. Only a thread that then calls
+    /// [`notify_if`](Self::notify_if) may make it true.
     pub(crate) async fn until(&self, is_over: impl Fn() -> bool) {
         let _registered = Registered::new(&self.count);
         loop {
-            // Receives every wake-up from here on, so none is lost between the check and the wait.
+            // `notified` receives every wake-up from here on, so none is lost between the check
+            // and the wait.
             let notified = self.notify.notified();
             fence_for_loom();
             if is_over() {
@@ -33,7 +36,7 @@ impl Waiters {
         }
     }
 
-    /// Wakes all waiters, if there are any and `may_be_over`.
+    /// Wakes all waiters, if there are any and `may_be_over` returns true.
     #[inline]
     pub(crate) fn notify_if(&self, may_be_over: impl FnOnce() -> bool) {
         fence_for_loom();
