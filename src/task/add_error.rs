@@ -4,10 +4,10 @@ use std::{error::Error, fmt};
 
 use super::Task;
 
-/// The runner refused a task, and gives it back: from
-/// [`BackgroundTasks::try_add_task`](crate::BackgroundTasks::try_add_task).
+/// The error of [`BackgroundTasks::try_add_task`](crate::BackgroundTasks::try_add_task): the
+/// runner refused the task. The error holds the task.
 ///
-/// As an axum response it is a 503.
+/// As an axum response this is a 503.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -25,18 +25,18 @@ use super::Task;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AddTaskError {
-    /// As many tasks wait as [`RunnerBuilder::max_pending`](crate::RunnerBuilder::max_pending)
-    /// allows.
+    /// The limit [`RunnerBuilder::max_pending`](crate::RunnerBuilder::max_pending) is reached.
     Full(Task),
-    /// As many tasks await their responses as
-    /// [`RunnerBuilder::max_awaiting_response`](crate::RunnerBuilder::max_awaiting_response) allows.
+    /// The limit
+    /// [`RunnerBuilder::max_awaiting_response`](crate::RunnerBuilder::max_awaiting_response) is
+    /// reached.
     FullOfAwaiting(Task),
     /// The runner has shut down.
     Closed(Task),
 }
 
 impl AddTaskError {
-    /// Gives back the task.
+    /// Returns the refused task.
     pub fn into_task(self) -> Task {
         match self {
             Self::Full(task) | Self::FullOfAwaiting(task) | Self::Closed(task) => task,
@@ -63,7 +63,7 @@ impl fmt::Display for AddTaskError {
 
 impl Error for AddTaskError {}
 
-/// Why a task is refused.
+/// Why the runner refuses a task.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Refusal {
     Full,

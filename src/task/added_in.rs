@@ -6,15 +6,15 @@ use tracing::{Span, level_filters::LevelFilter};
 #[cfg(feature = "tracing")]
 use crate::util::contain::{contain, contain_drop};
 
-/// A task keeps this until it begins, and the span stays open for as long.
+/// A task keeps this until it begins. The span stays open until then.
 pub(crate) struct AddedIn {
     #[cfg(feature = "tracing")]
     span: Option<Span>,
 }
 
 impl AddedIn {
-    /// Returns `None` without a span, and if no task's span could relate to it. If no subscriber
-    /// wants spans of level `INFO`, this costs one load.
+    /// Returns `None` if there is no current span, or if no subscriber wants spans of level
+    /// `INFO`. In the second case this costs one load.
     #[inline]
     pub(crate) fn current() -> Option<Self> {
         #[cfg(feature = "tracing")]
@@ -35,7 +35,7 @@ impl AddedIn {
     }
 }
 
-/// A subscriber is user code, also when it closes a span.
+/// Dropping the span may call the subscriber, which is user code.
 impl Drop for AddedIn {
     fn drop(&mut self) {
         #[cfg(feature = "tracing")]

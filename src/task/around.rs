@@ -1,21 +1,21 @@
-//! What surrounds a task while it runs: [`Next`] and [`Ran`], for
-//! [`RunnerBuilder::around`](crate::RunnerBuilder::around).
+//! [`Next`] and [`Ran`], for [`RunnerBuilder::around`](crate::RunnerBuilder::around), which
+//! surrounds tasks while they run.
 
 use std::fmt;
 
 use super::context::TaskContext;
 
-/// Is called around each step of a task.
+/// Called around each step of a task.
 pub(crate) type Around = Box<dyn Fn(&TaskContext, Next<'_>) -> Ran + Send + Sync>;
 
-/// What [`RunnerBuilder::around`](crate::RunnerBuilder::around) surrounds: a poll of an async task,
-/// the call of a blocking one, or the destructor of either.
+/// One step of a task, for [`RunnerBuilder::around`](crate::RunnerBuilder::around): a poll of an
+/// async task, the call of a blocking one, or the destructor of either.
 #[must_use = "the task does not go on unless this is run"]
 pub struct Next<'a> {
     step: &'a mut dyn FnMut(),
 }
 
-/// Proof that the task was run, from [`Next::run`].
+/// Proves that the step was run. [`Next::run`] returns it.
 #[derive(Debug)]
 #[must_use = "what surrounds a task returns this"]
 pub struct Ran(());
@@ -25,12 +25,12 @@ impl<'a> Next<'a> {
         Self { step }
     }
 
-    /// Lets the task go on.
+    /// Runs the step.
     ///
     /// # Panics
     ///
-    /// If the task panics. The panic passes through what surrounds the task, and ends the task
-    /// [`Panicked`](crate::TaskEnd::Panicked).
+    /// This panics if the task panics. The panic passes through the surrounding closure and ends
+    /// the task [`Panicked`](crate::TaskEnd::Panicked).
     pub fn run(self) -> Ran {
         (self.step)();
         Ran(())
@@ -55,7 +55,7 @@ pub(crate) fn surrounded<R>(
     returned
 }
 
-/// Makes one of two: `outer` around `inner`.
+/// Combines two: `outer` runs around `inner`.
 pub(crate) fn nested(outer: Around, inner: Around) -> Around {
     Box::new(move |context, next| {
         let mut next = Some(next);

@@ -1,4 +1,4 @@
-//! [`TaskContext`]: what a running task may ask.
+//! [`TaskContext`]: what a running task can ask.
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{id::TaskId, request_info::RequestInfo};
 use crate::{ResponseOutcome, util::contain::woken_contained};
 
-/// Where a context gets its answers: the queue that holds the task.
+/// Answers a context: the queue that holds the task.
 pub(crate) trait ContextSource: Send + Sync {
     fn outcome(&self) -> Option<&ResponseOutcome>;
 
@@ -17,19 +17,19 @@ pub(crate) trait ContextSource: Send + Sync {
 
     fn request(&self) -> Option<&RequestInfo>;
 
-    /// What was noted of the request.
+    /// The values that were captured from the request.
     fn extensions(&self) -> &Extensions;
 
-    /// Notes how far a running task has come.
+    /// Records the progress of a running task.
     fn set_progress(&self, id: TaskId, done: f32);
 }
 
-/// What a running task may ask: how its response went, what its request was, whether the runner
-/// shuts down, the task's name.
+/// Tells a running task how its response ended, what its request was, what it is called, and
+/// whether the runner is shutting down.
 ///
 /// [`Task::with_context`](crate::Task::with_context) and
-/// [`Task::blocking_with_context`](crate::Task::blocking_with_context) hand it out. It may be kept
-/// and cloned.
+/// [`Task::blocking_with_context`](crate::Task::blocking_with_context) pass it to the task. The
+/// task may clone and keep it.
 ///
 /// ```
 /// use tower_background_tasks::{BackgroundTasks, Task};
@@ -51,9 +51,9 @@ impl TaskContext {
         Self { source, id, name }
     }
 
-    /// Returns how the response ended, or `None` for a task of no request
-    /// ([`Runner::add_task`](crate::Runner::add_task),
-    /// [`BackgroundTasks::run`](crate::BackgroundTasks::run)).
+    /// Returns how the response ended. Returns `None` for a task of no request
+    /// ([`Runner::add_task`](crate::Runner::add_task)) and in
+    /// [`BackgroundTasks::run`](crate::BackgroundTasks::run).
     ///
     /// "Ended" means handed whole to the server, not received by the client.
     ///
@@ -71,7 +71,7 @@ impl TaskContext {
         self.source.outcome()
     }
 
-    /// Returns the task's request. `None` for a task of no request
+    /// Returns the task's request. Returns `None` for a task of no request
     /// ([`Runner::add_task`](crate::Runner::add_task)), and where the request is unknown
     /// ([`Runner::attach`](crate::Runner::attach), a stand-alone queue).
     ///
@@ -89,9 +89,9 @@ impl TaskContext {
         self.source.request()
     }
 
-    /// Returns what [`RunnerBuilder::capture`](crate::RunnerBuilder::capture) took from the task's
-    /// request. `None` if nothing of this type was taken, and where there is
-    /// [no request](Self::request).
+    /// Returns the value that [`RunnerBuilder::capture`](crate::RunnerBuilder::capture) took from
+    /// the task's request. Returns `None` if it took none of this type, and without a
+    /// [request](Self::request).
     ///
     /// ```
     /// use tower_background_tasks::{Runner, Task};
@@ -109,8 +109,8 @@ impl TaskContext {
         self.source.extensions().get()
     }
 
-    /// Returns true once the runner shuts down ([`shutting_down`](Self::shutting_down)): for a loop in
-    /// blocking code.
+    /// Returns true once the runner shuts down, as [`shutting_down`](Self::shutting_down) defines
+    /// it. Use it in a loop of blocking code.
     ///
     /// ```
     /// use tower_background_tasks::Task;
@@ -132,8 +132,8 @@ impl TaskContext {
     }
 
     /// Waits until the runner shuts down: until [`Runner::shutdown`](crate::Runner::shutdown) is
-    /// called, or a [`Runner::serve`](crate::Runner::serve) stops its server. The task then has the
-    /// rest of the grace period to end.
+    /// called, or until [`Runner::serve`](crate::Runner::serve) stops its server. The task then
+    /// has the rest of the grace period to end. Without a runner this waits forever.
     ///
     /// # Cancel safety
     ///
@@ -161,10 +161,10 @@ impl TaskContext {
         }
     }
 
-    /// Tells how far the task has come, from 0.0 to 1.0, for
-    /// [`TaskInfo::progress`](crate::TaskInfo::progress) and the dashboard. It is kept until the next
-    /// call, and costs a short lock. Numbers outside are taken for the nearest within, and NaN
-    /// changes nothing. Once the task has ended, this does nothing.
+    /// Sets how far the task has come, from 0.0 to 1.0, for
+    /// [`TaskInfo::progress`](crate::TaskInfo::progress) and the dashboard. The value stays until
+    /// the next call. A value outside the range becomes the nearest one inside it. NaN changes
+    /// nothing, and neither does a call after the task has ended. Each call briefly takes a lock.
     ///
     /// ```
     /// use tower_background_tasks::Task;

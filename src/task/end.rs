@@ -1,4 +1,4 @@
-//! [`TaskEnd`]: the one way in which each task ends.
+//! [`TaskEnd`]: how a task ended.
 
 use std::{error::Error, fmt, iter};
 
@@ -25,24 +25,26 @@ pub enum TaskEnd {
     Completed,
     /// The task ran and returned this error.
     Failed(BoxError),
-    /// The task panicked: in its own code, its condition or its destructor.
+    /// The task panicked in its own code, its condition or its destructor.
     Panicked(TaskPanic),
     /// The task ran longer than its timeout.
     TimedOut,
     /// The task did not run, for this reason.
     Skipped(SkipReason),
-    /// The runner refused the task: too many wait
-    /// ([`max_pending`](crate::RunnerBuilder::max_pending)), or it has shut down. The task is
-    /// dropped within the call that added it. A destructor that adds its work again must stop some
-    /// time, or it overflows the stack.
+    /// The runner refused the task: a limit was reached
+    /// ([`max_pending`](crate::RunnerBuilder::max_pending),
+    /// [`max_awaiting_response`](crate::RunnerBuilder::max_awaiting_response)), or the runner has
+    /// shut down. The call that added the task drops it. If its destructor always adds it again,
+    /// that recursion overflows the stack.
     Rejected,
-    /// The task was dropped, waiting or running. It was cancelled
-    /// ([`Runner::cancel`](crate::Runner::cancel)), the runner shut down, it found no runtime, or
-    /// its runtime went away.
+    /// The task was dropped while it waited or ran. It was cancelled
+    /// ([`Runner::cancel`](crate::Runner::cancel)), the runner shut down, there was no runtime, or
+    /// its runtime shut down. A blocking task that runs at a shutdown also ends so, but its thread
+    /// goes on.
     Aborted,
     /// The task is a job that had not ended when the runner shut down. The
-    /// [`spill_store`](crate::RunnerBuilder::spill_store) has it now, for a worker to run. A job
-    /// that was running may have done its work, or a part of it.
+    /// [`spill_store`](crate::RunnerBuilder::spill_store) now holds it for a worker to run. A job
+    /// that was running may have done part or all of its work.
     #[cfg(feature = "jobs")]
     #[cfg_attr(docsrs, doc(cfg(feature = "jobs")))]
     Spilled,
@@ -55,19 +57,20 @@ pub enum SkipReason {
     /// The condition did not hold: the task's ([`Task::run_if`](crate::Task::run_if)), or else the
     /// runner's.
     Condition,
-    /// There was no response, and no condition that would hold nevertheless.
+    /// There was no response, and neither the task nor the runner has a condition.
     NoResponse,
     /// An earlier task of the request failed, and [`OnFailure::Stop`](crate::OnFailure::Stop) is
     /// set.
     EarlierFailure,
-    /// It was held ([`BackgroundTasks::hold`](crate::BackgroundTasks::hold)) and not released.
+    /// The task was held ([`BackgroundTasks::hold`](crate::BackgroundTasks::hold)) and not
+    /// released.
     NotReleased,
     /// The runner only records ([`Runner::recording`](crate::Runner::recording)).
     Recorded,
 }
 
 impl TaskEnd {
-    /// True if it is an error in a trace: the task has not done its work, and nobody wanted that.
+    /// True if a trace shows this end as an error: the task failed, or was rejected or aborted.
     pub(crate) fn is_error(&self) -> bool {
         self.is_failure() || matches!(self, Self::Rejected | Self::Aborted)
     }
@@ -80,7 +83,7 @@ impl TaskEnd {
 }
 
 impl TaskEnd {
-    /// What [`as_str`](Self::as_str) may return, by [`index`](Self::index).
+    /// The values of [`as_str`](Self::as_str), by [`index`](Self::index).
     pub(crate) const WORDS: &'static [&'static str] = &[
         "completed",
         "failed",
@@ -105,7 +108,7 @@ impl TaskEnd {
         Self::WORDS[self.index()]
     }
 
-    /// The place of this end among all kinds.
+    /// Returns the number of this kind of end, from 0.
     pub(crate) fn index(&self) -> usize {
         match self {
             Self::Completed => 0,
@@ -120,7 +123,7 @@ impl TaskEnd {
         }
     }
 
-    /// The same in words, for a line of a log.
+    /// Returns the words for a log line.
     #[cfg(feature = "tracing")]
     pub(crate) fn in_words(&self) -> &'static str {
         match self {
@@ -129,7 +132,7 @@ impl TaskEnd {
         }
     }
 
-    /// Returns what went wrong in the task, in its own words.
+    /// Returns the text of the task's error or panic.
     #[cfg(any(feature = "dashboard", feature = "tracing"))]
     pub(crate) fn error(&self) -> Option<String> {
         match self {
@@ -140,8 +143,8 @@ impl TaskEnd {
     }
 }
 
-/// A few words. An error's text includes its causes (`connection error: refused`), unless it tells
-/// them itself.
+/// A few words. The text of an error is followed by its causes (`connection error: refused`),
+/// unless it already contains them.
 impl fmt::Display for TaskEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -170,8 +173,8 @@ impl fmt::Display for SkipReason {
     }
 }
 
-/// Returns the text of an error and of its causes, unless it tells them itself. Making that text is
-/// user code.
+/// Returns the text of an error, followed by each cause that the text does not contain. Formatting
+/// an error is user code, so its panic is contained.
 pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
     let text = contain(|| {
         let mut text = error.to_string();

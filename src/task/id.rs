@@ -2,13 +2,13 @@
 
 use std::{fmt, num::ParseIntError, str::FromStr};
 
-/// Tells one task from every other of the same runner.
+/// Identifies a task within its runner.
 ///
-/// Ids grow in the order in which the runner came to know of the tasks. They say nothing of the
-/// order in which tasks of different requests run. A task that no runner knows yet has the id 0.
+/// Ids increase in the order in which tasks reach the runner. They say nothing about the order in
+/// which tasks of different requests run. A task that has no runner yet has the id 0.
 ///
-/// As text it is the number that the log has as `task.id`, so that an operator can end a task that
-/// the log names. It is no secret, and easily guessed: a route that takes one is for operators.
+/// Its text is the `task.id` of the log, so an operator can cancel a task that the log names. Ids
+/// are easy to guess: only operators should reach a route that takes one.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -29,30 +29,34 @@ use std::{fmt, num::ParseIntError, str::FromStr};
 pub struct TaskId(u64);
 
 impl TaskId {
-    /// The id of a task that no runner knows yet.
+    /// The id of a task that has no runner yet.
     pub(crate) const NONE: Self = Self(0);
 
     pub(crate) fn new(id: u64) -> Self {
         Self(id)
     }
 
-    /// Returns the number, as for JSON or a metric.
+    /// Returns the number, for example for JSON or a metric.
     pub fn as_u64(self) -> u64 {
         self.0
     }
 }
 
-/// Takes any number. [`Runner::cancel`](crate::Runner::cancel) says whether there is such a task.
+/// Accepts any number. [`Runner::cancel`](crate::Runner::cancel) returns false if there is no such
+/// task.
 impl From<u64> for TaskId {
     fn from(id: u64) -> Self {
         Self(id)
     }
 }
 
-/// Parses what its [`Display`](fmt::Display) writes.
+/// Parses what [`Display`](fmt::Display) writes.
 impl FromStr for TaskId {
     type Err = ParseIntError;
 
+    /// # Errors
+    ///
+    /// This returns an error when the text is not an unsigned number.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         text.parse().map(Self)
     }

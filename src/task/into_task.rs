@@ -1,9 +1,9 @@
-//! [`IntoTask`]: what can be added as a task.
+//! [`IntoTask`].
 
 use super::{Task, output::TaskOutput};
 
-/// What [`add_task`](crate::BackgroundTasks::add_task) takes: a [`Task`], or any future whose
-/// output is a [`TaskOutput`].
+/// Can be added as a task with [`add_task`](crate::BackgroundTasks::add_task): a [`Task`], or any
+/// future whose output is a [`TaskOutput`].
 ///
 /// ```
 /// use tower_background_tasks::{BackgroundTasks, Task};

@@ -13,7 +13,7 @@ pub enum TaskKind {
 }
 
 impl TaskKind {
-    /// `async` or `blocking`.
+    /// Returns `async` or `blocking`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Async => "async",

@@ -1,4 +1,4 @@
-//! [`Label`]: what names a task. It outlives the task's work.
+//! [`Label`]: identifies a task, even after its work is dropped.
 
 #[cfg(feature = "jobs")]
 use std::{any::Any, sync::Arc};
@@ -15,7 +15,7 @@ pub(crate) struct Label {
     pub(crate) location: &'static Location<'static>,
     pub(crate) added: Instant,
     pub(crate) kind: TaskKind,
-    /// What a room above needs again at a shutdown: a job's stored form.
+    /// The stored form of a job, which a shutdown needs again.
     #[cfg(feature = "jobs")]
     pub(crate) attachment: Option<Attachment>,
 }
@@ -46,7 +46,7 @@ impl Name {
         }
     }
 
-    /// `None` for a name that was made at run time: it could be anything, even a user's input.
+    /// Returns `None` for a name made at run time, which could be anything, even user input.
     #[cfg(any(feature = "dashboard", feature = "metrics", feature = "tracing"))]
     pub(crate) fn of_the_program(&self) -> Option<&'static str> {
         match self {

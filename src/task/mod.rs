@@ -1,7 +1,6 @@
-//! What a task is: [`Task`], its work and output, its name and id, how it ends, and what it may ask
-//! while it runs.
+//! [`Task`]: its work and output, its name and id, how it ends, and what it can ask while it runs.
 //!
-//! This room knows nothing of queues, runners and runtimes. It uses `outcome` and `util`.
+//! This room does not know queues, runners or runtimes. It uses `outcome` and `util`.
 
 pub(crate) mod add_error;
 pub(crate) mod added_in;
@@ -42,11 +41,11 @@ use self::{
 };
 use crate::outcome::ResponseOutcome;
 
-/// Something to do after the response: a future, or sync code for the blocking pool.
+/// Work to do after the response: a future, or sync code for the blocking pool.
 ///
-/// A bare future can be added as it is. A `Task` is for work that needs a name, a timeout, a
-/// condition, or a look at how the response went. Nothing of a task runs before it is added and its
-/// response has ended. A `Task` that is dropped instead never runs.
+/// A bare future can be added as it is. Use a `Task` for work that needs a name, a timeout, a
+/// condition, or the outcome of the response. Nothing of a task runs before it is added and its
+/// response has ended. A `Task` that is dropped without being added never runs.
 ///
 /// ```
 /// use std::time::Duration;
@@ -71,7 +70,7 @@ pub struct Task {
 impl Task {
     /// Makes a task that awaits `future` on the async runtime.
     ///
-    /// The future must not block its thread for long: that is what [`Task::blocking`] is for.
+    /// The future must not block its thread for long. For blocking code, use [`Task::blocking`].
     ///
     /// ```
     /// # use tower_background_tasks::Task;
@@ -88,7 +87,7 @@ impl Task {
 
     /// Makes a task that calls `f` on Tokio's blocking pool, where it may block its thread.
     ///
-    /// Once the task runs it cannot be stopped: see [`Task::timeout`].
+    /// A blocking task that runs cannot be stopped: see [`Task::timeout`].
     ///
     /// ```
     /// # use tower_background_tasks::Task;
@@ -105,7 +104,7 @@ impl Task {
 
     /// Like [`Task::new`], for a future that needs to know how the response went.
     ///
-    /// `f` is called when the task begins.
+    /// The runner calls `f` when the task begins.
     ///
     /// ```
     /// # use tower_background_tasks::Task;
@@ -145,7 +144,7 @@ impl Task {
 
     /// Names the task in logs, reports and [`TaskContext::name`].
     ///
-    /// Without it, the name is the type name of the future or closure, such as
+    /// The default name is the type name of the future or closure, such as
     /// `my_app::signup::send_mail`.
     ///
     /// ```
@@ -159,15 +158,17 @@ impl Task {
         self
     }
 
-    /// Ends the task [`TimedOut`](crate::TaskEnd::TimedOut) when it has run for `timeout`. Waiting
-    /// does not count.
+    /// Ends the task [`TimedOut`](crate::TaskEnd::TimedOut) once it has run for `timeout`. The
+    /// time that it waits does not count.
     ///
-    /// An async task is dropped at its next await point. Even with a `timeout` of zero it is polled
-    /// once before. A blocking task cannot be stopped. It is reported, and the request's next task
-    /// begins. Its thread stays taken until the task returns, and what it returns is dropped.
+    /// An async task is dropped at its next await point. It is polled at least once, even if
+    /// `timeout` is zero. A blocking task cannot be stopped. Its end is reported, and the
+    /// request's next task begins. Its thread stays busy until the task returns, and the result is
+    /// dropped.
     ///
-    /// The runtime's timer must be enabled ([`enable_time`](tokio::runtime::Builder::enable_time)).
-    /// If it is not, the task ends [`Failed`](crate::TaskEnd::Failed) with an error that says so.
+    /// The runtime's timer must be enabled
+    /// ([`enable_time`](tokio::runtime::Builder::enable_time)). Otherwise the task ends
+    /// [`Failed`](crate::TaskEnd::Failed), with an error that says so.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -180,22 +181,23 @@ impl Task {
         self
     }
 
-    /// Runs the task only if `condition` holds for how the response ended. Otherwise the task ends
-    /// [`Skipped`](crate::TaskEnd::Skipped).
+    /// Runs the task only if `condition` returns true for the outcome of the response. Otherwise
+    /// the task ends [`Skipped`](crate::TaskEnd::Skipped).
     ///
     /// Without a condition, a task runs if there was a response
     /// ([`ResponseOutcome::is_responded`]), whatever its status and however its body ended. The
-    /// runner calls `condition` when it has dequeued the task. Without a response to judge, it is
-    /// not called: for [`Runner::add_task`](crate::Runner::add_task) and
-    /// [`BackgroundTasks::run`](crate::BackgroundTasks::run). Of two calls to this, the last one
-    /// counts.
+    /// runner calls `condition` after it has dequeued the task. It does not call it in
+    /// [`Runner::add_task`](crate::Runner::add_task) and
+    /// [`BackgroundTasks::run`](crate::BackgroundTasks::run), where there is no response. A second
+    /// call to `run_if` replaces the first condition.
     ///
     /// ```
     /// use tower_background_tasks::{ResponseEnd, ResponseOutcome, Task};
     ///
     /// let receipt = Task::new(async {}).run_if(ResponseOutcome::is_success);
-    /// let refund = Task::new(async {}).run_if(|response| response.end == ResponseEnd::Aborted);
-    /// let always = Task::new(async {}).run_if(|_| true); // even when the client left before there was a response
+    /// let refund = Task::new(async {}).run_if(|outcome| outcome.end == ResponseEnd::Aborted);
+    /// // This one runs even if the client disconnects before there is a response.
+    /// let always = Task::new(async {}).run_if(|_| true);
     /// # drop((receipt, refund, always));
     /// ```
     pub fn run_if(
@@ -222,13 +224,13 @@ impl Task {
         }
     }
 
-    /// Keeps an attachment with the task, for a shutdown to find.
+    /// Stores an attachment, which a shutdown reads from the task's label.
     #[cfg(feature = "jobs")]
     pub(crate) fn attach(&mut self, attachment: Attachment) {
         self.extras().attachment = Some(attachment);
     }
 
-    /// Gives back the job of a refused task.
+    /// Returns the job of a refused task.
     #[cfg(feature = "jobs")]
     pub(crate) fn take_job(&mut self) -> Option<Box<dyn std::any::Any + Send>> {
         self.node.as_mut().project().work.take_job()
@@ -242,7 +244,7 @@ impl Task {
         self.node.as_mut().project().header
     }
 
-    /// Notes where, when and in which span the task was added.
+    /// Records where, when and in which span the task was added.
     #[inline]
     pub(crate) fn set_added(
         &mut self,

@@ -1,6 +1,6 @@
 //! [`Node`]: a task in its one allocation.
 //!
-//! Nodes link to one another, so that a list of tasks needs no memory of its own.
+//! Nodes link to one another, so a list of tasks allocates nothing.
 
 use std::{borrow::Cow, panic::Location, pin::Pin, time::Duration};
 
@@ -36,7 +36,7 @@ pub(crate) struct Header {
     pub(crate) location: &'static Location<'static>,
     /// `None` until the task is added.
     pub(crate) added: Option<Instant>,
-    /// What few tasks have, in a box of its own, so that all others do without the memory.
+    /// What only few tasks have. It is boxed, so that all other tasks stay small.
     pub(crate) extras: Option<Box<Extras>>,
 }
 
@@ -53,7 +53,7 @@ pub(crate) struct Extras {
 /// A task's own condition.
 pub(crate) type RunIf = Box<dyn FnOnce(&ResponseOutcome) -> bool + Send>;
 
-/// What decides where a task runs.
+/// Decides where a task runs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Needs {
     pub(crate) kind: TaskKind,

@@ -1,4 +1,4 @@
-//! What a task may return.
+//! What a task can return.
 
 /// Any error that a task can fail with.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -15,12 +15,12 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// ```
 pub type TaskResult<E = BoxError> = Result<(), E>;
 
-/// What a task's future or closure may return: `()`, a `Result` whose error is an error, or `!` (a
-/// task without an end).
+/// What a task's future or closure may return: `()`, a `Result` whose error converts into
+/// [`BoxError`], or `!` (a task that never ends).
 ///
 /// The value of an `Ok` is dropped. The error of an `Err` becomes
-/// [`TaskEnd::Failed`](crate::TaskEnd::Failed). The error crosses threads, so a `Box<dyn Error>`
-/// needs `+ Send + Sync`: use [`BoxError`].
+/// [`TaskEnd::Failed`](crate::TaskEnd::Failed). The error moves between threads, so a
+/// `Box<dyn Error>` needs `+ Send + Sync`: use [`BoxError`].
 ///
 /// ```
 /// use tower_background_tasks::Task;
@@ -30,8 +30,8 @@ pub type TaskResult<E = BoxError> = Result<(), E>;
 /// let _ = Task::blocking(|| std::fs::read_to_string("/etc/hostname"));
 /// ```
 ///
-/// An async block or a closure that uses `?` has no signature that names its error. Its last line
-/// does (otherwise the compiler says `type annotations needed`, E0282):
+/// An async block or closure that uses `?` has no signature that names its error. Name the error
+/// in its last line. Otherwise the compiler reports `type annotations needed` (E0282):
 ///
 /// ```
 /// use tower_background_tasks::{BoxError, Task};
@@ -42,7 +42,7 @@ pub type TaskResult<E = BoxError> = Result<(), E>;
 /// });
 /// ```
 ///
-/// A number, for instance, is neither success nor failure, so it does not compile:
+/// A number, for example, is neither success nor failure, so this does not compile:
 ///
 /// ```compile_fail
 /// # use tower_background_tasks::Task;
@@ -56,7 +56,7 @@ pub type TaskResult<E = BoxError> = Result<(), E>;
     note = "where it is a future, the closure around it is not needed: `add_task(future)`"
 )]
 pub trait TaskOutput {
-    /// Tells success from failure.
+    /// Converts the output into success or failure.
     ///
     /// # Errors
     ///
@@ -76,8 +76,8 @@ impl<T, E: Into<BoxError>> TaskOutput for Result<T, E> {
     }
 }
 
-/// Names `!`, which stable Rust has but cannot write. Under edition 2024 it is the output of `async
-/// { loop { … } }`.
+/// Names the type `!`, which stable Rust cannot write. In edition 2024, an `async { loop { … } }`
+/// has this output.
 mod never {
     #[expect(unnameable_types, reason = "only `Never` below is for use")]
     pub trait Returns {

@@ -13,18 +13,18 @@ pub struct RequestInfo {
     route: Option<Route>,
 }
 
-/// The route of a request, noted as the request arrives.
+/// The route of a request, taken as the request arrives.
 #[derive(Clone)]
 pub(crate) struct Route(pub(crate) Arc<str>);
 
-/// A copy of a path. hyper's own is a part of its read buffer, and would keep the whole buffer for
-/// as long as a task waits.
+/// A copy of a path. hyper's own path points into its read buffer. It would keep the whole buffer
+/// alive while a task waits.
 #[derive(Clone, Default)]
 enum Path {
     /// For a request in authority form (CONNECT).
     #[default]
     None,
-    /// Most paths are short, and need no allocation.
+    /// Most paths are short and need no allocation.
     Short {
         length: u8,
         bytes: [u8; SHORT],
@@ -35,7 +35,7 @@ enum Path {
 const SHORT_LENGTH: u8 = 46;
 const SHORT: usize = SHORT_LENGTH as usize;
 
-/// The longest id that is kept, in bytes. A client may send any.
+/// The longest id that is kept, in bytes. A client may send one of any length.
 const LONGEST_ID: usize = 128;
 
 impl RequestInfo {
@@ -44,8 +44,8 @@ impl RequestInfo {
         &self.method
     }
 
-    /// Returns the path without the query, which may hold secrets. `None` for a request in authority
-    /// form (CONNECT).
+    /// Returns the path without the query, which may contain secrets. Returns `None` for a request
+    /// in authority form (CONNECT).
     pub fn path(&self) -> Option<&str> {
         match &self.path {
             Path::None => None,
@@ -55,31 +55,31 @@ impl RequestInfo {
         }
     }
 
-    /// Returns the request's id, as
-    /// [`RunnerBuilder::request_id_header`](crate::RunnerBuilder::request_id_header) found it.
+    /// Returns the request's id, from the header that
+    /// [`RunnerBuilder::request_id_header`](crate::RunnerBuilder::request_id_header) names.
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
     }
 
-    /// Returns the route that the request matched, such as `/orders/{id}`, as
-    /// [`RunnerBuilder::route`](crate::RunnerBuilder::route) found it.
+    /// Returns the route that the request matched, such as `/orders/{id}`.
+    /// [`RunnerBuilder::route`](crate::RunnerBuilder::route) takes it from the request.
     pub fn route(&self) -> Option<&str> {
         self.route.as_ref().map(|Route(route)| &**route)
     }
 
-    /// Returns the route to keep.
+    /// Returns a shared handle to the route.
     #[cfg(any(feature = "dashboard", feature = "metrics"))]
     pub(crate) fn shared_route(&self) -> Option<Arc<str>> {
         self.route.as_ref().map(|Route(route)| Arc::clone(route))
     }
 
-    /// Writes method and path for a line of a log. The path is a client's.
+    /// Writes method and path for a log line. The path comes from a client, so it is escaped.
     pub(crate) fn fmt_line(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path().unwrap_or_default();
         write!(f, "{} {}", self.method, path.escape_debug())
     }
 
-    /// `noted` is what was noted of the request as it arrived.
+    /// `noted` holds the values that were captured as the request arrived.
     pub(crate) fn of<B>(
         request: &Request<B>,
         id_header: Option<&HeaderName>,

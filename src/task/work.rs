@@ -1,5 +1,5 @@
-//! The erased work of a task. Each form is one type, so that a task is one allocation and keeps its
-//! caller's type name.
+//! A task's work, type-erased. Each form of work is its own type. So a task is one allocation, and
+//! the type name is that of its caller's future or closure.
 
 use std::{
     any::type_name,
@@ -17,30 +17,29 @@ use super::{
 
 /// What a task does, and where it is polled.
 pub(crate) trait Form: Send {
-    /// True if a poll may block its thread. Such work is polled once, on the blocking pool, and is
-    /// then done.
+    /// True if a poll may block its thread. Such work is polled only once, on the blocking pool.
     const IS_BLOCKING: bool;
 
     /// The type name of the caller's future or closure.
     fn type_name() -> &'static str;
 
-    /// Only forms that need a [`TaskContext`] call `context`. The others do not pay for it.
+    /// Polls the work. Only forms that need a [`TaskContext`] call `context`, so the others do not
+    /// pay for it.
     fn poll(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         context: &dyn Fn() -> TaskContext,
     ) -> Poll<TaskResult>;
 
-    /// Gives back the job of a refused task. `None` if the task is no job, or has begun.
+    /// Returns the job of a refused task. Returns `None` if the task is no job, or has begun.
     #[cfg(feature = "jobs")]
     fn take_job(self: Pin<&mut Self>) -> Option<Box<dyn std::any::Any + Send>> {
         None
     }
 }
 
-/// A [`Form`] whose type is erased. It is `Sync`, as most futures are not, because it is only
-/// polled through a mutable reference. So an error that gives back a task can go wherever errors
-/// go.
+/// A type-erased [`Form`]. It is `Sync` although most futures are not, because it is only polled
+/// through a mutable reference. So an error that holds a task is `Sync` too.
 pub(crate) trait Work: Send + Sync {
     fn is_blocking(&self) -> bool;
 
@@ -147,7 +146,7 @@ where
             AsyncWithContextProj::Running { future } => {
                 future.poll(cx).map(TaskOutput::into_task_result)
             }
-            // Only after `make` panicked, and a panicked task is not polled again.
+            // This happens only after `make` has panicked. A panicked task is not polled again.
             AsyncWithContextProj::Waiting { .. } => Poll::Pending,
         }
     }
