@@ -1,4 +1,4 @@
-//! Every task of a runner: its row in a report, and its end from outside.
+//! All tasks of a runner: their rows in a report, and aborting them.
 
 use tokio::time::Instant;
 
@@ -22,8 +22,8 @@ impl Owner {
         in_order(rows)
     }
 
-    /// Admits no task from now on. A task that was admitted before has been counted when this
-    /// returns: the thread that admits one holds its queue's lock until it is counted.
+    /// Admits no task from now on. When this returns, every admitted task has been counted,
+    /// because the thread that admits a task holds the queue's lock until it has counted it.
     pub(crate) fn close(&self) {
         self.queues.close();
         for queue in self.queues.entries() {
@@ -31,18 +31,18 @@ impl Owner {
         }
     }
 
-    /// Ends a task aborted. Returns false if no task has this id, or if the task cannot be stopped.
+    /// Aborts a task. Returns false if no task has this id, or if the task cannot be stopped.
     pub(crate) fn cancel(&self, id: TaskId) -> bool {
         let queues = self.queues.entries();
         let found = queues.iter().find_map(|queue| queue.cancel(id));
         found.unwrap_or(false)
     }
 
-    /// Ends every unfinished task aborted and records its row. The claims for which `spare` holds
-    /// are returned: the caller ends those tasks.
+    /// Aborts every unfinished task and records its row. Returns the claims for which `spare`
+    /// returns true. The caller ends those tasks.
     pub(crate) fn abort_all(&self, spare: impl Fn(&Claim) -> bool) -> Vec<Claim> {
-        // Tasks are claimed and recorded under one lock, and their ends are told afterwards. A
-        // concurrent call finds either a task or its row.
+        // Tasks are claimed and recorded under one lock, and their ends are reported afterwards.
+        // So a concurrent call finds either a task or its row.
         let mut unfinished = lock(&self.shared.unfinished);
         let (queues, now) = (self.queues.entries(), Instant::now());
         let claims = queues.iter().flat_map(Queue::claim_all);

@@ -22,7 +22,7 @@ use crate::{
 };
 
 impl Queue {
-    /// Adds a task. A refusal gives the task back.
+    /// Adds a task. If the task is refused, the error holds it.
     #[inline]
     pub(crate) fn add(
         self: &Arc<Self>,
@@ -33,7 +33,7 @@ impl Queue {
         self.push(task)
     }
 
-    /// Returns `None` also if task spans relate to no other span. The handle would only keep the
+    /// Returns `None` if task spans do not relate to other spans. The handle would only keep the
     /// request's span open.
     fn added_in(&self) -> Option<AddedIn> {
         #[cfg(feature = "tracing")]
@@ -110,14 +110,14 @@ impl Queue {
         }
     }
 
-    /// Counts a task in and registers the queue, or refuses the task.
+    /// Counts an added task and registers the queue, or refuses the task.
     #[inline]
     pub(super) fn count_in(self: &Arc<Self>, state: &mut State) -> Result<TaskId, Refusal> {
         let Some(owner) = &self.owner else {
             return Ok(TaskId::NONE); // a merge counts the task and gives it an id
         };
-        // Asked under the queue's lock: a shutdown that closes the registry and then locks this
-        // queue finds every task in it.
+        // Checked under the queue's lock. So a shutdown that closes the registry and then locks
+        // this queue finds every task in it.
         if owner.queues.is_closed() {
             return Err(Refusal::Closed);
         }
@@ -127,7 +127,7 @@ impl Queue {
             match owner.queues.enter(self) {
                 Ok(place) => state.place = Some(place),
                 Err(Closed) => {
-                    // The registry was closed after the check above.
+                    // The registry was closed after the first check.
                     self.give_back_place(awaits);
                     return Err(Refusal::Closed);
                 }
@@ -140,12 +140,12 @@ impl Queue {
         Ok(id)
     }
 
-    /// Makes an idle queue ready. The caller schedules the batch after it releases the lock.
+    /// Starts an idle queue. The caller schedules the batch after it releases the lock.
     pub(super) fn start_if_idle(self: &Arc<Self>, state: &mut State) -> Option<Ready> {
         matches!(state.phase, Phase::Idle).then(|| self.make_ready(state))
     }
 
-    /// Ends a refused task. One that came after the end is named in the report.
+    /// Rejects a task. If the runner has closed, the shutdown's report lists the task.
     pub(super) fn reject(&self, task: Task) {
         let owner = self.owner.as_ref();
         let closed = owner.filter(|owner| owner.queues.is_closed());
@@ -158,7 +158,7 @@ impl Queue {
         }
     }
 
-    /// Counts, ends and tells a task that is never in the queue.
+    /// Counts, ends and reports a task that never enters the queue.
     pub(super) fn end_at_once(&self, mut task: Task, end: &TaskEnd) -> TaskId {
         let Some(owner) = &self.owner else {
             let _ = contain_drop(task);

@@ -1,4 +1,4 @@
-//! Aborting one task from outside.
+//! Aborting one task.
 
 use std::sync::Arc;
 
@@ -9,9 +9,9 @@ use crate::{
 };
 
 impl Queue {
-    /// Ends a task aborted. Returns `None` if neither this queue nor one that it was merged into
-    /// holds the task. Returns `Some(false)` if the task's end is already being told, or if it is a
-    /// blocking task that runs: its thread cannot be stopped.
+    /// Aborts a task. Returns `None` if neither this queue nor one that it was merged into holds
+    /// the task. Returns `Some(false)` if another party has claimed the end, or if a blocking task
+    /// runs: its thread cannot be stopped.
     pub(super) fn cancel(self: &Arc<Self>, id: TaskId) -> Option<bool> {
         let mut state = lock(&self.state);
         let claim = match state.entries.get_mut(id) {
@@ -23,7 +23,7 @@ impl Queue {
                     Some(Claim::of_waiting(self, &mut state, task))
                 }
                 None => {
-                    // A release may have moved the task on since the registry was read.
+                    // A release may have moved the task after the registry was read.
                     let into = state.merged_into()?;
                     drop(state);
                     return into.cancel(id);

@@ -1,4 +1,4 @@
-//! [`Claim`]: the right to tell a task's end. A canceller or a shutdown takes it from the batch.
+//! [`Claim`]: the right to report a task's end. A canceller or a shutdown takes it from the batch.
 
 use std::{mem, sync::Arc, task::Waker};
 
@@ -14,15 +14,17 @@ use crate::{
     },
 };
 
-/// A claim counts as a batch until the end is told, so that [`Runner::idle`](crate::Runner::idle)
-/// waits for it. A claim that is dropped before ends its task aborted.
+/// A claim counts as a batch until the end is reported, so that
+/// [`Runner::idle`](crate::Runner::idle) waits for it. Dropping a claim before that aborts its
+/// task.
 pub(crate) struct Claim {
     queue: Arc<Queue>,
     pub(crate) label: Label,
     pub(crate) begun: Option<Instant>,
     /// `Some` if the task had not begun.
     task: Option<Task>,
-    /// Wakes the batch or the caller that polls the task.
+    /// Wakes the batch, or the caller of [`BackgroundTasks::run`](crate::BackgroundTasks::run),
+    /// that polls the task.
     waker: Option<Waker>,
     span: TaskSpan,
     is_told: bool,
@@ -72,16 +74,17 @@ impl Claim {
         &self.queue
     }
 
-    /// Drops a task that has not begun. Wakes the poller of a task that runs, which then drops it.
+    /// Drops a task that has not begun. If the task runs, this wakes its poller, which then drops
+    /// it.
     pub(crate) fn stop(&mut self) {
         let _ = contain_drop(self.task.take());
         if let Some(waker) = self.waker.take() {
-            // The waker belongs to the runtime, or to a caller that polls `BackgroundTasks::run`.
+            // The waker belongs to the runtime, or to a caller of `BackgroundTasks::run`.
             let _ = contain(|| waker.wake());
         }
     }
 
-    /// Stops the task and tells how it ended.
+    /// Stops the task and reports its end.
     pub(crate) fn tell(mut self, end: &TaskEnd) {
         self.tell_end(end);
     }
@@ -128,7 +131,7 @@ impl Queue {
         claims
     }
 
-    /// Ends a dequeued task aborted, unless its end is claimed.
+    /// Aborts a dequeued task, unless its end is claimed.
     pub(super) fn abort_dequeued(self: &Arc<Self>, id: TaskId) {
         let mut state = lock(&self.state);
         let entry = state.entries.get_mut(id);
@@ -137,8 +140,8 @@ impl Queue {
         drop(claim); // which tells the end
     }
 
-    /// Ends each waiting task aborted and leaves the queue idle. A destructor may add more tasks,
-    /// so each task is taken in its own critical section.
+    /// Aborts each waiting task and makes the queue idle. A destructor may add more tasks, so each
+    /// task is taken in its own critical section.
     pub(super) fn abort_waiting(self: &Arc<Self>) {
         loop {
             let mut state = lock(&self.state);

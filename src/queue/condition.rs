@@ -1,4 +1,4 @@
-//! Whether a dequeued task runs.
+//! Decides whether a dequeued task runs.
 
 use super::Queue;
 use crate::{
@@ -13,8 +13,8 @@ use crate::{
 };
 
 impl Queue {
-    /// True for most tasks: no condition, timeout, failure or missing response can stop them, and no
-    /// setting attends to them while they run.
+    /// True if nothing can keep the task from running or end it early: it has no settings, the
+    /// runner has none that affect it, and no response is missing. This holds for most tasks.
     #[inline]
     pub(crate) fn runs_unconditionally(&self, task: &Task) -> bool {
         let is_responded = self.outcome.get().is_none_or(ResponseOutcome::is_responded);
@@ -23,11 +23,11 @@ impl Queue {
     }
 
     /// Applies the task's own condition, or else the runner's. Without either, the task runs if
-    /// there was a response. The condition is user code, so the caller must not hold the lock.
+    /// there was a response. A condition is user code, so the caller must not hold the lock.
     ///
     /// # Errors
     ///
-    /// Returns the end of a task that does not run.
+    /// This returns the task's end as an error when the task does not run.
     #[inline]
     pub(crate) fn may_run(&self, own: impl FnOnce() -> Option<RunIf>) -> Result<(), TaskEnd> {
         if self.stops_on_failure() && lock(&self.state).stopped {

@@ -2,7 +2,7 @@
 
 use crate::task::{Task, id::TaskId, node::Needs};
 
-/// The queue keeps the task itself, so that a canceller can drop it there.
+/// The queue keeps the task itself, so that a canceller can drop it.
 #[derive(Debug)]
 pub(crate) struct Dequeued {
     pub(crate) id: TaskId,

@@ -1,4 +1,5 @@
-//! [`Entries`]: a queue's tasks that have left its list, until their ends are told and counted.
+//! [`Entries`]: the tasks that have left a queue's list, until their ends are reported and
+//! counted.
 
 use std::{collections::BTreeMap, mem, task::Waker};
 
@@ -15,28 +16,28 @@ pub(crate) struct Entry {
     pub(super) state: EntryState,
     /// `None` until the task begins.
     pub(super) begun: Option<Instant>,
-    /// Wakes the poller of the task, which then drops it. `None` before the first pending poll, and
-    /// for a blocking task that no batch awaits.
+    /// Wakes the poller of the task, which then drops it. `None` before the first pending poll,
+    /// and for a blocking task without a supervisor.
     pub(super) waker: Option<Waker>,
     /// Empty until the task begins.
     pub(super) span: TaskSpan,
     /// True while a supervised task is on its blocking thread.
     pub(super) on_thread: bool,
-    /// From 0 to 1. `None` until the task tells it.
+    /// From 0 to 1. `None` until the task sets it.
     pub(super) progress: Option<f32>,
 }
 
 /// `Waiting` becomes `Running` when the task begins. Both become `Ended` when a party claims the
-/// end. The entry is removed once the end is counted, but a supervised task that timed out stays
+/// end. The entry is removed once the end is counted. A supervised task that timed out stays
 /// `Overdue` until its thread returns.
 pub(super) enum EntryState {
     /// The task waits for a permit, or for its thread.
     Waiting(Task),
     /// The poller has the task.
     Running,
-    /// The end is claimed and is being told.
+    /// A party has claimed the end and reports it.
     Ended,
-    /// The task timed out and its end was told, but its thread still runs.
+    /// The task timed out and its end was reported, but its thread still runs.
     Overdue,
 }
 
@@ -50,7 +51,7 @@ impl Entry {
         Self::new(label, EntryState::Running, Some(now))
     }
 
-    /// An entry for a task that ends before it begins.
+    /// Makes the entry of a task that ends before it begins.
     pub(super) fn ended(label: Label) -> Self {
         Self::new(label, EntryState::Ended, None)
     }
@@ -91,7 +92,7 @@ impl Entry {
     }
 }
 
-/// Returns a share as it was told, to six digits.
+/// Converts to `f64`, rounded to six digits to hide the error of `f32`.
 fn rounded(share: f32) -> f64 {
     (f64::from(share) * 1e6).round() / 1e6
 }
@@ -113,7 +114,7 @@ impl Drop for Settled {
     }
 }
 
-/// Keyed by task id. Tasks that run one after another need only `first`, which allocates nothing.
+/// Keyed by task id. Tasks that run one after another use only `first`, which allocates nothing.
 #[derive(Default)]
 #[expect(
     clippy::box_collection,
@@ -121,12 +122,12 @@ impl Drop for Settled {
 )]
 pub(super) struct Entries {
     first: Option<Entry>,
-    /// Never empty.
+    /// Never an empty map.
     others: Option<Box<BTreeMap<TaskId, Entry>>>,
 }
 
 impl Entries {
-    /// Always inlined, so that an entry is built where it stays.
+    /// Always inlined, so that the entry is built in place.
     #[inline(always)]
     pub(super) fn insert(&mut self, entry: Entry) {
         if self.first.is_none() {
@@ -155,7 +156,7 @@ impl Entries {
         first.or_else(|| self.remove_other(id))
     }
 
-    /// [`remove`](Self::remove) in place, for an entry that holds only its label.
+    /// Like [`remove`](Self::remove), but in place, for an entry that holds only its label.
     #[inline]
     pub(super) fn forget(&mut self, id: TaskId) {
         match &self.first {

@@ -1,4 +1,4 @@
-//! Rows for some of a runner's tasks: a page shows no more, however many there are.
+//! Rows for a limited number of a runner's tasks. The dashboard's page shows no more.
 
 use tokio::time::Instant;
 
@@ -8,7 +8,7 @@ use crate::{
     util::sync::lock,
 };
 
-/// Up to `limit` rows of either kind.
+/// Up to `limit` rows of each kind.
 struct FirstRows {
     limit: usize,
     running: Vec<TaskInfo>,
@@ -16,8 +16,8 @@ struct FirstRows {
 }
 
 impl Owner {
-    /// Returns up to `limit` rows: of tasks that run, and after those of tasks that wait. Each kind
-    /// is in the order added, but where there are more, these are not always the first.
+    /// Returns up to `limit` rows: running tasks, then waiting ones, each in the order added. If
+    /// there are more tasks, the rows are not always the oldest.
     pub(crate) fn first_infos(&self, limit: usize) -> Vec<TaskInfo> {
         let now = Instant::now();
         let mut rows = FirstRows {
@@ -56,7 +56,7 @@ impl Queue {
 }
 
 impl FirstRows {
-    /// No more rows of tasks that run: those of tasks that wait would not be shown.
+    /// True if the running tasks fill the page. Rows of waiting tasks would not be shown.
     fn is_full(&self) -> bool {
         self.running.len() >= self.limit
     }

@@ -1,8 +1,8 @@
-//! Tasks that wait to be released, in a queue of their own beside that of their request.
+//! Held tasks. They wait for their release in a queue of their own, beside their request's queue.
 //!
-//! A held queue is open, and no response ends it. It has the owner of the queue that it was made
-//! from, so that its tasks are counted, listed and limited from the start. Without an owner they are
-//! counted when they reach a queue with one.
+//! A held queue is open, and no response ends it. It shares the owner of the queue from which it
+//! was made, so its tasks are counted, listed and limited at once. Without an owner, they are
+//! counted when they reach a queue that has one.
 
 use std::{mem, sync::Arc};
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl Queue {
-    /// Moves the tasks of `held` behind this queue's own. Tasks added to `held` later come here too.
+    /// Appends the tasks of `held` to this queue. Tasks added to `held` later come here too.
     pub(crate) fn release(self: &Arc<Self>, held: &Arc<Self>) {
         if held.owner.is_none() {
             return self.take_from(held);
@@ -38,7 +38,7 @@ impl Queue {
             Phase::Open | Phase::Running | Phase::Idle => {}
         }
         if !into.takes_released(&mut state) {
-            // A shutdown aborts what is held.
+            // The shutdown that closed the registry aborts the held tasks.
             let into_handle = into.leave_if_empty(&mut state);
             drop((state, held_state));
             return drop(into_handle);
@@ -54,7 +54,7 @@ impl Queue {
             state.tasks.push(task);
         }
         let ready = into.start_if_idle_with_tasks(&mut state);
-        // Registered for a release without tasks, it may leave again.
+        // If the release moved no tasks, the queue leaves the registry again.
         let into_handle = into.leave_if_empty(&mut state);
         drop(state);
         drop((handle, into_handle));
@@ -63,7 +63,8 @@ impl Queue {
         }
     }
 
-    /// False once the registry is closed. Until then a shutdown finds what is moved here.
+    /// Registers the queue. Returns false if the registry is closed. Otherwise a shutdown finds
+    /// the tasks that the caller moves here.
     fn takes_released(self: &Arc<Self>, state: &mut State) -> bool {
         let Some(owner) = &self.owner else {
             return true;
@@ -74,12 +75,12 @@ impl Queue {
         state.place.is_some() && !owner.queues.is_closed()
     }
 
-    /// True of a queue that [`held`](Self::held) made, also after its release.
+    /// True for a queue that [`held`](Self::held) made, even after its release.
     pub(crate) fn is_held(&self) -> bool {
         self.is_held
     }
 
-    /// Skips the tasks of a held queue that was not released, and whatever is added to it later.
+    /// Skips the tasks of a held queue that was not released, and those added to it later.
     pub(crate) fn discard(self: &Arc<Self>) {
         let not_released = TaskEnd::Skipped(SkipReason::NotReleased);
         let mut state = lock(&self.state);

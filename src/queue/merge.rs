@@ -9,11 +9,10 @@ use crate::{
 };
 
 impl Queue {
-    /// Moves the tasks of `from` behind this queue's own. Tasks added to `from` later come here
-    /// too.
+    /// Appends the tasks of `from` to this queue. Tasks added to `from` later come here too.
     ///
-    /// Does nothing if `from` is this queue, belongs to a runner, waits for its release, or is merged
-    /// or discarded.
+    /// This does nothing if `from` is this queue, belongs to a runner, is held, or is already
+    /// merged or discarded.
     pub(crate) fn merge(self: &Arc<Self>, from: &Arc<Self>) {
         let from = from.root();
         if !from.is_held {
@@ -21,7 +20,7 @@ impl Queue {
         }
     }
 
-    /// The same, also for a held queue, which is being released.
+    /// Like [`merge`](Self::merge), but `from` may be a held queue that is being released.
     pub(super) fn take_from(self: &Arc<Self>, from: &Arc<Self>) {
         let into = self.root();
         if Arc::ptr_eq(&into, from) || from.owner.is_some() {
@@ -32,7 +31,7 @@ impl Queue {
             return;
         }
         match state.phase {
-            // `into` was merged before both locks were held. Start again from its new root.
+            // `into` was merged before this thread held both locks. Start again from its new root.
             Phase::Merged(_) => {
                 drop((state, from_state));
                 return into.take_from(from);
@@ -76,9 +75,9 @@ impl Queue {
     }
 }
 
-/// Locks both queues at once, so that no task added to `from` meanwhile overtakes those that move.
-/// The serial orders the two locks, so that two merges of one pair cannot wait for each other.
-/// Only a stand-alone or a held queue is ever `from`, and those have serials.
+/// Locks both queues at once, so that no task added to `from` meanwhile overtakes the tasks that
+/// move. The serials order the two locks, so two merges of the same pair cannot deadlock. Only a
+/// stand-alone or held queue is ever `from`, and both have serials.
 pub(super) fn lock_both<'a>(
     into: &'a Queue,
     from: &'a Queue,

@@ -1,7 +1,7 @@
 //! [`Queue`]: one request's tasks and their state. Keeps the promises "once", "order", "late is
 //! fine" and "nothing disappears".
 //!
-//! This room decides when a task is dequeued and which party tells its end. It uses `shared` and
+//! This room decides when a task is dequeued and which party reports its end. It uses `shared` and
 //! below. It reaches the executor only through [`Schedule`](owner::Schedule).
 //!
 //! ```text
@@ -12,20 +12,20 @@
 //! Recording                                     (of a runner that records; never leaves it)
 //! ```
 //!
-//! 1. While the phase is `Running`, exactly one [`Ready`](ready::Ready) exists for the whole queue,
-//!    beside those for one task of a concurrent queue. Only it dequeues tasks to run them. A
-//!    canceller and a shutdown take a task out to end it.
+//! 1. While the phase is `Running`, exactly one [`Ready`](ready::Ready) owns the queue. Only that
+//!    one dequeues tasks to run them. A concurrent queue also has one `Ready` for each dequeued
+//!    task. A canceller or a shutdown takes a task out only to end it.
 //! 2. The thread that sets the phase to `Running` counts that batch under the lock. It schedules
 //!    the batch after it releases the lock.
 //! 3. The phase leaves `Running` only in the critical section that finds `tasks` empty.
 //! 4. `outcome` is set before the phase of a request's queue leaves `Open`, and never changes.
-//! 5. A task is in `tasks`, then in `entries`, until its end has been told and counted. One that is
-//!    refused, or added to a discarded queue, ends at once and is in neither. One that timed out on
-//!    its thread stays in `entries` until that returns.
-//! 6. The party that sets an entry to `Ended` under the lock tells its end, and no other does. An
-//!    end that nobody observes is counted in the critical section that removes the entry.
-//! 7. A queue with an owner is in the registry while `tasks` or `entries` holds a task. One that is
-//!    followed is there until its response has ended, too.
+//! 5. A task is in `tasks`, then in `entries`, until its end has been reported and counted. A task
+//!    that is refused, recorded, or added to a discarded queue ends at once and is in neither. A
+//!    task that timed out on its blocking thread stays in `entries` until the thread returns.
+//! 6. Only the party that sets an entry to `Ended`, under the lock, reports the end. An end that
+//!    nobody observes is counted in the critical section that removes the entry.
+//! 7. A queue with an owner is in the registry while `tasks` or `entries` holds a task. A followed
+//!    queue also stays there until its response has ended.
 //! 8. No user code runs under the lock: no destructor of a task or waker, no condition, no
 //!    observer, no subscriber.
 
@@ -88,26 +88,26 @@ use crate::{
 };
 
 pub(crate) struct Queue {
-    /// The runner that runs its tasks. `None` for a stand-alone queue.
+    /// The runner that runs the tasks. `None` for a queue that no runner owns.
     owner: Option<Arc<Owner>>,
-    /// The runtime on which the queue was made. `None` without an owner, off a runtime, and where
-    /// the settings name one.
+    /// The runtime on which the queue was made. `None` without an owner, outside a runtime, and if
+    /// the settings name a runtime.
     runtime: Option<Handle>,
-    /// `None` for a queue of no request, and where the request is unknown.
+    /// The request. `None` for a queue of no request, and where the request is unknown.
     request: Option<RequestInfo>,
     /// When the queue was made. For a request, this is its arrival.
     arrived: Instant,
-    /// True if the response may share its connection's task with others: over HTTP/2, or where the
+    /// True if the connection's task may also serve other responses: over HTTP/2, or if the
     /// version is unknown.
     multiplexed: bool,
-    /// How the response ended. Set once at that end, and never in a queue of no request.
+    /// How the response ended. Set once, when it ends. Never set in a queue of no request.
     outcome: OnceLock<ResponseOutcome>,
-    /// What was noted of the request, as the settings say.
+    /// The values captured from the request.
     extensions: Extensions,
-    /// True of a queue whose tasks wait for a release, also after it.
+    /// True for a queue made by [`held`](Self::held), even after its release.
     is_held: bool,
-    /// True of a queue of shielded work, which is a part of its handler. The runner's limits and
-    /// timeout are for tasks, and do not hold for it.
+    /// True for a queue of shielded work. That work is part of its handler, so the runner's limits
+    /// and timeout do not apply.
     is_shielded: bool,
     /// `Some` if the queue is followed until its response ends.
     seen: Option<Box<Seen>>,
@@ -118,34 +118,35 @@ pub(crate) struct Queue {
 
 struct State {
     phase: Phase,
-    /// The tasks that wait. Empty when `Merged`. When `Idle`, empty between critical sections.
+    /// The waiting tasks. Empty when `Merged`. When `Idle`, empty between critical sections.
     tasks: TaskList,
-    /// The tasks that have left `tasks`, until their ends have been told and counted.
+    /// The tasks that have left `tasks`, until their ends have been reported and counted.
     entries: Entries,
     /// `Some` while the queue is in the registry.
     place: Option<Place>,
-    /// A task failed under `OnFailure::Stop`, so tasks that have not begun are skipped.
+    /// True once a task has failed under `OnFailure::Stop`. Tasks that have not begun are then
+    /// skipped.
     stopped: bool,
-    /// How many tasks `take_by_hand` has numbered. Only a queue without an owner uses this.
+    /// How many tasks `take_by_hand` has numbered. Used only without an owner.
     taken: u64,
     /// `Some` while the queue is followed: from its request's arrival until its response has ended.
     followed: Option<Followed>,
-    /// The log has been told that the response stays open.
+    /// True once the log has warned that the response stays open.
     is_warned_of: bool,
 }
 
 enum Phase {
-    /// The response has not ended, so tasks wait.
+    /// The response has not ended, or held tasks are not released. Tasks wait.
     Open,
-    /// A batch takes the tasks out.
+    /// A batch dequeues the tasks.
     Running,
     /// No task waits. The next task starts a batch.
     Idle,
-    /// The tasks moved to this queue. Tasks added later go there too.
+    /// The tasks have moved to the named queue. Tasks added later go there too.
     Merged(Arc<Queue>),
-    /// The queue was held and not released. Tasks that are added are skipped.
+    /// The queue was held and not released. Added tasks are skipped.
     Discarded,
-    /// The runner records. Tasks that are added are recorded and skipped.
+    /// The runner records. Added tasks are recorded and skipped.
     Recording,
 }
 
@@ -153,7 +154,7 @@ enum Phase {
 pub(crate) struct Ended {
     pub(crate) id: TaskId,
     pub(crate) end: TaskEnd,
-    /// The holder has claimed the task and told its end.
+    /// True if the holder has claimed the task and reported its end.
     pub(crate) told: bool,
 }
 
@@ -167,8 +168,8 @@ impl Queue {
         self.owner.as_ref().map(|owner| &owner.shared.settings)
     }
 
-    /// Returns the runtime for a batch, and another in case that one is gone: the request's, and then
-    /// the current one, or else the first that the runner has seen.
+    /// Returns the runtime for a batch, and another in case the first is gone. The first is the
+    /// request's runtime. The other is the current one, or else the first that the runner saw.
     pub(crate) fn runtimes(&self) -> (Option<Handle>, Option<Handle>) {
         if let Some(set) = self
             .settings()
@@ -184,11 +185,11 @@ impl Queue {
         }
     }
 
-    /// Records how the response ended, with the time it took, and schedules the waiting tasks. A
-    /// second end changes nothing.
+    /// Records how the response ended and how long it took, and schedules the waiting tasks. A
+    /// second call changes nothing.
     pub(crate) fn end(self: Arc<Self>, mut outcome: ResponseOutcome) {
-        // Nobody else holds this queue, not even the registry. It has no tasks, and nobody can ask
-        // for the outcome.
+        // No other handle to this queue exists, not even in the registry. So it has no tasks, and
+        // nothing can ask for the outcome.
         if Arc::strong_count(&self) == 1 {
             return;
         }
@@ -210,8 +211,8 @@ impl Queue {
         self.no_longer_await(&state, state.tasks.len());
         let ready = self.make_ready(&mut state);
         drop(state);
-        // Over HTTP/1, hyper writes the rest of the response within the poll that ends the body. A
-        // batch yields only where a connection may still have to write.
+        // Over HTTP/1, hyper writes the rest of the response in the poll that ends the body. A
+        // batch yields only if the connection may still have to write.
         let yields = self.multiplexed;
         self.schedule(ready, yields);
     }
@@ -245,8 +246,8 @@ impl Queue {
         TaskContext::new(Arc::clone(self) as Arc<dyn ContextSource>, id, name)
     }
 
-    /// Adds a row for each task in the queue. Returns the queue that this one was merged into: a
-    /// release may have moved tasks there since the registry was read.
+    /// Adds a row for each task in the queue. Returns the queue that this one was merged into, as
+    /// a release may have moved tasks there after the registry was read.
     pub(crate) fn infos(&self, now: Instant, rows: &mut Vec<TaskInfo>) -> Option<Arc<Self>> {
         let state = lock(&self.state);
         let request = self.request.as_ref();
@@ -303,7 +304,7 @@ impl Queue {
         }
     }
 
-    /// Takes an empty queue out of the registry. The caller drops the returned handle after it
+    /// Removes an empty queue from the registry. The caller drops the returned handle after it
     /// releases the lock.
     #[inline]
     fn leave_if_empty(&self, state: &mut State) -> Option<Arc<Self>> {
@@ -316,7 +317,7 @@ impl Queue {
 }
 
 impl State {
-    /// Returns the queue that the tasks moved to.
+    /// Returns the queue that the tasks have moved to.
     fn merged_into(&self) -> Option<Arc<Queue>> {
         match &self.phase {
             Phase::Merged(into) => Some(Arc::clone(into)),
@@ -351,8 +352,8 @@ impl ContextSource for Queue {
     }
 }
 
-/// Only a stand-alone queue can still hold tasks here. No response took it, and no runner knew of
-/// its tasks.
+/// Only a queue without an owner can still hold tasks here: no response took it, and no runner
+/// knows its tasks.
 impl Drop for Queue {
     fn drop(&mut self) {
         if !self.extensions.is_empty() {
@@ -365,8 +366,7 @@ impl Drop for Queue {
         if let Some(names) = names {
             let _ = contain(|| report::never_attached(&names));
         }
-        // Queues that were merged one into another are dropped in a loop: a recursion would be as
-        // deep as their chain.
+        // Merged queues are dropped in a loop. A recursion would be as deep as their chain.
         let mut next = self.take_merged();
         while let Some(queue) = next.and_then(Arc::into_inner) {
             next = queue.take_merged();

@@ -1,4 +1,4 @@
-//! How a queue is made.
+//! The constructors of a queue.
 
 use std::sync::{
     Arc,
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{Entries, Owner, Phase, Queue, RequestInfo, State, TaskList, seen::Seen};
 use crate::util::sync::{Mutex, OnceLock};
 
-/// What differs between queues from the start.
+/// What differs between queues when they are made.
 struct Origin {
     owner: Option<Arc<Owner>>,
     request: Option<RequestInfo>,
@@ -25,12 +25,12 @@ struct Origin {
 }
 
 impl Queue {
-    /// A queue that waits to be attached to a response.
+    /// Makes a queue that waits to be attached to a response.
     pub(crate) fn stand_alone() -> Arc<Self> {
         Self::stand_alone_with(Extensions::new())
     }
 
-    /// The same, with notes for a room above.
+    /// Like [`stand_alone`](Self::stand_alone), with values for a room above.
     pub(crate) fn stand_alone_with(extensions: Extensions) -> Arc<Self> {
         Self::new(Origin {
             owner: None,
@@ -45,8 +45,8 @@ impl Queue {
         })
     }
 
-    /// A queue that waits for the response to `request` to end. `extensions` is what was noted of
-    /// the request. The handler `is_detached` if it is a task of the runner.
+    /// Makes a queue that waits for the response to `request` to end. `extensions` holds the
+    /// values captured from the request. The handler `is_detached` if it is a task of the runner.
     pub(crate) fn of_request<B>(
         owner: &Arc<Owner>,
         request: &Request<B>,
@@ -65,7 +65,7 @@ impl Queue {
         queue
     }
 
-    /// A queue that waits for a response to end, whose request is unknown.
+    /// Makes a queue that waits for a response to end, and does not know its request.
     pub(crate) fn of_response(owner: Arc<Owner>) -> Arc<Self> {
         let queue = Self::new(Origin {
             seen: Self::seen_of(&owner, false),
@@ -75,13 +75,14 @@ impl Queue {
         queue
     }
 
-    /// A recording runner has nothing that follows a response.
+    /// Returns `None` unless the queue is followed. A recording runner has no tasks that wait for
+    /// a response.
     fn seen_of(owner: &Owner, is_detached: bool) -> Option<Box<Seen>> {
         let is_followed = owner.shared.follows_requests() && !owner.is_recording();
         is_followed.then(|| Box::new(Seen::new(is_detached)))
     }
 
-    /// A queue whose tasks wait until they are released into this one.
+    /// Makes a queue whose tasks wait until they are released into this one.
     pub(crate) fn held(self: &Arc<Self>) -> Arc<Self> {
         let root = self.root();
         Self::new(Origin {
@@ -97,8 +98,8 @@ impl Queue {
         })
     }
 
-    /// A queue for a part of this request's handler, which begins at once. Returns `None` if no runner
-    /// takes it.
+    /// Makes a queue for a part of this request's handler, which begins at once. Returns `None` if
+    /// no runner takes it.
     pub(crate) fn shielded(self: &Arc<Self>) -> Option<Arc<Self>> {
         let root = self.root();
         let owner = root.owner.as_ref()?;
@@ -113,7 +114,7 @@ impl Queue {
         }))
     }
 
-    /// A queue with no response to wait for.
+    /// Makes a queue with no response to wait for.
     pub(crate) fn of_no_request(owner: Arc<Owner>) -> Arc<Self> {
         Self::new(Origin::of(owner, Phase::Idle))
     }

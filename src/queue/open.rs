@@ -1,5 +1,5 @@
-//! What a shutdown waits for besides tasks: requests whose responses have not ended, followed where a
-//! [plan](crate::Serve) cuts them off; and connections that are kept open.
+//! What a shutdown waits for besides tasks: open requests and connections that are kept open.
+//! Requests are followed only if a [plan](crate::Serve) may cut them off.
 
 use std::{panic::Location, sync::Arc, task::Waker};
 
@@ -12,7 +12,7 @@ use crate::{
     util::{contain::contain, sync::lock},
 };
 
-/// Counts a request that is open, until this is dropped.
+/// Counts an open request until this is dropped.
 pub(super) struct Followed(Arc<Owner>);
 
 impl Followed {
@@ -28,7 +28,8 @@ impl Drop for Followed {
     }
 }
 
-/// A response of which nothing passes any more. It ends when this is dropped, so that its tasks run.
+/// A response that has been cut off: nothing more of it passes. Dropping this ends the response,
+/// so its tasks run.
 pub(crate) struct CutOff {
     queue: Arc<Queue>,
     outcome: ResponseOutcome,
@@ -47,7 +48,7 @@ impl CutOff {
 }
 
 impl Drop for CutOff {
-    /// Wakes the connection, too, which drops the handler or the body.
+    /// Also wakes the connection, which then drops the handler or the body.
     fn drop(&mut self) {
         Arc::clone(&self.queue).end(self.outcome.clone());
         let _ = contain(|| self.waiting.take().map(Waker::wake));
@@ -55,7 +56,7 @@ impl Drop for CutOff {
 }
 
 impl Owner {
-    /// Cuts off each response that is open.
+    /// Cuts off each open response.
     pub(crate) fn cut_off_open(&self) -> Vec<CutOff> {
         let queues = self.queues.entries().into_iter();
         let cut_off = queues.filter_map(|queue| {
@@ -71,8 +72,8 @@ impl Owner {
 }
 
 impl Queue {
-    /// Keeps the queue in the registry, and counts its request, until its response has ended. A
-    /// closed registry does not take it: no shutdown waits any more.
+    /// Keeps the queue in the registry, and counts its request, until the response has ended. A
+    /// closed registry does not take the queue, as no shutdown waits any more.
     pub(super) fn follow(self: &Arc<Self>) {
         let Some(owner) = self.owner.as_ref().filter(|_| self.seen.is_some()) else {
             return;
@@ -84,13 +85,13 @@ impl Queue {
         }
     }
 
-    /// What has passed of the response. `None` if it is not followed.
+    /// Returns what has passed of the response. Returns `None` if it is not followed.
     #[inline]
     pub(crate) fn seen(&self) -> Option<&Seen> {
         self.seen.as_deref()
     }
 
-    /// Has a shutdown of this queue's runner wait.
+    /// Makes a shutdown of this queue's runner wait for the connection.
     pub(crate) fn keep_open(
         self: &Arc<Self>,
         location: &'static Location<'static>,

@@ -1,5 +1,4 @@
-//! [`Owner`]: a runner, as its queues see it; and [`Schedule`], through which they reach the
-//! executor.
+//! [`Owner`]: a runner, as its queues see it. [`Schedule`]: how queues reach the executor.
 
 use std::sync::Arc;
 
@@ -15,8 +14,8 @@ use crate::{
 
 /// Runs ready batches.
 pub(crate) trait Schedule: Send + Sync {
-    /// Returns at once and calls no user code: the caller may be a connection or a `Drop`. Dropping
-    /// `ready` ends its tasks aborted.
+    /// Returns at once and calls no user code, as the caller may be a connection or a `Drop`.
+    /// Dropping `ready` aborts its tasks.
     fn schedule(&self, ready: Ready);
 
     /// Returns how full the limits are that the executor keeps.
@@ -25,11 +24,11 @@ pub(crate) trait Schedule: Send + Sync {
 
 pub(crate) struct Owner {
     pub(crate) shared: Shared,
-    /// The queues that hold a task.
+    /// The queues that hold a task or are followed.
     pub(crate) queues: Registry<Queue>,
     pub(super) scheduler: Box<dyn Schedule>,
-    /// The first runtime that the runner saw. It runs tasks where the queue's own runtime is gone or
-    /// unknown, and the thread that schedules them has none.
+    /// The first runtime that the runner saw. It runs tasks if the queue's own runtime is gone or
+    /// unknown, and the scheduling thread is on none.
     runtime: OnceLock<Handle>,
     /// The task that looks for slow responses.
     pub(super) watch: Mutex<Option<AbortHandle>>,
@@ -46,7 +45,7 @@ impl Owner {
         }
     }
 
-    /// Returns the current runtime, unless the settings name one.
+    /// Returns the current runtime, unless the settings name one. Remembers the first.
     #[inline]
     pub(super) fn remember_current_runtime(&self) -> Option<Handle> {
         if self.shared.settings.runtime.is_some() {

@@ -1,16 +1,16 @@
-//! The places that waiting tasks take under the runner's limits.
+//! The places of waiting tasks under the runner's limits.
 //!
-//! 1. A task in the list of an open queue has a place among those that await their responses. Any
-//!    other task that has not begun has a place among those that wait for the runner.
-//! 2. A thread that takes a task out of an open queue's list, or that ends the phase `Open`, moves
-//!    the places in the same critical section.
+//! 1. A task in the list of an open queue has a place among the tasks that await their responses.
+//!    Any other task that has not begun has a place among the tasks that wait for the runner.
+//! 2. A thread moves the places in the critical section in which it takes a task out of an open
+//!    queue's list, or ends the phase `Open`.
 
 use super::{Phase, Queue, State};
 use crate::task::add_error::Refusal;
 
 impl Queue {
-    /// Takes a place for a task whose response has not ended if it `awaits`, or else for one that
-    /// waits for the runner.
+    /// Takes a place for a task: among those that await their responses if it `awaits`, or else
+    /// among those that wait for the runner.
     #[inline]
     pub(super) fn take_place(&self, awaits: bool) -> Result<(), Refusal> {
         match &self.owner {
@@ -29,7 +29,7 @@ impl Queue {
         }
     }
 
-    /// Moves the places of tasks that leave the list of a queue that is open.
+    /// Moves the places of tasks that leave the list of an open queue.
     #[inline]
     pub(super) fn no_longer_await(&self, state: &State, tasks: usize) {
         let owner = self.owner.as_ref();

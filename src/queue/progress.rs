@@ -1,4 +1,4 @@
-//! A dequeued task, from its beginning to its end.
+//! The progress of a dequeued task, from its beginning to its end.
 
 use std::{mem, task::Waker, time::Duration};
 
@@ -19,12 +19,12 @@ impl Queue {
         needs.timeout.or_else(of_the_runner)
     }
 
-    /// Begins the task and gives it to the caller. Returns `None` if its end is claimed.
+    /// Begins the task and returns it. Returns `None` if its end is claimed.
     pub(crate) fn begin(&self, id: TaskId) -> Option<Task> {
         self.begin_in(id, false)
     }
 
-    /// The same, on a blocking thread that a supervisor awaits.
+    /// Like [`begin`](Self::begin), on a blocking thread that a supervisor awaits.
     pub(crate) fn begin_on_thread(&self, id: TaskId) -> Option<Task> {
         self.begin_in(id, true)
     }
@@ -41,14 +41,14 @@ impl Queue {
         };
         entry.begun = Some(Instant::now());
         entry.on_thread = on_thread;
-        // Under the lock, so that a thread that ends the task finds its beginning counted.
+        // Counted under the lock, so that a thread that ends the task finds its beginning counted.
         self.count_begun();
         drop(state);
         self.tell_begun(MetricName::of_task(&task));
         Some(task)
     }
 
-    /// The caller has released the lock.
+    /// Counts the beginning in the metrics. The caller has released the lock.
     #[inline]
     pub(super) fn tell_begun(&self, name: MetricName) {
         if let Some(owner) = &self.owner {
@@ -70,13 +70,13 @@ impl Queue {
         }
     }
 
-    /// True if the runner's limits hold for the tasks of this queue.
+    /// True if the runner's limits apply to this queue.
     pub(super) fn is_limited(&self) -> bool {
         !self.is_shielded && self.settings().is_some_and(Settings::is_limited)
     }
 
-    /// Notes that the thread of a supervised task has returned. An overdue task leaves the queue
-    /// then.
+    /// Records that the thread of a supervised task has returned. An overdue task then leaves the
+    /// queue.
     pub(crate) fn returned(&self, id: TaskId) {
         let mut state = lock(&self.state);
         let Some(entry) = state.entries.get_mut(id) else {
@@ -93,7 +93,7 @@ impl Queue {
         drop((entry, handle));
     }
 
-    /// Keeps the waker of a pending task. Returns false if the task's end is claimed.
+    /// Stores the waker of a pending task. Returns false if the task's end is claimed.
     pub(crate) fn park(&self, id: TaskId, waker: &Waker) -> bool {
         match Self::unclaimed(&mut lock(&self.state), id) {
             None => return false,
@@ -114,7 +114,7 @@ impl Queue {
         is_unclaimed
     }
 
-    /// Keeps the span of a task that begins, for the party that tells its end.
+    /// Stores the span of a task that begins, for the party that reports its end.
     #[inline]
     pub(crate) fn keep_span(&self, id: TaskId, span: &TaskSpan) {
         if span.is_none() {
@@ -128,12 +128,12 @@ impl Queue {
             .is_none();
         drop(state);
         if is_claimed {
-            // The task was cancelled as it began, and its end was told before it had a span.
+            // The task was cancelled as it began. Its end was reported before it had a span.
             kept.record_end(&TaskEnd::Aborted);
         }
     }
 
-    /// Drops a task that ended before it began, because its thread never came or came too late.
+    /// Drops a task that ends without having begun, for example because it got no thread.
     pub(crate) fn finish_waiting(&self, id: TaskId, end: TaskEnd) -> TaskEnd {
         let mut state = lock(&self.state);
         let entry = state.entries.get_mut(id);
@@ -146,9 +146,9 @@ impl Queue {
         }
     }
 
-    /// Claims an ended task and tells its end. Returns false if nobody observes the end, or if
-    /// another party has claimed it. The caller then drops its own handle of the task's span, and
-    /// settles.
+    /// Claims an ended task and reports its end. Returns false if nobody observes the end, or if
+    /// another party has claimed it. The caller then drops its own handle of the task's span and
+    /// settles the end.
     #[inline]
     pub(crate) fn tell(&self, id: TaskId, end: &TaskEnd, has_span: bool) -> bool {
         let Some(owner) = &self.owner else {
@@ -169,8 +169,8 @@ impl Queue {
         true
     }
 
-    /// Reports a task's end inside its span. The caller has claimed the task, or the task was never
-    /// in the queue.
+    /// Reports a task's end inside its span. Either the caller has claimed the task, or the task
+    /// never was in the queue.
     pub(super) fn report(
         &self,
         label: &Label,
@@ -209,7 +209,7 @@ impl Queue {
         }
     }
 
-    /// Counts a claimed task whose end has been told.
+    /// Counts a claimed task whose end has been reported.
     pub(super) fn settle_claimed(&self, id: TaskId, end: &TaskEnd) {
         self.settle_with(id, end, true);
     }
@@ -236,7 +236,7 @@ impl Queue {
         end: &TaskEnd,
         told: bool,
     ) -> Settled {
-        // The party that claimed an end settles it. The batch settles an end that nobody claimed.
+        // The party that claimed an end settles it. The batch settles an unclaimed end.
         let is_ours = |entry: &&mut Entry| match entry.state {
             EntryState::Ended => told,
             EntryState::Overdue => false,
@@ -252,7 +252,7 @@ impl Queue {
                 .tally_end(&entry.label, begun, end, self.request.as_ref());
         }
         if entry.on_thread && matches!(end, TaskEnd::TimedOut) {
-            // The entry names the task as overdue until its thread returns.
+            // The entry lists the task as overdue until its thread returns.
             entry.state = EntryState::Overdue;
             self.count_overdue(Shared::count_overdue);
         } else {
@@ -260,7 +260,7 @@ impl Queue {
         }
         state.stopped |= end.is_failure() && self.stops_on_failure();
         if begun.is_none() {
-            // A task that never began counts as begun too, so that no end precedes its beginning.
+            // A task that never began is counted as begun, so that no end precedes its beginning.
             self.count_begun();
         }
         if let Some(owner) = &self.owner {
@@ -269,8 +269,8 @@ impl Queue {
         settled
     }
 
-    /// Dequeues the next task, or the next of a name, for a caller that runs it by hand. Once the
-    /// response has ended, only a batch takes tasks out.
+    /// Dequeues the next task, or the next of this name, for a caller that runs it by hand.
+    /// Returns `None` once the response has ended, as then only a batch dequeues tasks.
     pub(crate) fn take_by_hand(&self, name: Option<&str>) -> Option<Dequeued> {
         let state = &mut *lock(&self.state);
         if !matches!(state.phase, Phase::Open) {
@@ -282,7 +282,7 @@ impl Queue {
         };
         self.no_longer_await(state, 1);
         if self.owner.is_none() {
-            // All tasks have the number 0 here. A number of its own keeps an aborted task's entry
+            // All tasks of this queue have the id 0. A unique id keeps an aborted task's entry
             // apart from the next task's.
             state.taken += 1;
             task.set_id(TaskId::new(state.taken));

@@ -1,4 +1,4 @@
-//! [`Ready`]: a batch's right to take tasks out of a queue.
+//! [`Ready`]: a batch's right to dequeue tasks.
 
 use std::sync::Arc;
 
@@ -13,36 +13,36 @@ use crate::{
     util::sync::{MutexGuard, lock},
 };
 
-/// Counts as a batch. If it is dropped before the queue is idle, the remaining tasks end aborted.
+/// Counts as a batch. If it is dropped before the queue is idle, the remaining tasks are aborted.
 pub(crate) struct Ready {
     queue: Arc<Queue>,
     /// The task dequeued last, if this batch runs it.
     current: Option<TaskId>,
     /// What the next task needs, if known.
     needs: Option<Needs>,
-    /// True if this batch runs one task of a concurrent queue. It then takes out no other task.
+    /// True if this batch runs one task of a concurrent queue. It then dequeues no other.
     is_for_one: bool,
-    /// True if async tasks need no permit and run one after another, so that each begins as it is
-    /// dequeued.
+    /// True if each async task begins as it is dequeued: it needs no permit, and no other task
+    /// runs beside it.
     begins_async: bool,
-    /// The batch goes to the back of the worker's queue before its next task.
+    /// True if the batch goes to the back of the worker's queue before its next task.
     pub(crate) yields: bool,
     has_ended: bool,
 }
 
 /// What a batch does next.
 pub(crate) enum Next {
-    /// This task has begun.
+    /// The task has begun.
     Begun(Task),
-    /// This task begins once it has its permit and its thread.
+    /// The task begins once it has its permit and its thread.
     Waiting(Dequeued),
     /// No task waits, so the batch has ended.
     End,
 }
 
 impl Queue {
-    /// Sets the phase to `Running` and makes the batch. The caller schedules it after it releases
-    /// the lock.
+    /// Sets the phase to `Running` and makes the batch. The caller schedules the batch after it
+    /// releases the lock.
     pub(super) fn make_ready(self: &Arc<Self>, state: &mut State) -> Ready {
         state.phase = Phase::Running;
         let mut ready = Ready::new(Arc::clone(self));
@@ -51,8 +51,8 @@ impl Queue {
         ready
     }
 
-    /// A caller that changes the phase holds the lock. So a thread that sees the new phase finds
-    /// the batch counted.
+    /// Counts a batch. A caller that changes the phase holds the lock. So a thread that sees the
+    /// new phase finds the batch counted.
     pub(super) fn count_batch(&self) {
         if let Some(owner) = &self.owner {
             owner.shared.count_batch();
@@ -98,7 +98,7 @@ impl Ready {
         &self.queue
     }
 
-    /// True if the runner's limits hold for the batch.
+    /// True if the runner's limits apply to the batch.
     pub(crate) fn is_limited(&self) -> bool {
         self.queue.is_limited()
     }
@@ -125,7 +125,7 @@ impl Ready {
     }
 
     /// Counts an ended task and dequeues the next, in one critical section. On a worker, an async
-    /// task that needs no permit also begins in it.
+    /// task that needs no permit also begins there.
     #[inline]
     pub(crate) fn next(&mut self, ended: Option<&Ended>, on_worker: bool) -> Next {
         let queue = &self.queue;
@@ -153,12 +153,12 @@ impl Ready {
             Next::Waiting(state.wait(task))
         };
         drop(state);
-        // Dropping the waker and the span may run user code, so the lock goes first.
+        // Dropping the waker and the span may run user code, so the lock is released first.
         drop(settled);
         if begins {
             queue.tell_begun(name);
         }
-        // Nobody's wait is over: the dequeued task has not ended.
+        // No waiter needs a wake-up: the dequeued task has not ended.
         next
     }
 }
@@ -170,7 +170,7 @@ impl State {
         self.entries.insert(entry);
     }
 
-    /// Moves a dequeued task to the entries, where it waits for what it needs.
+    /// Moves a dequeued task to the entries, where it waits for its permit and its thread.
     pub(super) fn wait(&mut self, task: Task) -> Dequeued {
         let dequeued = Dequeued::of(&task);
         self.entries.insert(Entry::waiting(task));
@@ -179,7 +179,7 @@ impl State {
 }
 
 impl Queue {
-    /// Starts an idle queue to which tasks may have been moved.
+    /// Starts an idle queue if it holds tasks. They may have been moved there.
     pub(super) fn start_if_idle_with_tasks(self: &Arc<Self>, state: &mut State) -> Option<Ready> {
         let has_tasks = !state.tasks.is_empty();
         has_tasks.then(|| self.start_if_idle(state)).flatten()
@@ -189,7 +189,7 @@ impl Queue {
         !self.is_limited() && !self.is_concurrent()
     }
 
-    /// Ends a batch that found no task. The caller's lock is still held, so no task can slip in
+    /// Ends a batch that found no task. The caller's lock is still held, so no task can be added
     /// before the queue is idle.
     fn end_batch(
         &self,

@@ -1,4 +1,4 @@
-//! A runner that records: its tasks end as they are added, and none runs. Keeps the promise "nothing
+//! A recording runner: its tasks end as they are added, and none runs. Keeps the promise "nothing
 //! disappears" for them.
 
 use std::sync::Arc;
@@ -23,7 +23,7 @@ impl Owner {
         self.shared.settings.recording
     }
 
-    /// Returns a row for each recorded task, in the order recorded. Empty unless the runner records.
+    /// Returns a row for each recorded task, in the order recorded. Empty for any other runner.
     pub(crate) fn recorded(&self) -> Vec<TaskInfo> {
         lock(&self.shared.recorded).clone()
     }
@@ -34,20 +34,20 @@ impl Owner {
 }
 
 impl Queue {
-    /// Records a task that is never in the queue.
+    /// Records a task that never enters the queue.
     #[cold]
     pub(super) fn record(&self, task: Task) -> TaskId {
         self.end_at_once(task, &RECORDED)
     }
 
-    /// Records tasks that were in a stand-alone queue.
+    /// Records the tasks of a stand-alone queue.
     pub(super) fn record_all(&self, mut tasks: TaskList) {
         while let Some(task) = tasks.pop() {
             self.record(task);
         }
     }
 
-    /// Records the tasks of a held queue that is released. The caller has set its phase.
+    /// Records the tasks of a held queue that is released. The caller has set the phase.
     pub(super) fn record_waiting(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         let claims = self.claim_waiting(&mut state);
         drop(state);

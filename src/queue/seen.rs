@@ -1,10 +1,10 @@
-//! [`Seen`]: what has passed of a response, for a plan that may cut it off.
+//! [`Seen`]: what has passed of a response, for a plan that may cut the response off.
 //!
-//! 1. The connection notes what passes, that it waits, and the end. A plan cuts the response off.
-//!    All of it happens under the lock, so nothing passes after a cut, and what has passed before is
-//!    in its outcome.
-//! 2. Either the connection ends the response, or the plan that has cut it off: the party that takes
-//!    the state out of `Open`.
+//! 1. The connection records what has passed, that it waits, and the end. A plan may cut the
+//!    response off. All of this happens under the lock. So nothing passes after the response is
+//!    cut off, and its outcome includes all that passed before.
+//! 2. Only one party ends the response: the connection, or the plan that cut the response off. It
+//!    is the one that takes the state out of `Open`.
 
 use std::{mem, task::Waker};
 
@@ -16,17 +16,17 @@ use crate::{
     },
 };
 
-/// Only a queue that is followed has it.
+/// Only a followed queue has one.
 pub(crate) struct Seen {
     state: Mutex<State>,
-    /// The handler is a task of the runner. While it has not answered, it is not cut off: it has the
-    /// time of the tasks.
+    /// True if the handler is a task of the runner. It is not cut off before it has answered: it
+    /// has as long as the tasks.
     is_detached: bool,
 }
 
 enum State {
     Open {
-        /// How the response would have ended if it had been dropped by now.
+        /// How the response would end if it were dropped now.
         so_far: ResponseOutcome,
         /// Wakes the connection that waits for the handler or the body.
         waiting: Option<Waker>,
@@ -49,7 +49,7 @@ impl Seen {
         matches!(*lock(&self.state), State::CutOff)
     }
 
-    /// Notes what has passed. Returns false if the response was cut off before.
+    /// Records what has passed. Returns false if the response was cut off before.
     pub(crate) fn note(&self, now: ResponseOutcome) -> bool {
         match &mut *lock(&self.state) {
             State::Open { so_far, .. } => *so_far = now,
@@ -59,7 +59,7 @@ impl Seen {
         true
     }
 
-    /// Notes the end. Returns false if the response was cut off before, and the plan ends it.
+    /// Records the end. Returns false if the response was cut off before. The plan then ends it.
     pub(crate) fn note_end(&self) -> bool {
         let mut state = lock(&self.state);
         if matches!(*state, State::CutOff) {
@@ -71,7 +71,7 @@ impl Seen {
         true
     }
 
-    /// Keeps the waker of a poll that is pending. Returns false if the response was cut off before.
+    /// Stores the waker of a pending poll. Returns false if the response was cut off before.
     pub(crate) fn wait(&self, waker: &Waker) -> bool {
         match &*lock(&self.state) {
             State::CutOff => return false,
@@ -94,7 +94,8 @@ impl Seen {
         is_open
     }
 
-    /// Cuts the response off, unless it has ended. Returns its outcome, and who waits for it.
+    /// Cuts the response off, unless it has ended. Returns its outcome and the waker of the
+    /// connection.
     pub(super) fn cut_off(&self) -> Option<(ResponseOutcome, Option<Waker>)> {
         let mut state = lock(&self.state);
         match &*state {

@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl Owner {
-    /// Starts the task that looks for slow responses, unless it runs.
+    /// Starts the task that looks for slow responses, unless it already runs.
     fn watch_responses(self: &Arc<Self>) {
         let Some(age) = self.shared.settings.slow_response else {
             return;
@@ -28,7 +28,7 @@ impl Owner {
     }
 }
 
-/// Looks four times in `age`, for as long as there is a runner that takes tasks.
+/// Looks four times per `age`, until the runner is gone or closed.
 async fn watch_for(owner: Weak<Owner>, age: Duration) {
     let mut pauses = Pauses::default();
     loop {
@@ -44,7 +44,7 @@ async fn watch_for(owner: Weak<Owner>, age: Duration) {
 }
 
 impl Queue {
-    /// Has slow responses looked for, where the settings say so.
+    /// Starts the search for slow responses, if the settings ask for it.
     #[inline]
     pub(super) fn watch_responses(&self) {
         if let Some(owner) = &self.owner {
@@ -52,7 +52,7 @@ impl Queue {
         }
     }
 
-    /// Warns once if the response is open for `age` or longer, and tasks await its end.
+    /// Warns once if the response has been open for at least `age` while tasks await its end.
     fn warn_if_slow(&self, now: Instant, age: Duration) {
         let open_for = now.duration_since(self.arrived);
         let mut state = lock(&self.state);

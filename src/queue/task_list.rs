@@ -1,4 +1,4 @@
-//! [`TaskList`]: tasks in the order added, linked through their own nodes, so that the list
+//! [`TaskList`]: tasks in the order added. They are linked through their own nodes, so the list
 //! allocates nothing.
 
 use std::borrow::Cow;
@@ -15,16 +15,16 @@ use crate::{
 
 /// A first-in, first-out list.
 ///
-/// A singly linked list in safe code has one cheap end, so this type keeps two. Tasks enter at the
-/// head of `newest` and leave from the head of `oldest`. When `oldest` is empty, `newest` is
-/// reversed into it, so each task moves once in its life.
+/// A singly linked list in safe code has one cheap end, so this type keeps two lists. Tasks enter
+/// at the head of `newest` and leave from the head of `oldest`. When `oldest` is empty, `newest`
+/// is reversed into it. So each task moves once.
 #[derive(Default)]
 pub(crate) struct TaskList {
     /// The next task to leave, linked to those behind it.
     oldest: Option<Link>,
-    /// The task added last, linked to those before it. All of them come after all of `oldest`.
+    /// The task added last, linked to those before it. All of these come after those in `oldest`.
     newest: Option<Link>,
-    /// What the first task in `newest` needs, so that no reader walks the list.
+    /// What the first-added task in `newest` needs, so that no reader walks the list.
     newest_from: Option<Needs>,
     len: usize,
 }
@@ -57,12 +57,13 @@ impl TaskList {
         }
     }
 
-    /// Takes a task out of the middle. This walks the whole list, and again if the task is there.
+    /// Takes a task out of the middle. This walks the list, and walks it again if the task is
+    /// there.
     pub(crate) fn remove(&mut self, id: TaskId) -> Option<Task> {
         self.remove_first(|link| link.header.id == id)
     }
 
-    /// The same, for the first task of this name.
+    /// Like [`remove`](Self::remove), for the first task of this name.
     pub(crate) fn remove_named(&mut self, name: &str) -> Option<Task> {
         self.remove_first(|link| link.name().to_cow() == name)
     }
@@ -124,8 +125,8 @@ impl TaskList {
     }
 }
 
-/// Drops one node at a time. Otherwise nodes would drop one another in a recursion as deep as the
-/// list. Each drop is contained, as the thread may already be unwinding.
+/// Drops one node at a time, as a recursive drop would be as deep as the list. Each drop is
+/// contained, as the thread may already be unwinding.
 impl Drop for TaskList {
     fn drop(&mut self) {
         while let Some(task) = self.pop() {

@@ -1,5 +1,5 @@
-//! The tasks that wait, above all for something outside of the runner: their response's end, or a
-//! release.
+//! Lists waiting tasks, above all those that wait for something outside the runner: the end of
+//! their response, or a release.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::{
 pub(crate) struct Waiting {
     /// In the order added.
     pub(crate) tasks: Vec<TaskInfo>,
-    /// How many of them wait for a release.
+    /// How many of `tasks` wait for a release.
     pub(crate) held: usize,
 }
 
@@ -45,8 +45,8 @@ impl Owner {
 }
 
 impl Queue {
-    /// Adds no rows unless the queue is open. Returns the queue that this one was merged into, as
-    /// [`infos`](Self::infos) does.
+    /// Adds a row for each waiting task if the queue is open. Returns the queue that this one was
+    /// merged into, as [`infos`](Self::infos) does.
     fn open_infos(&self, now: Instant, rows: &mut Vec<TaskInfo>) -> Option<Arc<Self>> {
         let state = lock(&self.state);
         if matches!(state.phase, Phase::Open) {
@@ -70,8 +70,8 @@ impl Queue {
         labels.iter().map(info).collect()
     }
 
-    /// Returns a row for each waiting task, in the order added. Returns `None` if the runner records
-    /// them instead.
+    /// Returns a row for each waiting task, in the order added. Returns `None` if the runner
+    /// records tasks instead.
     pub(crate) fn waiting(self: &Arc<Self>) -> Option<Vec<TaskInfo>> {
         let root = self.root();
         let state = lock(&root.state);
