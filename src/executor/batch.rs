@@ -1,9 +1,9 @@
-//! [`Batch`]: runs a queue's tasks, one after another. Keeps the promises "never on the connection"
-//! and "order".
+//! [`Batch`]: runs a queue's tasks, one after another. Keeps the promises "never on the
+//! connection" and "order".
 //!
 //! A batch is a task of the runtime. It moves to the blocking pool when its next task is blocking,
-//! and back when one is async. In a concurrent queue it starts a batch for each task. If a batch is
-//! dropped unfinished, its remaining tasks end aborted.
+//! and back when the next task is async. In a concurrent queue, it starts one more batch for each
+//! task. Dropping an unfinished batch aborts its remaining tasks.
 
 use std::{
     mem,
@@ -38,10 +38,10 @@ use crate::{
 pub(super) struct Batch {
     stage: Stage,
     limits: Option<Arc<Limits>>,
-    /// The current task's. Given back once the task's end has been counted, so that no more tasks
-    /// than the limit count as running.
+    /// The current task's permit. It is given back after the task's end has been counted, so that
+    /// no more tasks than the limit count as running.
     permit: Option<Arc<Permit>>,
-    /// Dropped last: it ends the remaining tasks.
+    /// Dropped last, as its drop aborts the remaining tasks.
     ready: Ready,
 }
 
@@ -56,7 +56,7 @@ enum Stage {
 
 struct Waiting {
     dequeued: Dequeued,
-    /// `None` once the task has its permit, and where it needs none.
+    /// `None` once the task has its permit, and if it needs none.
     acquire: Option<Box<Acquire>>,
 }
 
@@ -75,15 +75,15 @@ impl Batch {
         batch
     }
 
-    /// Hands the batch to the runtime. Without a runtime, or while the runtime shuts down, the
-    /// tasks end aborted.
+    /// Hands the batch to its runtime. Without a runtime, or while the runtime shuts down, the
+    /// tasks are aborted.
     pub(super) fn launch(self) {
         if let (Some(runtime), other) = self.ready.queue().runtimes() {
             self.launch_on(&runtime, other);
         }
     }
 
-    /// Hands the batch to `runtime`, or to `other` if that is gone.
+    /// Hands the batch to `runtime`, or to `other` if that one is gone.
     pub(super) fn launch_on(self, runtime: &Handle, other: Option<Handle>) {
         if self.wants_thread() {
             blocking::launch(self, runtime, other);
@@ -117,7 +117,7 @@ impl Batch {
         needs.kind == TaskKind::Blocking && self.ready.queue().timeout_of(needs).is_none()
     }
 
-    /// Polls on a worker. Ready once the batch has ended, or once its next task wants a blocking
+    /// Polls on a worker. Ready once the batch has ended, or once its next task needs a blocking
     /// thread.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if mem::take(&mut self.ready.yields) {
@@ -127,7 +127,7 @@ impl Batch {
         loop {
             match &mut self.stage {
                 Stage::Next if budget.is_used_up() => {
-                    // A batch that finds no task has ended now, not at a next poll that may not come.
+                    // If no task waits, the batch ends here. Its next poll may never come.
                     self.next_waiting(ended.take());
                     if !matches!(self.stage, Stage::Ended) {
                         return Budget::give_way(cx);
@@ -155,8 +155,8 @@ impl Batch {
         }
     }
 
-    /// Counts the ended task and dequeues the next, which begins or waits. Most tasks end at their
-    /// first poll: this returns such an end.
+    /// Counts the ended task and dequeues the next, which begins or waits. Most tasks end in their
+    /// first poll, and this returns that end.
     fn poll_next(&mut self, ended: Option<Ended>, cx: &mut Context<'_>) -> Poll<Option<Ended>> {
         let next = self.next(ended.as_ref(), true);
         let is_first = ended.is_none();
@@ -183,7 +183,8 @@ impl Batch {
             if let Stage::Next = self.stage {
                 let is_first = ended.is_none();
                 self.next_waiting(ended.take());
-                // Other batches wait for a thread, so this one goes through the pool's queue again.
+                // Other batches may wait for a thread, so this one goes through the pool's queue
+                // again.
                 if !is_first && hopped.elapsed() > budget::ON_THREAD {
                     break;
                 }
@@ -210,14 +211,14 @@ impl Batch {
         next
     }
 
-    /// The same, and takes up the next task, which does not begin yet.
+    /// Counts the ended task and dequeues the next, which does not begin yet.
     fn next_waiting(&mut self, ended: Option<Ended>) {
         let next = self.next(ended.as_ref(), false);
         self.enter(next, ended.is_none());
         discard(ended);
     }
 
-    /// Takes up what the queue gave: a task, or the end of the batch.
+    /// Handles what the queue returned: a task, or the end of the batch.
     fn enter(&mut self, next: Next, is_first: bool) {
         self.stage = match next {
             Next::End => Stage::Ended,
@@ -247,7 +248,7 @@ impl Batch {
         })
     }
 
-    /// Begins the waiting task, which has its permit and its thread.
+    /// Begins the waiting task, which now has its permit and its thread.
     fn begin(&mut self) {
         let Stage::Waiting(waiting) = mem::replace(&mut self.stage, Stage::Next) else {
             return;
@@ -262,12 +263,12 @@ impl Batch {
         } else if let Some(task) = queue.begin(id) {
             self.run(task);
         }
-        // Otherwise its end is claimed, and the batch goes on to the next task.
+        // Otherwise the task's end is claimed, and the batch continues with the next task.
     }
 }
 
 impl Waiting {
-    /// Ready also if the task's end is claimed.
+    /// Ready once the task has its permit, or if its end is claimed.
     fn poll_permit(
         &mut self,
         permit: &mut Option<Arc<Permit>>,
@@ -298,7 +299,7 @@ impl Drop for Batch {
     }
 }
 
-/// Drops an end. The error in it is user code, too.
+/// Drops an end. Its error is user code.
 #[inline]
 fn discard(ended: Option<Ended>) {
     match ended {
@@ -311,9 +312,9 @@ fn discard(ended: Option<Ended>) {
     }
 }
 
-/// A batch spawned from a body's poll or drop would run before the connection's task. Over HTTP/2
-/// that task has yet to write the response. Yielding once sends the batch to the back of the
-/// worker's queue, behind the connection.
+/// Sends the batch to the back of the worker's queue, behind the connection. A batch that is
+/// spawned in a body's poll or drop would otherwise run before the connection's task. Over HTTP/2,
+/// that task has yet to write the response.
 fn yield_once(cx: &mut Context<'_>) -> Poll<()> {
     cx.waker().wake_by_ref();
     Poll::Pending
@@ -323,7 +324,7 @@ fn yield_once(cx: &mut Context<'_>) -> Poll<()> {
 pub(crate) struct OnWorker {
     /// `None` once the batch has moved to the blocking pool.
     batch: Option<Batch>,
-    /// The runtime that the batch goes to if its own is gone. `None` once the batch was polled.
+    /// The runtime that takes the batch if its own is gone. `None` once the batch has been polled.
     other: Option<Handle>,
 }
 
@@ -351,7 +352,7 @@ impl Future for OnWorker {
     }
 }
 
-/// A runtime that is gone drops what is spawned on it, within that call.
+/// A runtime that is gone drops the batch within the call that spawns it.
 impl Drop for OnWorker {
     fn drop(&mut self) {
         if let (Some(batch), Some(other)) = (self.batch.take(), self.other.take()) {

@@ -13,11 +13,11 @@ use crate::util::{
     sync::{Mutex, lock},
 };
 
-/// How long a batch waits before it asks again, if the system has no thread to give.
+/// How long a batch waits before it tries again, if the system has no thread.
 const ASKS_AGAIN: Duration = Duration::from_millis(500);
 
-/// Hands `batch` to the blocking pool of `runtime`, or to `other` if that is gone. Without either,
-/// the batch's tasks end aborted.
+/// Hands `batch` to the blocking pool of `runtime`, or to `other` if that one is gone. Without
+/// either, the batch's tasks are aborted.
 pub(super) fn launch(batch: Batch, runtime: &Handle, other: Option<Handle>) {
     let name = ConsoleName::of(&batch);
     let slot = Arc::new(Mutex::new(Some(batch)));
@@ -28,8 +28,8 @@ pub(super) fn launch(batch: Batch, runtime: &Handle, other: Option<Handle>) {
             batch.map(Batch::run_on_thread).unwrap_or_default();
         })
     });
-    // Tokio panics if the pool has no thread and the system gives none. The pool's queue then keeps
-    // the closure, perhaps for ever. So the batch is taken back out of the slot.
+    // Tokio panics if the pool has no thread and cannot start one. The pool's queue then keeps the
+    // closure, perhaps forever. So this thread takes the batch back out of the slot.
     if !matches!(spawned, Ok(Ok(()))) {
         let batch = lock(&slot).take();
         if let Some(batch) = batch {
@@ -37,7 +37,7 @@ pub(super) fn launch(batch: Batch, runtime: &Handle, other: Option<Handle>) {
         }
         return;
     }
-    // A pool that has shut down drops the closure within that call.
+    // A pool that has shut down drops the closure within the spawning call.
     if Arc::strong_count(&slot) == 1 {
         let batch = lock(&slot).take();
         if let (Some(batch), Some(other)) = (batch, other) {
@@ -46,8 +46,8 @@ pub(super) fn launch(batch: Batch, runtime: &Handle, other: Option<Handle>) {
     }
 }
 
-/// Asks again after a pause. Without a timer, or if the runtime goes away meanwhile, the tasks of
-/// `batch` end aborted.
+/// Tries again after a pause. If there is no timer, or if the runtime goes away meanwhile, the
+/// tasks of `batch` are aborted.
 fn launch_again(batch: Batch, runtime: &Handle) {
     runtime.spawn(async move {
         if let Ok(pause) = contain(|| tokio::time::sleep(ASKS_AGAIN)) {

@@ -1,4 +1,4 @@
-//! [`Execution`]: runs one task to its one [`TaskEnd`].
+//! [`Execution`]: runs one task until its [`TaskEnd`].
 
 use std::{
     pin::Pin,
@@ -16,14 +16,14 @@ use crate::{
 pub(crate) struct Execution {
     id: TaskId,
     run: Run,
-    /// The last poll was pending, so another party may have claimed the end since.
+    /// True if the last poll was pending. Another party may have claimed the end since then.
     is_parked: bool,
 }
 
 enum Run {
-    /// On the thread that polls this.
+    /// Runs on the thread that polls this.
     Here(RunningTask),
-    /// On a blocking thread.
+    /// Runs on a blocking thread, which this awaits.
     Supervised(Pin<Box<dyn Future<Output = TaskEnd> + Send>>),
 }
 
@@ -51,7 +51,7 @@ impl Execution {
         }
     }
 
-    /// Prepares a task for a caller that runs a queue by hand. Returns `None` if its end is
+    /// Prepares a task for a caller that runs a queue by hand. Returns `None` if the task's end is
     /// claimed.
     pub(crate) fn by_hand(queue: &Arc<Queue>, dequeued: &Dequeued) -> Option<Self> {
         let has_runtime = tokio::runtime::Handle::try_current().is_ok();
@@ -66,7 +66,8 @@ impl Execution {
     #[inline]
     pub(crate) fn poll(&mut self, queue: &Arc<Queue>, cx: &mut Context<'_>) -> Poll<TaskEnd> {
         if self.is_parked && !queue.is_unclaimed(self.id) {
-            // The canceller woke this poll to have the task dropped. The task must not run again.
+            // The canceller woke this poll so that the task is dropped. The task must not run
+            // again.
             return Poll::Ready(TaskEnd::Aborted);
         }
         let polled = match &mut self.run {
@@ -90,8 +91,8 @@ impl Execution {
         }
     }
 
-    /// Drops the task and tells its end, unless another party has. The caller has the queue settle
-    /// what is returned.
+    /// Drops the task and reports its end, unless another party has reported it. The caller passes
+    /// the result to the queue, which settles it.
     #[inline]
     pub(crate) fn conclude(&mut self, queue: &Arc<Queue>, end: TaskEnd) -> Ended {
         let (end, has_span) = match &mut self.run {

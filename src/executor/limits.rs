@@ -1,9 +1,9 @@
-//! [`Limits`]: how many tasks run at once over all requests. Tokio's semaphores serve them first
+//! [`Limits`]: how many tasks run at once over all requests. Tokio's semaphores are fair: first
 //! come, first served.
 //!
-//! A blocking task takes a permit of `max_blocking` and then one of `max_running`. Holding the
-//! first while waiting for the second keeps nobody out. Any other task that wants a blocking permit
-//! also wants a running one, and stands behind it.
+//! A blocking task takes a permit of `max_blocking` first, and then one of `max_running`. It may
+//! hold the first while it waits for the second, and blocks nobody by that. Any other blocking
+//! task also needs a running permit, and waits behind it for one.
 
 use std::{
     mem,
@@ -33,7 +33,7 @@ pub(crate) struct Permit {
     _running: Option<OwnedSemaphorePermit>,
 }
 
-/// A task's wait for its permit. Dropping it gives up the task's place in the semaphore's queue.
+/// A task's wait for its permit. Dropping it gives up the task's position in the queue.
 pub(crate) struct Acquire {
     blocking: Option<PollSemaphore>,
     running: Option<PollSemaphore>,

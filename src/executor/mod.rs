@@ -1,5 +1,5 @@
-//! Runs ready batches: async tasks on the runtime, blocking ones on its blocking pool, within the
-//! runner's limits. Keeps the promises "never on the connection", "isolation" and "any runtime".
+//! Runs ready batches within the runner's limits: async tasks on the runtime, blocking tasks on
+//! its blocking pool. Keeps the promises "never on the connection", "isolation" and "any runtime".
 //!
 //! A [`Batch`] is a task of the runtime, or a closure on the blocking pool. Tokio schedules both.
 //! This room uses `queue` and below.
@@ -41,7 +41,7 @@ impl Executor {
         Batch::new(ready, limits.cloned())
     }
 
-    /// For a loom model, which polls the batch itself.
+    /// Makes a batch for a loom model, which polls it itself.
     #[cfg(all(test, background_tasks_loom))]
     pub(crate) fn on_worker(&self, ready: Ready) -> batch::OnWorker {
         batch::OnWorker::new(self.batch(ready), None)

@@ -37,22 +37,23 @@ pub(crate) struct RunningTask {
     task: Option<Task>,
     id: TaskId,
     span: TaskSpan,
-    /// What few tasks need, in a box of its own. Without it no setting attends to the task.
+    /// What only few tasks need. It is boxed, and is `None` if no setting affects the task.
     extras: Option<Box<RunExtras>>,
 }
 
 #[derive(Default)]
 struct RunExtras {
-    /// For an async task with a timeout.
+    /// The timer of an async task with a timeout.
     deadline: Option<Timer>,
     /// The end of a task that does not run.
     not_run: Option<TaskEnd>,
-    /// For what surrounds the task, which has it also after the task's end is claimed.
+    /// The context for what surrounds the task. It stays available after the task's end is
+    /// claimed.
     context: Option<TaskContext>,
 }
 
 impl RunningTask {
-    /// Opens the task's span and asks whether the task runs.
+    /// Opens the task's span and checks its condition.
     #[inline]
     pub(crate) fn new(queue: &Arc<Queue>, task: Task) -> Self {
         if !TaskSpan::is_wanted() && queue.runs_unconditionally(&task) {
@@ -119,13 +120,13 @@ impl RunningTask {
         })
     }
 
-    /// Returns the settings, if one of them may attend to this task.
+    /// Returns the settings, if one of them may affect this task.
     #[inline]
     fn attending<'a>(&self, queue: &'a Queue) -> Option<&'a Settings> {
         self.extras.as_ref().and(queue.settings())
     }
 
-    /// Returns what surrounds the task, and the context for that.
+    /// Returns what surrounds the task, and the context to pass to it.
     #[inline]
     fn around<'a>(&self, queue: &'a Queue) -> Option<(&'a Around, TaskContext)> {
         let context = self.extras.as_ref()?.context.clone()?;
@@ -155,7 +156,7 @@ impl RunningTask {
         queue: &Arc<Queue>,
         cx: &mut Context<'_>,
     ) -> Poll<TaskEnd> {
-        // A task that is cancelled during the poll must still be named.
+        // Read before the poll: a task that is cancelled during it must still be named.
         let (label, begun) = (queue.label_of(self.id), Instant::now());
         let polled = self.poll_task(queue, cx);
         let held = begun.elapsed();
@@ -177,7 +178,7 @@ impl RunningTask {
         end_of(polled)
     }
 
-    /// The same, within `around`.
+    /// Polls the task within `around`, in its span.
     #[cold]
     fn poll_surrounded(
         &mut self,
@@ -197,7 +198,7 @@ impl RunningTask {
         }
     }
 
-    /// Drops the task in its span. If its destructor panics, that panic is the task's end.
+    /// Drops the task in its span. If the destructor panics, that panic becomes the task's end.
     #[inline]
     pub(crate) fn finish(&mut self, queue: &Arc<Queue>, end: TaskEnd) -> TaskEnd {
         if self.task.is_none() {
@@ -211,7 +212,7 @@ impl RunningTask {
                 Some((around, context)) => drop(surrounded(around, &context, || *slot = None)),
             });
         });
-        // What surrounds it may have panicked before.
+        // `around` may have panicked before it dropped the task.
         let _ = contain_drop(self.task.take());
         match dropped {
             Ok(()) => end,
@@ -222,20 +223,20 @@ impl RunningTask {
         }
     }
 
-    /// True if the task has a span. The queue then holds a handle of it too.
+    /// True if the task has a span. The queue then holds a handle to it too.
     #[inline]
     pub(super) fn has_span(&self) -> bool {
         !self.span.is_none()
     }
 
-    /// Drops this handle of the task's span. The queue may hold another.
+    /// Drops this handle to the task's span. The queue may hold another.
     #[inline]
     pub(super) fn leave_span(&mut self) {
         self.span = TaskSpan::default();
     }
 }
 
-/// Polls the task. A task that completes is dropped here, before its end is told.
+/// Polls the task. A task that completes is dropped here, before its end is reported.
 #[inline(always)]
 fn poll_in(
     slot: &mut Option<Task>,
@@ -264,7 +265,7 @@ fn end_of(polled: Result<Option<Poll<TaskResult>>, TaskPanic>) -> Poll<TaskEnd> 
 const NOT_RUN: &str = "what is set as `RunnerBuilder::around` did not run the task";
 
 fn open_span(queue: &Queue, task: &mut Task) -> TaskSpan {
-    // Dropped when this function returns, so that the request's span can close.
+    // Dropped at the end of this function, so that the request's span can close.
     let added_in = task.take_added_in();
     let of = SpanOf {
         added_in: added_in.as_ref(),
@@ -275,7 +276,7 @@ fn open_span(queue: &Queue, task: &mut Task) -> TaskSpan {
     TaskSpan::open(&of, || queue.label_of(task.id()))
 }
 
-/// Returns the timer of an async task. A blocking task's timeout is its supervisor's.
+/// Returns the timer of an async task. The supervisor of a blocking task keeps its timeout.
 fn deadline_of(queue: &Queue, task: &Task) -> Result<Option<Timer>, TaskEnd> {
     let needs = task.needs();
     let timeout = queue.timeout_of(needs);

@@ -1,5 +1,5 @@
-//! Handing a batch to the runtime. Where tokio-console may look, a batch has its first task's name
-//! and place: Tokio knows names only under `tokio_unstable`.
+//! Hands a batch to the runtime. For tokio-console, a batch has the name and location of its first
+//! task. Tokio supports names only under `tokio_unstable`.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 
 use super::batch::{Batch, OnWorker};
 
-/// What tokio-console shows.
+/// The name that tokio-console shows.
 pub(super) struct ConsoleName(#[cfg(all(tokio_unstable, feature = "tracing"))] String);
 
 impl ConsoleName {
@@ -41,8 +41,8 @@ pub(super) fn spawn(batch: Batch, runtime: &Handle, other: Option<Handle>) {
     }
 }
 
-/// Spawns what runs a batch on the blocking pool. If the system gives no thread, Tokio panics, or
-/// returns an error where it knows names.
+/// Spawns `run` on the blocking pool. If the system has no thread, Tokio panics, or returns an
+/// error under `tokio_unstable`.
 pub(super) fn spawn_blocking(
     name: &ConsoleName,
     runtime: &Handle,

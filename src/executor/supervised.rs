@@ -1,4 +1,4 @@
-//! A blocking task on a thread that the batch awaits, at most until the task's timeout.
+//! A supervised blocking task: the batch awaits its thread, at most until the task's timeout.
 
 use std::{
     future::poll_fn,
@@ -23,16 +23,17 @@ use crate::{
     },
 };
 
-/// A task that has begun keeps its batch's permit until it returns. If the timeout expires first,
-/// the queue names the task as overdue until then. A task that waits for a thread leaves the permit
-/// to the batch, so a cancel frees it at once.
+/// Runs a blocking task on a thread of its own. Once it has begun, it keeps its batch's permit
+/// until it returns. If the timeout expires first, the queue lists the task as overdue until then.
+/// While the task waits for a thread, only the batch holds the permit, so a cancel frees it at
+/// once.
 pub(super) async fn supervise(
     queue: Arc<Queue>,
     id: TaskId,
     permit: Option<Weak<Permit>>,
     limit: Option<Duration>,
 ) -> TaskEnd {
-    // Without a timer the task must not run: nobody could tell its timeout.
+    // Without a timer the task must not run, as nothing could enforce its timeout.
     if let Some(Err(why)) = limit.map(Timer::new) {
         return no_timer(&why);
     }
@@ -47,7 +48,7 @@ pub(super) async fn supervise(
     if woken_contained(has_started).await.is_err() {
         return TaskEnd::Aborted; // the pool is shutting down
     }
-    // The timeout counts from the thread's start, not from the wait for a thread.
+    // The timeout starts when the thread starts. The wait for a thread does not count.
     let mut timer = match limit.map(Timer::new).transpose() {
         Ok(timer) => timer,
         Err(why) => return no_timer(&why),
@@ -69,7 +70,7 @@ pub(super) async fn supervise(
 }
 
 fn run(queue: &Arc<Queue>, id: TaskId, permit: Option<Weak<Permit>>) -> TaskEnd {
-    // The batch holds the permit until the end is counted, so a task that begins finds it.
+    // The batch holds the permit until the end is counted, so a task that begins can upgrade it.
     let _permit = permit.and_then(|permit| permit.upgrade());
     let Some(task) = queue.begin_on_thread(id) else {
         return TaskEnd::Aborted; // its end was claimed while it waited for a thread
