@@ -20,8 +20,8 @@
 //! 3. The phase leaves `Running` only in the critical section that finds `tasks` empty.
 //! 4. `outcome` is set before the phase of a request's queue leaves `Open`, and never changes.
 //! 5. A task is in `tasks`, then in `entries`, until its end has been reported and counted. A task
-//!    that is refused, recorded, or added to a discarded queue ends at once and is in neither. A
-//!    task that timed out on its blocking thread stays in `entries` until the thread returns.
+//!    that is refused, or added to a discarded or recording queue, ends at once and is in neither.
+//!    A task that timed out on its blocking thread stays in `entries` until the thread returns.
 //! 6. Only the party that sets an entry to `Ended`, under the lock, reports the end. An end that
 //!    nobody observes is counted in the critical section that removes the entry.
 //! 7. A queue with an owner is in the registry while `tasks` or `entries` holds a task. A followed
@@ -168,8 +168,9 @@ impl Queue {
         self.owner.as_ref().map(|owner| &owner.shared.settings)
     }
 
-    /// Returns the runtime for a batch, and another in case the first is gone. The first is the
-    /// request's runtime. The other is the current one, or else the first that the runner saw.
+    /// Returns the runtime for a batch, and another in case the first is gone. The candidates, in
+    /// order, are the queue's own runtime, and the current one or else the first that the runner
+    /// saw. A runtime in the settings is the only candidate.
     pub(crate) fn runtimes(&self) -> (Option<Handle>, Option<Handle>) {
         if let Some(set) = self
             .settings()

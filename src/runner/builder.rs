@@ -18,8 +18,8 @@ use crate::{
     },
 };
 
-/// Sets up a [`Runner`]. Without any setting it makes the runner of [`Runner::new`], which has no
-/// limits.
+/// Sets up a [`Runner`]. Without any setting, this makes the same runner as [`Runner::new`], which
+/// has no limits.
 ///
 /// ```
 /// use std::time::Duration;
@@ -41,14 +41,14 @@ pub struct RunnerBuilder {
 }
 
 impl RunnerBuilder {
-    /// Sets the order in which the tasks of one request run; [`Order::Sequential`] by default.
+    /// Sets the order in which the tasks of one request run. The default is [`Order::Sequential`].
     /// Tasks of different requests always run side by side.
     pub fn order(mut self, order: Order) -> Self {
         self.settings.order = order;
         self
     }
 
-    /// Sets what happens to a request's other tasks when one fails. By default they run.
+    /// Sets what happens to a request's other tasks when one fails. By default they still run.
     pub fn on_failure(mut self, on_failure: OnFailure) -> Self {
         self.settings.on_failure = on_failure;
         self
@@ -57,9 +57,9 @@ impl RunnerBuilder {
     /// Limits how many tasks run at once, async and blocking, over all requests. There is no limit
     /// by default.
     ///
-    /// The other tasks wait, first come, first served. A waiting task costs its memory, and no
-    /// thread. Each of a request's tasks takes its place when it is dequeued. Under any limit, a
-    /// task that waits for another task's work may wait for ever.
+    /// The other tasks wait, first come, first served. A waiting task costs memory but no thread.
+    /// A task joins the wait when it is dequeued, behind the earlier tasks of its request. Under
+    /// any limit, a task that waits for the work of another task may wait forever.
     ///
     /// # Panics
     ///
@@ -69,11 +69,11 @@ impl RunnerBuilder {
         self
     }
 
-    /// Limits how many blocking tasks run at once, over all requests. By default only Tokio's pool
-    /// of 512 threads limits them.
+    /// Limits how many blocking tasks run at once, over all requests. By default only the size of
+    /// Tokio's blocking pool limits them: 512 threads unless configured.
     ///
-    /// A limit keeps one endpoint's sync tasks from taking the whole pool, which also serves files,
-    /// DNS look-ups and other blocking code. A blocking task counts against
+    /// A limit keeps one endpoint's sync tasks from taking the whole pool, which also serves
+    /// files, DNS lookups and other blocking code. Blocking tasks count against
     /// [`max_running`](Self::max_running) too. A blocking task that has timed out cannot be
     /// stopped, and counts until it returns.
     ///
@@ -85,17 +85,17 @@ impl RunnerBuilder {
         self
     }
 
-    /// Limits how many tasks may wait for the runner, over all requests: their response has ended,
-    /// and they have not begun. There is no limit by default.
+    /// Limits how many tasks may wait for the runner, over all requests. These are tasks whose
+    /// response has ended and which have not begun. There is no limit by default.
     ///
-    /// While so many wait, no task is taken:
-    /// [`try_add_task`](crate::BackgroundTasks::try_add_task) gives the task back, so that the
-    /// handler can answer 503; [`add_task`](crate::BackgroundTasks::add_task) ends the task
-    /// [`Rejected`](crate::TaskEnd::Rejected).
+    /// While the limit is reached, the runner refuses tasks.
+    /// [`try_add_task`](crate::BackgroundTasks::try_add_task) returns the task in its error, so
+    /// that the handler can answer 503. [`add_task`](crate::BackgroundTasks::add_task) ends the
+    /// task [`Rejected`](crate::TaskEnd::Rejected).
     ///
-    /// Tasks whose response has not ended are not among them, so that clients that do not read their
-    /// responses keep nobody else's tasks out. When their responses end, they are run even if more
-    /// tasks wait than this: they were taken.
+    /// Tasks whose response has not ended do not count. So clients that do not read their
+    /// responses cannot keep other requests' tasks out. When their responses end, these tasks run
+    /// even if the limit is exceeded, as they were already accepted.
     ///
     /// # Panics
     ///
@@ -106,11 +106,10 @@ impl RunnerBuilder {
     }
 
     /// Limits how many tasks may await the end of their responses, or a release
-    /// ([`hold`](crate::BackgroundTasks::hold)), over all requests. There is no limit by default:
-    /// they are as many as open requests add.
+    /// ([`hold`](crate::BackgroundTasks::hold)), over all requests. There is no limit by default.
     ///
-    /// Past the limit, tasks are refused as for [`max_pending`](Self::max_pending).
-    /// `warn_slow_response` tells which responses stay open.
+    /// Beyond the limit, the runner refuses tasks as for [`max_pending`](Self::max_pending).
+    /// `warn_slow_response` reports the responses that stay open.
     ///
     /// # Panics
     ///
@@ -120,10 +119,10 @@ impl RunnerBuilder {
         self
     }
 
-    /// Sets the timeout of each task without one of its own
+    /// Sets the timeout of each task that has none of its own
     /// ([`Task::timeout`](crate::Task::timeout)). There is none by default.
     ///
-    /// With a timeout, each blocking task goes to the blocking pool by itself. Without one,
+    /// With a timeout, each blocking task goes to the blocking pool on its own. Without one,
     /// consecutive blocking tasks of a request share a thread.
     ///
     /// # Panics
@@ -138,7 +137,7 @@ impl RunnerBuilder {
         self
     }
 
-    /// Sets the condition for each task without one of its own
+    /// Sets the condition for each task that has none of its own
     /// ([`Task::run_if`](crate::Task::run_if)). By default a task runs if there was a response
     /// ([`ResponseOutcome::is_responded`]).
     ///
@@ -158,18 +157,18 @@ impl RunnerBuilder {
     }
 
     /// Takes a value from each request as it arrives at the layer, for
-    /// [`TaskContext::get`](crate::TaskContext::get), [`TaskReport::get`](crate::TaskReport::get) and
-    /// [`around`](Self::around). `None` takes nothing.
+    /// [`TaskContext::get`](crate::TaskContext::get), [`TaskReport::get`](crate::TaskReport::get)
+    /// and [`around`](Self::around). If `capture` returns `None`, nothing is stored.
     ///
-    /// The value is found by its type, as in [`http::Extensions`]. This may be called again for
-    /// values of other types. `capture` runs on the connection's task, so it should be quick. If
-    /// it panics, the service of the request panics.
+    /// The value is looked up by its type, as in [`http::Extensions`]. Call this again for values
+    /// of other types. `capture` runs on the connection's task, so it should be quick. A panic in
+    /// it is a panic of the service.
     ///
-    /// A closure that holds a handle of its own runner keeps that runner alive for ever. The same is
-    /// so for `around` and `run_if`.
+    /// A closure that holds a handle of its own runner keeps that runner alive forever. The same
+    /// applies to `around` and `run_if`.
     ///
-    /// Middleware inside of the layer runs later: what it finds out is not in the request yet. Values
-    /// that only the handler knows belong in its closures.
+    /// Middleware inside the layer runs later, so its additions to the request are not visible
+    /// here. Move values that only the handler knows into the task's closure.
     ///
     /// ```
     /// use tower_background_tasks::{Runner, Task};
@@ -202,18 +201,17 @@ impl RunnerBuilder {
         self
     }
 
-    /// Surrounds each task while it runs: with a task-local, the context of a tracer, the hub of an
-    /// error tracker, whatever code deep inside of a task expects to find on its thread.
+    /// Surrounds each task while it runs: with a task-local, a tracer's context, an error
+    /// tracker's hub, or whatever else code inside the task expects on its thread.
     ///
-    /// `around` is called for each poll of an async task, for the one call of a blocking task, and
-    /// when either is dropped before its end. It sets up what it gives the task, calls
-    /// [`Next::run`], takes it down again, and returns what that returned. So it sees each step of a
-    /// task, as a [`Future`] that wraps another does, and must be as quick. It is not called for
-    /// conditions ([`run_if`](Self::run_if)), for observers, or for a task that ends before it
-    /// begins.
+    /// The runner calls `around` for each poll of an async task, for the one call of a blocking
+    /// task, and when either is dropped before its end. `around` prepares the thread, calls
+    /// [`Next::run`], undoes the preparation, and returns the [`Ran`]. It runs as often as a
+    /// [`Future`] wrapper's `poll`, and must be as quick. It is not called for conditions
+    /// ([`run_if`](Self::run_if)), for observers, or for a task that ends before it begins.
     ///
-    /// Of two calls to this, the first is the outer one. A panic in `around` ends the task
-    /// [`Panicked`](crate::TaskEnd::Panicked).
+    /// If this is called twice, the first closure surrounds the second. A panic in `around` ends
+    /// the task [`Panicked`](crate::TaskEnd::Panicked).
     ///
     /// ```
     /// use tower_background_tasks::Runner;
@@ -243,12 +241,12 @@ impl RunnerBuilder {
         self
     }
 
-    /// Reads each request's id from this header, as it is when the request arrives at the layer, such
-    /// as `x-request-id` behind tower-http's `SetRequestIdLayer`.
+    /// Reads each request's id from this header when the request arrives at the layer: for example
+    /// `x-request-id`, behind tower-http's `SetRequestIdLayer`.
     ///
-    /// [`TaskContext::request`](crate::TaskContext::request) has it, and the span of each task, so
-    /// that every line a task logs shows it. An id of more than 128 bytes, or that is not visible
-    /// ASCII, is left out.
+    /// [`TaskContext::request`](crate::TaskContext::request) and the span of each task have the
+    /// id, so every line that a task logs shows it. An id that is longer than 128 bytes, or is not
+    /// visible ASCII, is ignored.
     ///
     /// ```
     /// use http::HeaderName;
@@ -266,11 +264,11 @@ impl RunnerBuilder {
 
     /// Takes the route of each request as it arrives at the layer, such as `/orders/{id}`.
     ///
-    /// The span of each task has it as `http.route`, and so have the metrics as `route`:
-    /// a label of which there are only as many as the program has routes, unlike paths. A `route`
-    /// that makes them up from what a client sends makes a time series of each.
+    /// Each task's span has the route as `http.route`, and the metrics have it as the label
+    /// `route`. Unlike paths, routes are few: one for each route of the program. If `route` builds
+    /// its result from what a client sends, each result makes a time series.
     ///
-    /// axum knows the route of a request where the layer is added by `Router::layer` or
+    /// axum knows a request's route only if the layer is added by `Router::layer` or
     /// `Router::route_layer`, after the routes:
     ///
     /// ```
@@ -281,13 +279,16 @@ impl RunnerBuilder {
     ///     .route(|request| Some(request.extensions.get::<MatchedPath>()?.as_str()))
     ///     .build();
     /// let app: Router = Router::new()
-    ///     .route("/orders/{id}", post(async |tasks: BackgroundTasks| tasks.add_task(async {})))
+    ///     .route(
+    ///         "/orders/{id}",
+    ///         post(async |tasks: BackgroundTasks| tasks.add_task(async {})),
+    ///     )
     ///     .layer(runner.layer());
     /// # drop(app);
     /// ```
     ///
-    /// It runs on the connection's task, so it should be quick. If it panics, the service of the
-    /// request panics.
+    /// `route` runs on the connection's task, so it should be quick. A panic in it is a panic of
+    /// the service.
     pub fn route(mut self, route: impl Fn(&Parts) -> Option<&str> + Send + Sync + 'static) -> Self {
         let on_request = &mut self.settings.on_request;
         on_request.push(Box::new(move |request, noted| {
@@ -298,26 +299,26 @@ impl RunnerBuilder {
         self
     }
 
-    /// Sets the runtime that all tasks run on.
+    /// Sets the runtime on which all tasks run.
     ///
-    /// By default a task runs on the runtime of its request: see [`Runner`].
+    /// By default a task runs on its request's runtime: see [`Runner`].
     pub fn runtime(mut self, runtime: Handle) -> Self {
         self.settings.runtime = Some(runtime);
         self
     }
 
-    /// Sets an observer, which is called once for each task that ends, however it ends. A panic in
-    /// it is contained.
+    /// Sets an observer, which the runner calls once for each task that ends, however it ends. A
+    /// panic in the observer is contained.
     ///
     /// The observer runs on the thread where the task ended, and that thread waits for it. It
-    /// should be quick, and must not block. A refused task ends on the thread that added it. A task
+    /// should be quick and must not block. A refused task ends on the thread that added it. A task
     /// that is lost with its runtime ends on the thread that dropped it.
     ///
-    /// The observer may add tasks. A task that is refused or aborted at once is reported within the
-    /// call that added it. So an observer that adds tasks again must not do so for
+    /// The observer may add tasks. A task that is refused or aborted at once is reported within
+    /// the call that added it. So an observer that re-adds tasks must not do so for
     /// [`Rejected`](crate::TaskEnd::Rejected) or [`Aborted`](crate::TaskEnd::Aborted).
     ///
-    /// An observer that holds its own [`Runner`] keeps it alive for ever, as the runner keeps its
+    /// An observer that holds its own [`Runner`] keeps it alive forever, as the runner keeps its
     /// observer. Hold a [`Weak`](std::sync::Weak) of an `Arc<Runner>` instead.
     pub fn on_task_end(
         mut self,
@@ -327,8 +328,8 @@ impl RunnerBuilder {
         self
     }
 
-    /// Sets how the span `background_task` of each task relates to the span that was current when
-    /// the task was added.
+    /// Sets how each task's span, `background_task`, relates to the span that was current when the
+    /// task was added.
     #[cfg(feature = "tracing")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
     pub fn span_relation(mut self, relation: SpanRelation) -> Self {
@@ -336,18 +337,18 @@ impl RunnerBuilder {
         self
     }
 
-    /// Warns of an async task, by name, if one poll holds its worker for `threshold` or longer. Off
-    /// by default.
+    /// Logs a warning that names an async task, if one poll holds its worker for `threshold` or
+    /// longer. Off by default.
     ///
     /// Such a task runs blocking code, which belongs in
     /// [`add_blocking_task`](crate::BackgroundTasks::add_blocking_task). It keeps the worker from
-    /// all its other work, connections included. The warning comes when the poll returns. Until
-    /// then [`Runner::tasks`] shows the task.
+    /// all other work, including connections. The warning comes when the poll returns. Until then,
+    /// [`Runner::tasks`] shows the task.
     ///
     /// Only polls are timed. A condition ([`Task::run_if`](crate::Task::run_if)) or a task's
-    /// destructor also holds a worker, and is not timed.
+    /// destructor can also hold a worker, but is not timed.
     ///
-    /// The setting costs each poll two clock reads, the lock of the request's queue and a copy of
+    /// This setting adds to each poll two clock reads, a lock of the request's queue and a copy of
     /// the task's name. The copy allocates if the name was made at run time.
     ///
     /// # Panics
@@ -362,10 +363,10 @@ impl RunnerBuilder {
         self
     }
 
-    /// Warns of a response, once, if it is still open after `age` and tasks await its end: its client
-    /// reads slowly or not at all, or it is an event stream. Off by default.
+    /// Logs one warning for a response that is still open after `age` while tasks await its end.
+    /// Its client reads slowly or not at all, or it is an event stream. Off by default.
     ///
-    /// The warning names the request and the tasks. It comes up to a quarter of `age` later.
+    /// The warning names the request and the tasks. It may come late, by up to a quarter of `age`.
     ///
     /// # Panics
     ///
@@ -381,12 +382,13 @@ impl RunnerBuilder {
         self
     }
 
-    /// Sets how often failures that repeat are logged; every 10 seconds by default.
+    /// Sets how often repeated failures are logged. The default is every 10 seconds.
     ///
-    /// The first failure of a task is logged at once, with its error and its request. Others with the
-    /// same error, of tasks with the same name that were added in the same place, are counted, and
-    /// their number is logged so often, and at a shutdown. `Duration::ZERO` logs each failure by
-    /// itself. [`on_task_end`](Self::on_task_end) and the metrics are told of each in any case.
+    /// The first failure of a task is logged at once, with its error and its request. A failure
+    /// repeats it if it has the same error, and its task has the same name and was added in the
+    /// same place. Repeats are counted, and their number is logged at this interval and at a
+    /// shutdown. `Duration::ZERO` logs each failure individually.
+    /// [`on_task_end`](Self::on_task_end) and the metrics always receive each failure.
     #[cfg(feature = "tracing")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
     pub fn log_repeats_every(mut self, time: Duration) -> Self {
@@ -394,8 +396,8 @@ impl RunnerBuilder {
         self
     }
 
-    /// Makes a runner that runs nothing: see [`Runner::recording`]. This is for one that has other
-    /// settings too, such as jobs or an observer.
+    /// Makes the runner record tasks and run nothing: see [`Runner::recording`]. Use this to
+    /// combine recording with other settings, such as jobs or an observer.
     ///
     /// A recording runner never refuses a task. With a `job_store`, jobs go to that store and are
     /// not recorded.

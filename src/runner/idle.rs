@@ -1,4 +1,4 @@
-//! [`Runner::idle`] and what it returns, [`Idle`].
+//! [`Runner::idle`] and its result, [`Idle`].
 
 use std::{fmt, time::Duration};
 
@@ -13,13 +13,13 @@ use crate::{
 /// moment after its client has read it.
 const FOR_RESPONSES: Duration = Duration::from_secs(1);
 
-/// How many tasks a line names.
+/// How many tasks the text names.
 const NAMED: usize = 5;
 
-/// What [`Runner::idle`] saw when it returned.
+/// What still waited when [`Runner::idle`] returned.
 ///
 /// Its [`Display`](fmt::Display) is one line for a person. It says how many tasks still wait and
-/// what to do, and names the first five:
+/// what to do, and it names the first five:
 ///
 /// ```text
 /// 1 background task still waiting: read the body to its end or drop the response
@@ -28,19 +28,19 @@ const NAMED: usize = 5;
 #[derive(Clone, Debug)]
 pub struct Idle {
     waiting: Vec<TaskInfo>,
-    /// How many of them wait for a release.
+    /// How many of `waiting` wait for a release.
     held: usize,
 }
 
 impl Idle {
-    /// Returns true if no task waited for its response or for a release. Every task that had been
-    /// added has ended then, except for those [run by hand](crate::BackgroundTasks::run).
+    /// Returns true if no task waited for its response or for a release. Then every task that had
+    /// been added has ended, except for tasks [run by hand](crate::BackgroundTasks::run).
     pub fn is_complete(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Returns the tasks that wait for a response that has not ended, or for a release of what
-    /// [`hold`](crate::BackgroundTasks::hold) returned, in the order added.
+    /// Returns the tasks that wait for their response, or for the release of a
+    /// [`hold`](crate::BackgroundTasks::hold), in the order added.
     pub fn waiting(&self) -> &[TaskInfo] {
         &self.waiting
     }
@@ -83,22 +83,22 @@ impl fmt::Display for Idle {
 }
 
 impl Runner {
-    /// Waits until every task whose response has ended is done. In a test, everything that a
-    /// request promised has happened then.
+    /// Waits until every task whose response has ended has itself ended. A test can then check
+    /// everything that a request promised.
     ///
-    /// A task that still waits for its response, or for a release of what
-    /// [`hold`](crate::BackgroundTasks::hold) returned, gets one second more. A server needs a
-    /// moment to drop a body that its client has read. After that second this returns all the
-    /// same. What it returns names the tasks that wait, and a warning in the log says the same: the
-    /// test holds a response, or a client has not read one. [`finish`](crate::testing::finish)
-    /// reads a response to its end.
+    /// A task that still waits for its response, or for the release of a
+    /// [`hold`](crate::BackgroundTasks::hold), gets one more second. A server needs a moment to
+    /// drop a body that its client has read. After that second this returns anyway. The result and
+    /// a warning in the log name the tasks that wait. The usual cause is that the test holds a
+    /// response, or that a client has not read one. [`finish`](crate::testing::finish) reads a
+    /// response to its end.
     ///
-    /// Tasks that are [run by hand](crate::BackgroundTasks::run) do not count. Tasks that are added
-    /// while this waits do count. This returns at the first moment when no task is on the runner.
-    /// Under a steady load that moment may never come. A task that awaits this waits for itself,
-    /// for ever.
+    /// This waits for tasks that are added meanwhile, but not for tasks [run by
+    /// hand](crate::BackgroundTasks::run). It returns at the first moment when the runner has no
+    /// task to run. Under a steady load that moment may never come. A task that awaits this waits
+    /// for itself, forever.
     ///
-    /// The second is one of Tokio's clock: under `start_paused` it passes at once.
+    /// Tokio's clock measures the second: under `start_paused` it passes at once.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -123,16 +123,19 @@ impl Runner {
     ///
     /// # Runtimes that freeze
     ///
-    /// A function on AWS Lambda is frozen when it has handed over its answer, and its tasks with
-    /// it. So it finishes the response first, then waits for this, and hands over the answer
-    /// afterwards:
+    /// AWS Lambda freezes a function, and its tasks with it, once the function has returned its
+    /// answer. So finish the response first, then wait for this, and return the answer afterwards:
     ///
     /// ```
     /// use axum::{Router, body::Body, http::Request, response::Response};
     /// use tower::ServiceExt; // for `oneshot`
     /// use tower_background_tasks::{BoxError, Runner, testing::finish};
     ///
-    /// async fn invoke(app: Router, runner: &Runner, request: Request<Body>) -> Result<Response, BoxError> {
+    /// async fn invoke(
+    ///     app: Router,
+    ///     runner: &Runner,
+    ///     request: Request<Body>,
+    /// ) -> Result<Response, BoxError> {
     ///     let response = finish(app.oneshot(request).await?).await?; // the whole body is here
     ///     runner.idle().await;
     ///     Ok(response.map(Body::from))
@@ -158,7 +161,7 @@ impl Runner {
         let idle = loop {
             shared.quiet().await;
             let waiting = owner.waiting();
-            // A response that has ended meanwhile has its batch counted by now.
+            // If a response has ended meanwhile, its batch is counted by now.
             if shared.is_quiet() {
                 break Idle::from(waiting);
             }

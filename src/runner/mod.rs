@@ -1,5 +1,5 @@
-//! [`Runner`]: where tasks run, as its users see it; its builder, its wait for tests and its
-//! shutdown. It uses `executor`, `queue` and below.
+//! [`Runner`]: the public handle, its builder, its wait for tests and its shutdown. It uses
+//! `executor`, `queue` and below.
 
 pub(crate) mod builder;
 pub(crate) mod idle;
@@ -22,22 +22,22 @@ use crate::{
 #[cfg(feature = "metrics")]
 use crate::{observe::metrics::Gauges, util::contain::contain};
 
-/// Runs tasks off the connections, and counts how each ends. Clones are the same runner.
+/// Runs tasks off the connections, and counts how each ends. All clones refer to the same runner.
 ///
-/// A server makes one runner beside its router. At the end, the server asks it how all tasks ended.
-/// Tasks outlive the `Runner` handles: dropping every handle stops nothing.
+/// A server makes one runner together with its router. At its end, the server asks the runner how
+/// all tasks ended. Dropping every `Runner` handle stops no task.
 ///
 /// # Runtime
 ///
-/// Tasks run on the runtime of their request: the one on which it arrived, or on which a task of no
-/// request is added. If that is gone, they run on the runtime on which their response ends, or
-/// else on the first that the runner saw. So one runner serves any number of runtimes, one after
-/// another and side by side.
-/// [`RunnerBuilder::runtime`] sets one for all. Without any runtime, and when the runtime goes
-/// away, tasks end [`Aborted`](crate::TaskEnd::Aborted).
+/// A task runs on the runtime on which its request arrived. A task of no request runs on the
+/// runtime on which it was added. If that runtime is gone, the task runs on the one on which its
+/// response ends, or else on the first that the runner saw. So one runner serves any number of
+/// runtimes, one after another and side by side. [`RunnerBuilder::runtime`] sets one runtime for
+/// all tasks. Without a runtime, and when the runtime shuts down, tasks end
+/// [`Aborted`](crate::TaskEnd::Aborted).
 ///
-/// The async tasks of a request share one task of the runtime. Its consecutive blocking tasks share
-/// one closure on the blocking pool. So [`tokio::task::id`] does not tell them apart;
+/// The async tasks of a request share one Tokio task. Its consecutive blocking tasks share one
+/// closure on the blocking pool. So [`tokio::task::id`] does not distinguish them, but
 /// [`TaskId`](crate::TaskId) does.
 ///
 /// ```
@@ -62,28 +62,28 @@ impl Runner {
         Self::builder().build()
     }
 
-    /// Makes a builder, for a runner with limits, timeouts or an observer.
+    /// Makes a builder for a runner with limits, timeouts or an observer.
     pub fn builder() -> RunnerBuilder {
         RunnerBuilder::default()
     }
 
-    /// Makes a runner that runs nothing and records what is added: for unit tests of routes.
+    /// Makes a runner that runs nothing and records the tasks that are added, for unit tests of
+    /// routes.
     ///
-    /// A task is recorded and ends at once, [`Skipped`](crate::TaskEnd::Skipped) with the reason
-    /// [`Recorded`](crate::SkipReason::Recorded), however it is added. Its work is dropped within
-    /// the call that added it. So no response has to end, and [`idle`](Self::idle) returns at once.
+    /// Each task is recorded and ends at once, [`Skipped`](crate::TaskEnd::Skipped) with the
+    /// reason [`Recorded`](crate::SkipReason::Recorded). The call that adds the task drops its
+    /// work. So no response has to end, and [`idle`](Self::idle) returns at once.
     ///
-    /// - A task is recorded whatever its condition: no response is judged.
-    /// - [Held](crate::BackgroundTasks::hold) tasks are recorded when they are released. Those that
-    ///   are not released are skipped as on any runner, and not recorded.
+    /// - A task is recorded whatever its condition, as there is no response to check.
+    /// - [Held](crate::BackgroundTasks::hold) tasks are recorded when they are released. Tasks
+    ///   that are not released are skipped, as on any runner, and are not recorded.
     /// - The tasks of a stand-alone queue are recorded when a response takes the queue.
-    /// - A task that would be added by another task is not recorded, as none runs.
-    /// - [Shielded](crate::BackgroundTasks::shield) work is a part of its handler, and no task here.
-    ///   It runs in place, as without a runner.
+    /// - A task that another task would add is not recorded, as no task runs.
+    /// - [Shielded](crate::BackgroundTasks::shield) work is part of its handler and not a task
+    ///   here. It runs in place, as without a runner.
     ///
-    /// [`recorded`](Self::recorded) returns the tasks, and
-    /// [`assert_added!`](crate::assert_added) checks their names.
-    /// [`RunnerBuilder::recording`] makes one that has other settings too.
+    /// [`recorded`](Self::recorded) returns the tasks, and [`assert_added!`](crate::assert_added)
+    /// checks their names. [`RunnerBuilder::recording`] combines this with other settings.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -93,7 +93,8 @@ impl Runner {
     /// use tower_background_tasks::{BackgroundTasks, Runner, Task};
     ///
     /// async fn signup(tasks: BackgroundTasks) -> &'static str {
-    ///     tasks.add_task(Task::new(async { panic!("no mail server here") }).named("welcome-mail"));
+    ///     let mail = Task::new(async { panic!("no mail server here") });
+    ///     tasks.add_task(mail.named("welcome-mail"));
     ///     "signed up"
     /// }
     ///
@@ -121,7 +122,7 @@ impl Runner {
     ///
     /// This never fails. A task that the runner refuses ends
     /// [`Rejected`](crate::TaskEnd::Rejected). Without a runtime, the task ends
-    /// [`Aborted`](crate::TaskEnd::Aborted), and is counted.
+    /// [`Aborted`](crate::TaskEnd::Aborted). Both are counted.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -161,33 +162,34 @@ impl Runner {
         Queue::of_no_request(Arc::clone(&self.owner)).add_or_reject(task, location);
     }
 
-    /// Adds a task of no request, or gives it back if the runner refuses it.
+    /// Adds a task of no request. If the runner refuses the task, the error holds it.
     ///
     /// # Errors
     ///
-    /// This returns an error when too many tasks wait ([`RunnerBuilder::max_pending`]), and when
+    /// This returns an error when too many tasks wait ([`RunnerBuilder::max_pending`]), or when
     /// the runner has shut down.
     #[track_caller]
     pub fn try_add_task(&self, task: impl IntoTask) -> Result<TaskId, AddTaskError> {
         Queue::of_no_request(Arc::clone(&self.owner)).add(task.into_task(), Location::caller())
     }
 
-    /// Returns the tasks that run or wait now, in the order added. A shutdown would wait for these.
-    /// It also returns blocking tasks that timed out and whose threads still run
+    /// Returns the tasks that run or wait now, in the order added. A shutdown would wait for
+    /// these. Blocking tasks that timed out while their threads still run are listed too
     /// ([`TaskState::Overdue`](crate::TaskState::Overdue)).
     ///
-    /// This locks each queue for a moment, one after another. A call costs time and memory for each
-    /// task there is. Keeping track of the tasks costs each request with tasks two short locks
-    /// more, whether this is called or not.
+    /// This locks one queue after another, each briefly. A call costs time and memory for each
+    /// task. Whether this is called or not, tracking costs each request with tasks two more short
+    /// locks.
     pub fn tasks(&self) -> Vec<TaskInfo> {
         self.owner.infos()
     }
 
-    /// Returns the tasks that a [recording](Self::recording) runner was given, in the order in which
-    /// it would have queued them: a held task's place is that of its release. Each row shows its
-    /// task as it was when it was recorded: it waited.
+    /// Returns the tasks that a [recording](Self::recording) runner was given, in the order in
+    /// which it would have queued them. A held task is listed when it is released. Each row shows
+    /// its task as waiting, as it was when it was recorded.
     ///
-    /// On any other runner this is empty. [`tasks`](Self::tasks) returns what runs or waits there.
+    /// This is empty on any other runner. There, [`tasks`](Self::tasks) returns the tasks that run
+    /// or wait.
     ///
     /// ```
     /// use tower_background_tasks::{Runner, Task};
@@ -200,10 +202,10 @@ impl Runner {
         self.owner.recorded()
     }
 
-    /// Returns true until a shutdown is near: for a readiness probe, such as Kubernetes' `/readyz`.
+    /// Returns true until a shutdown is near, for a readiness probe such as Kubernetes' `/readyz`.
     ///
-    /// It is false from the signal that ends [`Runner::serve`] on, and once
-    /// [`shutdown`](Self::shutdown) was called.
+    /// This returns false once [`Runner::serve`] has received its signal, and once
+    /// [`shutdown`](Self::shutdown) has been called.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -225,7 +227,8 @@ impl Runner {
         self.shared().is_ready()
     }
 
-    /// Returns true once a shutdown has begun. Requests and tasks in flight still have their time.
+    /// Returns true once a shutdown has begun. Open requests and unfinished tasks still have time
+    /// to end.
     pub fn is_shutting_down(&self) -> bool {
         self.shared().closing.is_cancelled()
     }
@@ -239,7 +242,7 @@ impl Runner {
         woken_contained(self.shared().closing.cancelled()).await;
     }
 
-    /// Returns what has become of the tasks so far.
+    /// Counts what has become of the tasks so far.
     pub fn stats(&self) -> Stats {
         self.shared().stats()
     }
@@ -258,8 +261,8 @@ impl Runner {
     }
 
     /// Records the gauges that change too often to be recorded at each change: how full the limits
-    /// are, how many tasks await their response, and how many are overdue. For a handler of
-    /// `/metrics`, just before it renders them, or for a loop where they are pushed.
+    /// are, how many tasks await their response, and how many are overdue. Call it in a `/metrics`
+    /// handler just before rendering, or in a loop if metrics are pushed.
     ///
     /// ```
     /// # #[cfg(feature = "metrics")] {
@@ -285,14 +288,14 @@ impl Runner {
         let _ = contain(|| gauges.record()); // a recorder is user code
     }
 
-    /// Ends a task [`Aborted`](crate::TaskEnd::Aborted), whether it waits or runs. Its siblings go
-    /// on. A task that waits is dropped before this returns. An async task that runs is dropped at
-    /// its next await point, and one that has just begun may yet reach its first.
+    /// Ends a task [`Aborted`](crate::TaskEnd::Aborted), whether it waits or runs. Its siblings
+    /// continue. A waiting task is dropped before this returns. A running async task is dropped at
+    /// its next await point. A task that has just begun may still reach its first await point.
     ///
-    /// Returns false if no unfinished task has this id, or if the task is a blocking one that runs:
-    /// it cannot be stopped.
+    /// Returns false if no unfinished task has this id. Also returns false for a blocking task
+    /// that runs, as it cannot be stopped.
     ///
-    /// This looks through the runner's tasks, as [`tasks`](Self::tasks) does.
+    /// This searches all of the runner's queues, as [`tasks`](Self::tasks) does.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

@@ -1,4 +1,4 @@
-//! [`Runner::serve`]: one plan for the server, its requests and their tasks to end.
+//! [`Runner::serve`]: one plan to end the server, its requests and their tasks.
 
 use std::{
     fmt,
@@ -23,7 +23,7 @@ use crate::{
     util::{sync::lock, timer::elapse},
 };
 
-/// A server that runs until a signal, and its plan to end, from [`Runner::serve`].
+/// A server that runs until a signal and then shuts down, from [`Runner::serve`].
 ///
 /// It does nothing unless it is awaited.
 #[must_use = "a server does nothing unless it is awaited"]
@@ -41,51 +41,53 @@ struct Plan {
     tasks: Duration,
 }
 
-/// What begins the plan.
+/// The source of the signals that start and shorten the plan.
 enum Source {
     /// The operating system's signals.
     #[cfg(feature = "signal")]
     System,
-    /// Once.
+    /// A future of the caller. It gives one signal.
     Given(Pin<Box<dyn Future<Output = ()> + Send>>),
 }
 
-/// Ends when a server is to stop gracefully, for the closure of [`Runner::serve`].
+/// Completes when the server must stop gracefully. [`Runner::serve`] passes it to its closure.
 #[must_use = "a server that does not wait for this never stops gracefully"]
 pub struct ShutdownSignal(Pin<Box<WaitForCancellationFutureOwned>>);
 
 impl Runner {
-    /// Runs a server until SIGTERM or Ctrl-C, and then ends the server, its requests and their tasks,
+    /// Runs a server until SIGTERM or Ctrl-C. Then ends the server, its requests and their tasks,
     /// in this order.
     ///
-    /// `server` gets a future that ends when the server is to stop gracefully, and makes the server:
-    /// axum's `with_graceful_shutdown`, tonic's `serve_with_shutdown`, or an async block around any
-    /// other.
+    /// `server` makes the server. It gets a future that completes when the server must stop
+    /// gracefully. Pass that to axum's `with_graceful_shutdown` or tonic's `serve_with_shutdown`,
+    /// or await it in an async block around any other server.
     ///
-    /// 1. At a signal, the runner is no longer [ready](Self::is_ready), and the server goes on for
-    ///    [`unready_for`](Serve::unready_for): not at all by default.
-    /// 2. The server is told to stop, and tasks are told
+    /// 1. At a signal, the runner stops being [ready](Self::is_ready). The server continues for
+    ///    [`unready_for`](Serve::unready_for), which is zero by default.
+    /// 2. The server is told to stop, and tasks are notified
     ///    ([`TaskContext::shutting_down`](crate::TaskContext::shutting_down)). Requests have up to
-    ///    [`requests`](Serve::requests), 10 seconds by default. What is open then is cut off: event
-    ///    streams, slow clients, handlers. Nothing more of them passes, their tasks run and are told
-    ///    [`Aborted`](crate::ResponseEnd::Aborted), or
-    ///    [`Cancelled`](crate::ResponseEnd::Cancelled) where there was no response. A handler that is
-    ///    cut off is dropped by its connection, perhaps while its tasks run. The server is dropped,
-    ///    and connections that it has spawned end with the process. A [detached](crate::BackgroundTasksLayer::detached) handler goes on, as a task.
+    ///    [`requests`](Serve::requests), 10 seconds by default. Requests that are still open are
+    ///    then cut off, and nothing more of them passes: event streams, slow clients, handlers.
+    ///    Their tasks run with the end [`Aborted`](crate::ResponseEnd::Aborted), or
+    ///    [`Cancelled`](crate::ResponseEnd::Cancelled) if there was no response. The connection
+    ///    drops a handler that is cut off, perhaps while its tasks run. A
+    ///    [detached](crate::BackgroundTasksLayer::detached) handler continues as a task. The
+    ///    server is dropped. Connections that it has spawned end with the process.
     /// 3. Tasks have up to [`tasks`](Serve::tasks), 10 seconds by default, as in
     ///    [`shutdown`](Self::shutdown).
     ///
-    /// A second signal ends all waiting. So this returns when its times are over, whatever clients
-    /// do. A job store's `spill_timeout` comes on top. What was cut off and what was aborted is in the
-    /// report.
+    /// A second signal ends all waiting. Without one, this returns once its times are over,
+    /// whatever clients do. The `spill_timeout` of a job store comes on top. The report names what
+    /// was cut off and what was aborted.
     ///
-    /// One server at a time: another on the same runner ends with it, as its requests are cut off too.
-    /// Two listeners are two servers within one `server`, by `tokio::join!`.
+    /// Run one server at a time on a runner. When one shuts down, it cuts off all requests of the
+    /// runner, and closes the runner. For two listeners, run both servers in one `server` with
+    /// `tokio::join!`.
     ///
-    /// On Unix, the signals are SIGTERM and SIGINT (Ctrl-C); on Windows, Ctrl-C, the closing of the
-    /// console and a shutdown. [`serve_until`](Self::serve_until) takes a future instead. Tokio keeps
-    /// what it hears of a signal from the system for as long as the process lives: once this has
-    /// returned, a signal ends nothing, so `main` should end soon.
+    /// On Unix, the signals are SIGTERM and SIGINT (Ctrl-C). On Windows, they are Ctrl-C, the
+    /// closing of the console and a system shutdown. [`serve_until`](Self::serve_until) takes a
+    /// future instead. Tokio keeps its signal handlers for the life of the process. Once this has
+    /// returned, a signal no longer ends the process, so `main` should return soon.
     ///
     /// ```no_run
     /// use axum::{Router, routing::get};
@@ -108,25 +110,25 @@ impl Runner {
     ///
     /// # Errors
     ///
-    /// What this returns gives the server's error. Its requests and tasks have ended by then, as at a
-    /// signal; the report is an error in the log.
+    /// Awaiting this returns the server's error when the server fails. Its requests and tasks have
+    /// ended by then, as after a signal. The report is logged as an error.
     ///
     /// # Panics
     ///
-    /// What this returns panics if the server panics, when its requests and tasks have ended.
+    /// Awaiting this panics if the server panics, once its requests and tasks have ended.
     ///
     /// # Cancel safety
     ///
-    /// Dropping what this returns drops the server. Tasks go on; [`shutdown`](Self::shutdown) ends
-    /// them.
+    /// Dropping the [`Serve`] or its future drops the server. Tasks continue, and
+    /// [`shutdown`](Self::shutdown) ends them.
     #[cfg(feature = "signal")]
     #[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
     pub fn serve<S>(&self, server: impl FnOnce(ShutdownSignal) -> S) -> Serve<S> {
         self.serve_on(Source::System, server)
     }
 
-    /// The same as `serve`, with a future of your own in place of the signals. There is no second
-    /// one: each step has its whole time.
+    /// Like `serve`, with a future in place of the signals. There is no second signal, so each
+    /// step has its whole time.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -147,13 +149,22 @@ impl Runner {
     ///
     /// # Errors
     ///
-    /// What this returns gives the server's error.
+    /// Awaiting this returns the server's error when the server fails.
+    ///
+    /// # Panics
+    ///
+    /// Awaiting this panics if the server panics, once its requests and tasks have ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the [`Serve`] or its future drops the server. Tasks continue, and
+    /// [`shutdown`](Self::shutdown) ends them.
     pub fn serve_until<S>(
         &self,
         signal: impl Future<Output = ()> + Send + 'static,
         server: impl FnOnce(ShutdownSignal) -> S,
     ) -> Serve<S> {
-        // A signal that panics has come: its hearer is gone.
+        // A panic of the future counts as the signal, as the future cannot be polled again.
         let signal = async { drop(contained(signal).await) };
         self.serve_on(Source::Given(Box::pin(signal)), server)
     }
@@ -177,20 +188,20 @@ impl Runner {
 }
 
 impl<S> Serve<S> {
-    /// Sets how long the server goes on after the signal, while it is not
-    /// [ready](Runner::is_ready): until load balancers have seen that. Zero by default.
+    /// Sets how long the server continues after the signal while it is not
+    /// [ready](Runner::is_ready), so that load balancers can notice. Zero by default.
     pub fn unready_for(mut self, time: Duration) -> Self {
         self.plan.unready_for = time;
         self
     }
 
-    /// Sets how long requests may take once the server stops; 10 seconds by default.
+    /// Sets how long requests may take once the server stops. The default is 10 seconds.
     pub fn requests(mut self, time: Duration) -> Self {
         self.plan.requests = time;
         self
     }
 
-    /// Sets how long tasks may take once the requests have ended; 10 seconds by default.
+    /// Sets how long tasks may take once the requests have ended. The default is 10 seconds.
     pub fn tasks(mut self, time: Duration) -> Self {
         self.plan.tasks = time;
         self
@@ -242,7 +253,8 @@ async fn run<T, E>(
     if signals.within(time, requests).await.is_some() {
         going_down(format_args!("all requests have ended"));
     }
-    // Handlers that the server itself drops are named, and dropped before their tasks run.
+    // Names the open requests before the server is dropped, and with it the handlers that it owns.
+    // Their tasks run after that.
     let cut_off = runner.cut_off_open();
     if served.is_none() && cut_off.is_empty() {
         lock(&shared.unfinished).is_server_cut_off = true;
@@ -254,12 +266,13 @@ async fn run<T, E>(
 
     let (begun, grace) = (Instant::now(), signals.left_of(plan.tasks));
     going_down(format_args!("tasks have {grace:?}"));
-    // A second signal drops this call; the one below then aborts what it has waited for.
+    // A second signal drops this call. The call below then aborts the tasks that this one waited
+    // for.
     let _ = first(runner.shutdown(grace), signals.second()).await;
-    // The answers of detached handlers, which have ended by now, are on their way.
+    // Detached handlers have ended by now. Their answers are on their way.
     let left = grace.saturating_sub(begun.elapsed());
     signals.within(left, shared.requests_ended()).await;
-    // Requests that have come since, to a server that goes on in tasks of its own.
+    // Cut off requests that have arrived since, at a server that continues in tasks of its own.
     drop(runner.cut_off_open());
     let report = runner.shutdown(Duration::ZERO).await;
     match served {
@@ -276,7 +289,7 @@ async fn run<T, E>(
 }
 
 impl Runner {
-    /// Cuts off the responses that are open, and names them in the report.
+    /// Cuts off the open responses and names them in the report.
     fn cut_off_open(&self) -> Vec<CutOff> {
         let cut_off = self.owner().cut_off_open();
         let rows = cut_off.iter().map(CutOff::row);
@@ -285,7 +298,7 @@ impl Runner {
     }
 }
 
-/// Contains the panics of `future`. One of them is the output.
+/// Contains the panics of `future`. The first panic is the output.
 async fn contained<F: Future>(future: F) -> thread::Result<F::Output> {
     let mut future = Box::pin(future);
     let polled = poll_fn(
@@ -299,19 +312,19 @@ async fn contained<F: Future>(future: F) -> thread::Result<F::Output> {
     ended
 }
 
-/// Drops a value. Returns the panic of its destructor.
+/// Drops a value. Returns the panic of its destructor as the error.
 fn dropped<T>(value: T) -> thread::Result<()> {
     catch_unwind(AssertUnwindSafe(|| drop(value)))
 }
 
-/// Signals that have come, and that may come.
+/// The signals that have come, and their source.
 struct Signals {
     source: Option<Listening>,
-    /// How many have come.
+    /// How many signals have come.
     seen: usize,
 }
 
-/// What a source of signals is while it is heard.
+/// A [`Source`] that is being polled.
 enum Listening {
     #[cfg(feature = "signal")]
     System(SystemSignals),
@@ -347,7 +360,7 @@ impl Signals {
         self.seen += 1;
     }
 
-    /// Waits until two signals have come. A server may have ended before the first.
+    /// Waits until two signals have come. The server may have ended before the first.
     async fn second(&mut self) {
         while self.seen < 2 {
             self.next().await;
@@ -357,19 +370,21 @@ impl Signals {
         }
     }
 
-    /// Returns `time`, or nothing once a second signal has come.
+    /// Returns `time`, or zero once a second signal has come.
     fn left_of(&self, time: Duration) -> Duration {
         if self.seen < 2 { time } else { Duration::ZERO }
     }
 
-    /// Waits for `future`, up to `time`, or until a second signal. After that, nothing is waited for.
+    /// Waits for `future`, at most for `time`, or until a second signal. After a second signal
+    /// this does not wait.
     async fn within<T>(&mut self, time: Duration, future: impl Future<Output = T>) -> Option<T> {
         let over = first(elapse(self.left_of(time)), self.second());
         first(future, over).await.ok()
     }
 }
 
-/// Returns the output of the first to end as `Ok`, or that of the second as `Err`.
+/// Returns `Ok` with the output of `a`, or `Err` with the output of `b`, whichever completes
+/// first.
 async fn first<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> Result<A, B> {
     let (mut a, mut b) = (pin!(a), pin!(b));
     poll_fn(|cx| match a.as_mut().poll(cx) {

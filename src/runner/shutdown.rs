@@ -36,8 +36,9 @@ pub struct ShutdownReport {
 pub(crate) struct OnShutdown(pub(crate) fn(Runner) -> Pin<Box<dyn Future<Output = ()> + Send>>);
 
 impl ShutdownReport {
-    /// Returns true if every task had ended in time, or is in the store that jobs spill to; and if no
-    /// task came too late, no connection was kept open, and no request was cut off.
+    /// Returns true if every task ended in time or was handed to the spill store, no task came too
+    /// late, no connection was kept open, and no request was cut off. [Overdue](Self::overdue)
+    /// tasks and the [server](Self::server_stopped) do not count.
     pub fn is_clean(&self) -> bool {
         self.unfinished().is_empty()
             && self.rejected().is_empty()
@@ -45,8 +46,8 @@ impl ShutdownReport {
             && self.requests().is_empty()
     }
 
-    /// Returns 0 if this is [clean](Self::is_clean), or else 1, for a `main` that does more than
-    /// [`exit`](Self::exit).
+    /// Returns success (0) if this is [clean](Self::is_clean), or else failure (1). Use it if
+    /// `main` must return instead of calling [`exit`](Self::exit).
     pub fn exit_code(&self) -> ExitCode {
         if self.is_clean() {
             ExitCode::SUCCESS
@@ -55,40 +56,41 @@ impl ShutdownReport {
         }
     }
 
-    /// Ends the process with status 0 if this is [clean](Self::is_clean), or else 1: the last line of
-    /// `main`.
+    /// Ends the process with status 0 if this is [clean](Self::is_clean), or else with 1. Call it
+    /// in the last line of `main`.
     ///
-    /// A `main` that returns waits for blocking tasks that still run, as
-    /// [`Runtime`](tokio::runtime::Runtime#shutdown)'s drop does: their threads cannot be stopped.
-    /// This waits for nothing. It runs no destructors either: drop before it what writes when it is
-    /// dropped, such as `tracing_appender`'s guard.
+    /// A `main` that returns waits for blocking tasks that still run, because
+    /// [`Runtime`](tokio::runtime::Runtime#shutdown)'s drop cannot stop their threads. This waits
+    /// for nothing. It also runs no destructors. First drop the values that write when they are
+    /// dropped, such as the guard of `tracing_appender`.
     #[allow(clippy::exit, reason = "as its name says")]
     pub fn exit(self) -> ! {
         std::process::exit(i32::from(!self.is_clean()))
     }
 
-    /// Returns the tasks that ended [`Rejected`](crate::TaskEnd::Rejected), as they were added after
-    /// the end: the first 1,000 of those until this report. What adds tasks so late, such as a
-    /// WebSocket's handler, is [kept open](crate::BackgroundTasks::keep_open).
+    /// Returns the tasks that ended [`Rejected`](crate::TaskEnd::Rejected) because they were added
+    /// after the runner closed: the first 1,000 of them until this report. Use
+    /// [`keep_open`](crate::BackgroundTasks::keep_open) for what adds tasks so late, such as a
+    /// WebSocket handler.
     pub fn rejected(&self) -> &[TaskInfo] {
         &self.unfinished.rejected
     }
 
-    /// Returns the connections that were [kept open](crate::BackgroundTasks::keep_open) to the end,
-    /// oldest first.
+    /// Returns the connections that were still [kept open](crate::BackgroundTasks::keep_open) at
+    /// the end, oldest first.
     pub fn connections(&self) -> impl Iterator<Item = &OpenConnection> {
         self.unfinished.connections.values()
     }
 
-    /// Returns the requests that [`Runner::serve`] cut off: their handlers had not answered, or their
-    /// bodies had not ended. Their tasks ran by that end, if there was time.
+    /// Returns the requests that [`Runner::serve`] cut off, because their handlers had not
+    /// answered or their bodies had not ended. Their tasks then ran, if there was time.
     pub fn requests(&self) -> &[OpenRequest] {
         &self.unfinished.requests
     }
 
-    /// Returns false if [`Runner::serve`] dropped the server because it had not stopped in time, though
-    /// every request that the layer knows had ended. It had others then, on routes without the layer,
-    /// or connections whose request had not come whole.
+    /// Returns false if [`Runner::serve`] dropped the server although every request known to the
+    /// layer had ended. The server then still had requests on routes without the layer, or
+    /// connections with incomplete requests.
     pub fn server_stopped(&self) -> bool {
         !self.unfinished.is_server_cut_off
     }
@@ -99,7 +101,7 @@ impl ShutdownReport {
     }
 
     /// Returns the blocking tasks that had timed out and whose threads still ran when the report
-    /// was made. Their ends have been reported, yet their threads hold up the end of the runtime.
+    /// was made. Their ends have been reported, but their threads delay the end of the runtime.
     pub fn overdue(&self) -> &[TaskInfo] {
         &self.overdue
     }
@@ -140,7 +142,7 @@ impl fmt::Display for ShutdownReport {
     }
 }
 
-/// A line that counts, and a line for each.
+/// Writes a line with the count, and a line for each row.
 fn named(
     f: &mut fmt::Formatter<'_>,
     what: &str,
@@ -154,46 +156,47 @@ fn named(
 }
 
 impl Runner {
-    /// Waits until every task has ended, then closes the runner. After `grace` it aborts and names
-    /// the unfinished tasks.
+    /// Waits until every task has ended, then closes the runner. After `grace` it aborts the
+    /// unfinished tasks and names them in the report.
     ///
-    /// A server first stops itself gracefully, then calls this. No request then comes in whose
-    /// tasks would be refused.
+    /// First stop the server gracefully, then call this. Otherwise requests may still come in, and
+    /// the runner refuses their tasks.
     ///
-    /// 1. Running tasks are told
+    /// 1. Running tasks are notified
     ///    ([`TaskContext::shutting_down`](crate::TaskContext::shutting_down)).
-    /// 2. The runner still takes tasks that requests in flight and running tasks add. It waits for
-    ///    a task whose response has not ended. It does not wait for a request in flight that has
+    /// 2. The runner still accepts tasks from open requests and running tasks. It waits for tasks
+    ///    whose response has not ended, and for connections that are [kept
+    ///    open](crate::BackgroundTasks::keep_open). It does not wait for an open request that has
     ///    added no task yet.
-    /// 3. When every task has ended, or after `grace`, the runner closes. It refuses tasks that are
-    ///    added later.
-    /// 4. The unfinished tasks end [`Aborted`](crate::TaskEnd::Aborted), and the report names them.
-    ///    An async task is dropped at its next await point. A blocking task that runs cannot be
-    ///    stopped: the report names it, and its thread goes on.
+    /// 3. When nothing is left to wait for, or after `grace`, the runner closes. It refuses tasks
+    ///    that are added later.
+    /// 4. The unfinished tasks end [`Aborted`](crate::TaskEnd::Aborted), and the report names
+    ///    them. An async task is dropped at its next await point. A blocking task that runs cannot
+    ///    be stopped: the report names it, and its thread continues.
     ///
-    /// With the feature `jobs` and a `spill_store`, unfinished jobs are stopped in the same way and
-    /// handed to that store. This takes up to `spill_timeout` more, 3 seconds by default. `grace`
-    /// and `spill_timeout` together must fit into the time that the process gets to stop. See
+    /// With the feature `jobs` and a `spill_store`, unfinished jobs are stopped in the same way
+    /// and handed to that store. This takes up to `spill_timeout` more, 3 seconds by default. The
+    /// process must get enough time to stop for both `grace` and `spill_timeout`. See
     /// `RunnerBuilder::spill_store`.
     ///
     /// # More than one call
     ///
-    /// Calls may overlap. Each waits for its own `grace`, and the first whose `grace` is over
-    /// aborts the unfinished tasks. All calls then return the same report. A later call returns it
-    /// again, at once. A task that calls this waits for itself as well. After `grace` it is aborted
-    /// and named; jobs are handed over all the same.
+    /// Calls may overlap. Each waits for its own `grace`. The first call whose `grace` is over
+    /// aborts the unfinished tasks, and all calls then return the same report. A later call
+    /// returns it again, at once. A task that calls this waits for itself as well. After `grace`
+    /// it is aborted and named, but jobs are still handed over.
     ///
     /// # Cancel safety
     ///
-    /// Dropping this stops the waiting. Running tasks stay told.
+    /// Dropping this stops the waiting. Running tasks stay notified.
     ///
     /// Before the end of `grace`, dropping this aborts nothing. The runner goes on, unless every
-    /// task had ended by then. Call this again to finish.
+    /// task had already ended. Call this again to finish.
     ///
-    /// After `grace`, while jobs go to a `spill_store`, all other tasks have been aborted. The jobs
-    /// go on to the store on the runner's runtime, for as long as that runtime runs. Call this
-    /// again to wait for them, and for the report. If the runner has no runtime, dropping this
-    /// aborts them.
+    /// After `grace`, while jobs go to a `spill_store`, all other tasks have been aborted. The
+    /// runner's runtime continues to hand over the jobs, for as long as it runs. Call this again
+    /// to wait for them and for the report. If the runner has no runtime, dropping this aborts the
+    /// jobs.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -222,7 +225,7 @@ impl Runner {
             });
             let in_time = in_time.await;
             self.owner.close();
-            // A task may have been added before the close. The loop waits for it, too.
+            // A task may have been added before the close. The loop waits for it too.
             if !in_time || shared.is_drained() {
                 break;
             }
@@ -236,7 +239,7 @@ impl Runner {
         self.report()
     }
 
-    /// Reports what the shutdowns did not finish.
+    /// Makes the report of what the shutdowns did not finish.
     fn report(&self) -> ShutdownReport {
         let mut overdue = self.tasks();
         overdue.retain(|task| task.state() == TaskState::Overdue);

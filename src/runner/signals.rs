@@ -1,4 +1,4 @@
-//! [`SystemSignals`]: what asks a process to end.
+//! [`SystemSignals`]: the signals that ask a process to end.
 
 use std::{
     io,
@@ -19,9 +19,9 @@ pub(super) struct SystemSignals {
 }
 
 impl SystemSignals {
-    /// From here on, a signal no longer ends the process by itself.
+    /// Starts to listen. From here on, a signal no longer ends the process by itself.
     ///
-    /// Tokio panics without a runtime, or if it has no I/O.
+    /// Tokio panics outside a runtime, and if the runtime has no I/O driver.
     pub(super) fn listen() -> io::Result<Self> {
         Ok(Self {
             #[cfg(unix)]

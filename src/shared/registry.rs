@@ -1,9 +1,9 @@
 //! [`Registry`]: the entries that a runner must find again, to list them and to abort them at
 //! shutdown.
 //!
-//! 1. An entry is registered while it holds a task. A thread that enters or removes an entry holds
-//!    that entry's lock, so the lock order is entry, then registry. A thread that looks through
-//!    the registry first copies the handles, and locks the entries afterwards.
+//! 1. An entry is registered while it holds a task or is followed. A thread that enters or removes
+//!    an entry holds that entry's lock, so the lock order is entry, then registry. A thread that
+//!    looks through the registry first copies the handles, and locks the entries afterwards.
 //! 2. A closed registry admits no entry. [`enter`](Registry::enter) checks this under the shard's
 //!    lock. So a thread that closes the registry and then calls [`entries`](Registry::entries)
 //!    gets every admitted entry that has not left. A registered entry checks
