@@ -1,4 +1,4 @@
-//! [`Runner::attach`], and how a handler's stand-alone queue travels with its response to a runner.
+//! [`Runner::attach`], and how a response carries a handler's stand-alone queue to a runner.
 
 use std::sync::Arc;
 
@@ -8,15 +8,15 @@ use http_body::Body;
 use super::{body::ResponseBody, end_guard::EndGuard};
 use crate::{BackgroundTasks, Runner, queue::Queue};
 
-/// Tasks that came with a response, in its extensions.
+/// Tasks that a response carries in its extensions.
 #[derive(Clone)]
 struct Attached(BackgroundTasks);
 
-/// Attaches `tasks` behind those that are attached already.
+/// Attaches `tasks` behind those that are already attached.
 #[cfg(feature = "axum")]
 pub(crate) fn attach(extensions: &mut Extensions, tasks: BackgroundTasks) {
     match extensions.get::<Attached>() {
-        // What is held stays where it is until its release, and takes nobody else's tasks.
+        // A held queue keeps its tasks until its release, so no other tasks may join it.
         Some(Attached(first)) if !first.queue().root().is_held() => {
             first.queue().merge(tasks.queue());
         }
@@ -26,27 +26,26 @@ pub(crate) fn attach(extensions: &mut Extensions, tasks: BackgroundTasks) {
     }
 }
 
-/// Takes the attached tasks, so that no outer layer takes them too.
+/// Takes the attached tasks, so that no outer layer takes them again.
 #[inline]
 pub(crate) fn take(extensions: &mut Extensions) -> Option<BackgroundTasks> {
     extensions.remove().map(|Attached(tasks)| tasks)
 }
 
 impl Runner {
-    /// Runs `tasks` when `response` has ended, for a service without
+    /// Runs `tasks` when `response` has ended. Use this in a service without
     /// [`BackgroundTasksLayer`](crate::BackgroundTasksLayer).
     ///
-    /// The response's time counts from this call. The request is unknown here, which matters in two
-    /// cases:
+    /// The elapsed time of the response counts from this call. The request is unknown here, which
+    /// matters in two cases:
     ///
     /// - A response to HEAD whose body claims content counts as
     ///   [`Aborted`](crate::ResponseEnd::Aborted).
     /// - Over HTTP/2, a response that reaches its length counts as
-    ///   [`Completed`](crate::ResponseEnd::Completed), even if trailers that it announced are
-    ///   missing.
+    ///   [`Completed`](crate::ResponseEnd::Completed), even if announced trailers are missing.
     ///
-    /// A queue that has a runner already, from a layer or an earlier call, is not touched. Its
-    /// tasks wait for that response.
+    /// This does nothing to a queue that already has a runner, from a layer or an earlier call.
+    /// Its tasks wait for that response.
     ///
     /// ```
     /// use http::Response;

@@ -1,5 +1,5 @@
-//! [`ResponseBody`]: passes every frame through unchanged, and watches for the end. Keeps the
-//! promise "transparent".
+//! [`ResponseBody`]: passes every frame unchanged, and watches for the end. Keeps the promise
+//! "transparent".
 
 use std::{
     pin::Pin,
@@ -14,22 +14,22 @@ use super::{attach, end_guard::EndGuard};
 
 pin_project! {
     /// The response body of [`BackgroundTasksService`](crate::BackgroundTasksService): the inner
-    /// one, unchanged.
+    /// body, unchanged.
     ///
-    /// Its end, or its drop, hands the request's tasks to the runner.
+    /// When the body ends or is dropped, the runner gets the request's tasks.
     #[derive(Debug)]
     pub struct ResponseBody<B> {
         // `None` once the response has been cut off.
         #[pin]
         inner: Option<B>,
-        // `None` in a body that came through no layer. It stands after `inner`: if the drop is the
-        // end, the inner body is dropped before the tasks start.
+        // `None` in a body that came through no layer. The field stands after `inner`: if the drop
+        // is the end, the inner body is dropped before the tasks start.
         guard: Option<EndGuard>,
     }
 }
 
 impl<B: Body> ResponseBody<B> {
-    /// Wraps the body of `response`, and takes the tasks that came with the response.
+    /// Wraps the body of `response`, and takes the tasks that the response carries.
     pub(crate) fn guarded(
         mut response: Response<B>,
         mut guard: Option<EndGuard>,

@@ -1,4 +1,4 @@
-//! The request whose handler runs on this thread: [`BackgroundTasks::current`].
+//! [`BackgroundTasks::current`]: the queue of the handler that runs on this thread.
 
 use std::{cell::Cell, sync::Arc};
 
@@ -8,8 +8,8 @@ thread_local! {
     static CURRENT: Cell<Option<Arc<Queue>>> = const { Cell::new(None) };
 }
 
-/// While this lives, `queue` is the thread's current queue. The reference holds the one that was
-/// current before.
+/// While this lives, `queue` is the thread's current queue, and the reference holds the previous
+/// one.
 pub(crate) struct Entered<'a>(&'a mut Option<Arc<Queue>>);
 
 impl<'a> Entered<'a> {
@@ -27,27 +27,27 @@ impl Drop for Entered<'_> {
     }
 }
 
-/// The swap costs no reference count. A thread that is ending has no slot any more, and nothing
-/// changes.
+/// Swaps `queue` with the thread's current queue, without a reference count. On a thread that is
+/// ending, this does nothing.
 #[inline]
 fn swap(queue: &mut Option<Arc<Queue>>) {
     let _ = CURRENT.try_with(|current| *queue = current.replace(queue.take()));
 }
 
 impl BackgroundTasks {
-    /// Returns the queue of the request whose handler runs here. The handler and all that it awaits
-    /// find it, without passing the queue through ten functions.
+    /// Returns the queue of the request whose handler is running on this thread. The handler, and
+    /// all that it awaits, can call this instead of passing the queue down.
     ///
     /// Returns `None` elsewhere:
     ///
     /// - in a spawned task,
     /// - in a body that streams after the handler has returned,
     /// - in a task on the runner,
-    /// - in destructors, if the client has left and the handler is dropped unfinished,
+    /// - in destructors, if the client disconnects and the handler is dropped unfinished,
     /// - without a [`BackgroundTasksLayer`](crate::BackgroundTasksLayer).
     ///
-    /// Code that runs there takes a clone of the queue along. Of nested layers, the inner one's
-    /// queue is returned.
+    /// Code that runs in these places needs a clone of the queue. With nested layers, this returns
+    /// the inner one's queue.
     ///
     /// ```
     /// use tower_background_tasks::BackgroundTasks;

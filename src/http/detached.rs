@@ -1,4 +1,4 @@
-//! [`DetachedLayer`]: handlers that go on when their clients leave.
+//! [`DetachedLayer`]: handlers that continue when their clients disconnect.
 
 use std::{
     fmt,
@@ -22,8 +22,8 @@ use super::{
 };
 use crate::Runner;
 
-/// Gives each request its queue, as [`BackgroundTasksLayer`] does, and runs each handler as a task of
-/// the runner, from [`BackgroundTasksLayer::detached`].
+/// Gives each request its queue, as [`BackgroundTasksLayer`] does, and runs each handler as a task
+/// of the runner. Made by [`BackgroundTasksLayer::detached`].
 #[derive(Clone, Debug)]
 pub struct DetachedLayer {
     runner: Runner,
@@ -38,21 +38,21 @@ pub struct DetachedService<S> {
 }
 
 impl BackgroundTasksLayer {
-    /// Makes a layer whose handlers go on when their clients leave.
+    /// Makes a layer whose handlers continue when their clients disconnect.
     ///
-    /// A server drops the handler of a client that leaves, at whatever await point it is. Behind this
-    /// layer the handler is a task of the runner, named `handler`, with all that
-    /// [`BackgroundTasks::shield`](crate::BackgroundTasks::shield) says. Without a client its
-    /// response is dropped unread: its end is [`Aborted`](crate::ResponseEnd::Aborted), it has its
-    /// status, and the request's tasks run by that.
+    /// When a client disconnects, the server drops its handler at whatever await point it has
+    /// reached. Behind this layer, the handler is a task of the runner, named `handler`. All that
+    /// [`BackgroundTasks::shield`](crate::BackgroundTasks::shield) says applies to it. If the
+    /// client has disconnected, the response is dropped unread. The request's tasks then run with
+    /// the response's status and the end [`Aborted`](crate::ResponseEnd::Aborted).
     ///
-    /// Use it for the routes that need it: each of their requests is a task more. A handler that
-    /// waits for its client, such as for the rest of an upload, ends when the server tells it that
-    /// the client is gone. Without a limit of its own, a handler that never ends is there until the
-    /// runner shuts down.
+    /// Use it only on the routes that need it, as each of their requests is one more task. A
+    /// handler that waits for its client, for example for the rest of an upload, ends when the
+    /// server reports that the client is gone. A handler that never ends stays until the runner
+    /// shuts down, unless it has a limit of its own.
     ///
-    /// A handler that is aborted, by [`Runner::cancel`](crate::Runner::cancel) or a shutdown, is
-    /// answered with a 503 without a body. That is what `B: Default` is for.
+    /// If a handler is aborted by [`Runner::cancel`](crate::Runner::cancel) or a shutdown, the
+    /// response is a 503 without a body. This is why the body must be `Default`.
     ///
     /// ```
     /// use axum::{Router, routing::post};
@@ -105,7 +105,7 @@ where
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let queue = queue_of(&self.layer.runner, &mut request, true);
         let handler = follow(&mut self.inner, request, Arc::clone(&queue));
-        // The handler enters its queue by itself.
+        // The handler's future enters its queue itself.
         let shield = Shield::start(
             &queue,
             "handler".into(),

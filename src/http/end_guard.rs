@@ -1,18 +1,19 @@
-//! The one place that decides whether and how a response ended: [`EndGuard`] gathers the facts.
-//! Keeps the promises "once" and "not before".
+//! [`EndGuard`]: the one place that decides whether and how a response ended. Keeps the promises
+//! "once" and "not before".
 //!
-//! What a server does with a body was read in hyper (`proto/h1/dispatch.rs`, `proto/h2/mod.rs`) and
-//! seen on sockets:
+//! What a server does with a body is taken from hyper (`proto/h1/dispatch.rs`, `proto/h2/mod.rs`)
+//! and from tests on sockets:
 //!
 //! 1. Most bodies are never polled to `None`. hyper drops a body once nothing more is owed: when
-//!    `is_end_stream` says so, after the trailers, when `Content-Length` is reached, and unpolled
-//!    if the response has no content. Over HTTP/2 hyper polls on past the length, but a client may
-//!    leave there, as it has everything but trailers. So a drop is an end too, and the frames that
-//!    passed before it decide which.
-//! 2. A last frame that passes is no end: hyper has it, but has not written it. At the drop it has.
-//! 3. An end is taken once: the queue leaves the guard with it.
-//! 4. Where a plan may cut the response off, the guard tells it what has passed ([`Seen`]). The
-//!    plan ends the response by that, and nothing passes any more.
+//!    `is_end_stream` is true, after the trailers, or when `Content-Length` is reached. It drops
+//!    the body unpolled if the response has no content. Over HTTP/2, hyper polls on past the
+//!    length, but a client may disconnect there, as it has everything but trailers. So a drop is
+//!    an end too, and the frames before it decide which.
+//! 2. The last frame is not an end: hyper has it, but has not written it. When hyper drops the
+//!    body, it has.
+//! 3. An end is taken once, as the queue leaves the guard with it.
+//! 4. If a plan may cut the response off, the guard records what has passed in [`Seen`]. The plan
+//!    ends the response with that record, and nothing more passes.
 
 use std::{sync::Arc, task::Context};
 
@@ -29,21 +30,21 @@ use crate::{
     queue::{Queue, seen::Seen},
 };
 
-/// Follows one response and tells its queue how it ended: at an end that it sees, or at the latest
-/// when it is dropped.
+/// Follows one response and tells its queue how it ended: at an end that it sees, or else when it
+/// is dropped.
 #[derive(Debug)]
 pub(crate) struct EndGuard {
     /// `None` once the end has been told.
     queue: Option<Arc<Queue>>,
     /// True during a poll of the inner future or body, and after a poll that panicked.
     polling: bool,
-    /// What the request's method says of the response's content.
+    /// Whether the request's method excludes content.
     no_content: NoContent,
-    /// True if the body has nothing more to give at its length. Over HTTP/2, announced trailers may
-    /// follow.
+    /// True if the body is complete at its length. Over HTTP/2, announced trailers may follow.
     ends_at_length: bool,
     status: Option<StatusCode>,
-    /// Of a gRPC call: UNKNOWN until it has given its status.
+    /// The status of a gRPC call, UNKNOWN until the call has given one. `None` for other
+    /// responses.
     grpc_status: Option<u32>,
     body_bytes: u64,
     owed: Owed,
@@ -57,13 +58,13 @@ enum NoContent {
     Connect,
 }
 
-/// What the response's body still has to give, as far as is known.
+/// What the body still has to give, as far as is known.
 #[derive(Clone, Copy, Debug)]
 enum Owed {
     Nothing,
     /// Data, until this many bytes have passed in all.
     Bytes(u64),
-    /// More, until the body says that it has ended.
+    /// More, until the body reports its end.
     Unknown,
 }
 
@@ -93,14 +94,14 @@ impl EndGuard {
         self.queue.as_ref()
     }
 
-    /// Makes the queue the thread's current one, while the inner service runs.
+    /// Makes the queue the thread's current one while the inner service runs.
     #[inline]
     pub(crate) fn enter(&mut self) -> Entered<'_> {
         Entered::new(&mut self.queue)
     }
 
-    /// Notes that the handler or the body is polled. Returns false if the response has been cut off:
-    /// then it is not polled.
+    /// Records that the handler or the body is about to be polled. Returns false if the response
+    /// has been cut off. It must not be polled then.
     #[inline]
     pub(crate) fn before_poll(&mut self) -> bool {
         if self.seen().is_some_and(Seen::is_cut_off) {
@@ -110,34 +111,34 @@ impl EndGuard {
         true
     }
 
-    /// Notes that the poll has returned.
+    /// Records that the poll has returned.
     #[inline]
     pub(crate) fn after_poll(&mut self) {
         self.polling = false; // it stays true after a panic
     }
 
-    /// Notes that the poll is pending. Returns false if the response has been cut off.
+    /// Records that the poll is pending. Returns false if the response has been cut off.
     #[inline]
     pub(crate) fn waits(&self, cx: &Context<'_>) -> bool {
         self.seen().is_none_or(|seen| seen.wait(cx.waker()))
     }
 
-    /// `None` if the response is not followed, or has ended.
+    /// Returns `None` if the response is not followed, or has ended.
     #[inline]
     fn seen(&self) -> Option<&Seen> {
         self.queue.as_ref()?.seen()
     }
 
-    /// Tells a plan what has passed. Returns false if the response has been cut off: then nothing
-    /// passes.
+    /// Records what has passed, for a plan. Returns false if the response has been cut off.
+    /// Nothing may pass then.
     #[inline]
     fn note(&self) -> bool {
         self.seen()
             .is_none_or(|seen| seen.note(self.outcome(self.dropped())))
     }
 
-    /// Notes the response head. `body` has not been polled. Returns false if the response has been cut
-    /// off.
+    /// Records the response head. `body` has not been polled. Returns false if the response has
+    /// been cut off.
     #[inline]
     pub(crate) fn response<B: Body>(
         &mut self,
@@ -153,7 +154,8 @@ impl EndGuard {
             Owed::Nothing
         } else {
             let exact = body.size_hint().exact();
-            // Most bodies have a length, and looking up headers costs more. gRPC is HTTP/2.
+            // Most bodies have an exact length, and a header look-up costs more than asking for
+            // it. gRPC uses HTTP/2.
             if is_http2 || exact.is_none() {
                 self.grpc_status = grpc::is_call(headers).then_some(grpc::UNKNOWN);
             }
@@ -163,12 +165,12 @@ impl EndGuard {
         self.note()
     }
 
-    /// The inner service returned an error.
+    /// Ends the response: the inner service returned an error.
     pub(crate) fn service_failed(&mut self) -> bool {
         self.end(ResponseEnd::ServiceFailed)
     }
 
-    /// Notes `frame`, which has just come out of `body`.
+    /// Records `frame`, which `body` has just returned.
     #[inline]
     pub(crate) fn frame<B: Body>(&mut self, frame: &Frame<B::Data>, body: &B) -> bool {
         if let Some(data) = frame.data_ref() {
@@ -183,8 +185,8 @@ impl EndGuard {
         self.note()
     }
 
-    /// The body gave `None`. If it is short of its declared length, it failed: the server must
-    /// break off the response.
+    /// Ends the response: the body returned `None`. If it is shorter than its declared length, it
+    /// failed, as the server must break off the response.
     #[inline]
     pub(crate) fn body_ended(&mut self) -> bool {
         self.end(match self.owed {
@@ -193,7 +195,7 @@ impl EndGuard {
         })
     }
 
-    /// The body gave an error.
+    /// Ends the response: the body returned an error.
     pub(crate) fn body_failed(&mut self) -> bool {
         self.end(ResponseEnd::BodyFailed)
     }
@@ -220,7 +222,7 @@ impl EndGuard {
         }
     }
 
-    /// Ends the response. Returns false if it has been cut off, and so has its end.
+    /// Ends the response. Returns false if it has been cut off, as then the plan ends it.
     #[inline]
     fn end(&mut self, end: ResponseEnd) -> bool {
         let Some(queue) = self.queue.take() else {
@@ -253,7 +255,7 @@ impl Drop for EndGuard {
 }
 
 impl NoContent {
-    /// RFC 9110, section 6.4.1.
+    /// Returns true if the response has no content by RFC 9110, section 6.4.1.
     #[inline]
     fn holds(self, status: StatusCode) -> bool {
         match self {

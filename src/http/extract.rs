@@ -1,4 +1,4 @@
-//! [`BackgroundTasks`] as an axum extractor, and as a part of a response.
+//! [`BackgroundTasks`] as an axum extractor and as a part of a response.
 
 use std::convert::Infallible;
 
@@ -11,9 +11,10 @@ use http::{StatusCode, request::Parts};
 use super::{attach, missing_layer::MissingLayer};
 use crate::{AddTaskError, BackgroundTasks, ShieldAborted};
 
-/// The request's queue, also where middleware has rebuilt the request without its extensions.
+/// Extracts the request's queue, even if middleware has rebuilt the request without its
+/// extensions.
 ///
-/// The rejection is a plain 500, and an error in the log that names the path and the remedy.
+/// The rejection is a 500 without details. An error in the log names the path and the remedy.
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 impl<S: Sync> FromRequestParts<S> for BackgroundTasks {
     type Rejection = MissingLayer;
@@ -24,13 +25,13 @@ impl<S: Sync> FromRequestParts<S> for BackgroundTasks {
     }
 }
 
-/// In the extensions, or as the queue whose handler runs on this thread.
+/// Finds the queue in the extensions, or else as the current queue of this thread.
 fn find(parts: &Parts) -> Result<BackgroundTasks, MissingLayer> {
     let found = BackgroundTasks::from_extensions(&parts.extensions);
     found.or_else(|missing| BackgroundTasks::current().ok_or(missing))
 }
 
-/// The request's queue, or `None` for a request that did not come through
+/// Extracts the request's queue, or `None` if the request did not come through
 /// [`BackgroundTasksLayer`](crate::BackgroundTasksLayer).
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 impl<S: Sync> OptionalFromRequestParts<S> for BackgroundTasks {
@@ -41,16 +42,16 @@ impl<S: Sync> OptionalFromRequestParts<S> for BackgroundTasks {
     }
 }
 
-/// `(tasks, "body")`: a stand-alone queue's tasks run behind the request's own.
+/// `(tasks, "body")`: the tasks of a stand-alone queue run behind the request's own.
 ///
-/// They join the request's queue when the response is made, so that middleware may answer with a
-/// new one. A response that is made elsewhere than within its request, such as in a spawned task,
-/// carries them to [`BackgroundTasksLayer`](crate::BackgroundTasksLayer) or
-/// [`Runner::attach`](crate::Runner::attach). If neither takes them, they are dropped, and a warning
-/// names them. Returning the request's own queue changes nothing.
+/// The tasks join the request's queue when the response is made, so middleware may replace that
+/// response. A response that is made outside its request's handler, such as in a spawned task,
+/// carries the tasks. [`BackgroundTasksLayer`](crate::BackgroundTasksLayer) or
+/// [`Runner::attach`](crate::Runner::attach) then takes them. If neither does, they are dropped,
+/// and a warning names them. Returning the request's own queue changes nothing.
 ///
-/// The tasks come before the body, as all parts of a response do in axum. For `("body", tasks)` the
-/// compiler says that `&str` is not `IntoResponseParts`.
+/// The tasks come before the body, as all response parts do in axum. For `("body", tasks)`, the
+/// compiler reports that `&str` is not `IntoResponseParts`.
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 impl IntoResponseParts for BackgroundTasks {
     type Error = Infallible;
@@ -72,7 +73,7 @@ impl IntoResponse for AddTaskError {
     }
 }
 
-/// A plain 500: the operator is told in the log.
+/// A 500 without details, as the log has them.
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 impl IntoResponse for MissingLayer {
     fn into_response(self) -> Response {

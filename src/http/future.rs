@@ -1,4 +1,4 @@
-//! [`ResponseFuture`]: sees the response head, or that there will be none.
+//! [`ResponseFuture`]: sees the response head, or that there is none.
 
 use std::{
     pin::Pin,
@@ -19,8 +19,8 @@ pin_project! {
         // `None` once the response has been cut off.
         #[pin]
         inner: Option<F>,
-        // `Some` until the response takes it. It stands after `inner`: if the drop is the end, what
-        // the handler holds is dropped before its tasks start.
+        // `Some` until the response takes it. The field stands after `inner`: if the drop is the
+        // end, the values that the handler holds are dropped before its tasks start.
         guard: Option<EndGuard>,
     }
 }

@@ -1,20 +1,20 @@
-//! The gRPC status of a response: in its trailers, or in its head if it has no body
+//! The gRPC status of a response, from its trailers, or from its head if it has no body
 //! ([Trailers-Only](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#responses)).
 
 use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 
-/// What a client makes of a call that ends without a status, or with one that is no number.
+/// The status that a client assumes if a call ends without one, or with one that is not a number.
 pub(super) const UNKNOWN: u32 = 2;
 
-/// Returns the status code in a head or in trailers, or `None` without one.
+/// Returns the status code of a head or of trailers. Returns `None` if there is none.
 pub(super) fn status(headers: &HeaderMap) -> Option<u32> {
     let status = headers.get("grpc-status")?.to_str().ok();
     let code = status.and_then(|status| status.parse().ok());
     Some(code.unwrap_or(UNKNOWN))
 }
 
-/// True if the head is that of a gRPC call, whose status comes in trailers. That of gRPC-Web comes
-/// in the body, where nobody looks for it.
+/// True if the head is that of a gRPC call, whose status comes in trailers. gRPC-Web sends its
+/// status in the body, which is not read here.
 pub(super) fn is_call(head: &HeaderMap) -> bool {
     let content_type = head.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     let rest = content_type.and_then(|value| value.strip_prefix(b"application/grpc"));

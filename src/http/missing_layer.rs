@@ -1,4 +1,4 @@
-//! How a request's queue is found; and [`MissingLayer`], if there is none.
+//! [`MissingLayer`], and [`BackgroundTasks::from_extensions`], which returns it.
 
 #[cfg(all(feature = "axum", feature = "tracing"))]
 use std::{
@@ -16,14 +16,15 @@ use crate::util::contain::contain;
 /// The request has no queue: it did not come through
 /// [`BackgroundTasksLayer`](crate::BackgroundTasksLayer).
 ///
-/// As an axum rejection it is a plain 500, and an error in the log: once for each of the first paths
-/// that it happens on.
+/// As an axum rejection this is a 500 without details. An error in the log names the path, once
+/// for each of the first 64 paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MissingLayer;
 
 impl BackgroundTasks {
-    /// Finds the request's queue where there is no extractor: in middleware, hyper services, tonic.
+    /// Finds the request's queue where there is no extractor: in middleware, hyper services or
+    /// tonic.
     ///
     /// ```
     /// use http::Request;
@@ -58,13 +59,13 @@ impl fmt::Display for MissingLayer {
 
 impl Error for MissingLayer {}
 
-/// Paths that were logged, of which a scanner could make any number.
+/// How many paths are logged. A scanner could request any number of them.
 #[cfg(all(feature = "axum", feature = "tracing"))]
 const LOGGED_PATHS: usize = 64;
 
 #[cfg(feature = "axum")]
 impl MissingLayer {
-    /// Tells the operator once for each path.
+    /// Logs an error once for each path.
     pub(crate) fn log_once(self, path: &str) {
         #[cfg(feature = "tracing")]
         if is_new(path) {

@@ -62,7 +62,7 @@ where
     }
 }
 
-/// Makes the queue of `request`, whose handler `is_detached` if it is a task of the runner.
+/// Makes the queue of `request`. The handler `is_detached` if it is a task of the runner.
 pub(super) fn queue_of<B>(
     runner: &Runner,
     request: &mut Request<B>,
@@ -79,7 +79,7 @@ pub(super) fn queue_of<B>(
     Queue::of_request(owner, request, noted, is_detached)
 }
 
-/// Lends the head of a request.
+/// Passes the head of a request to `f`.
 #[cold]
 fn with_parts<B>(request: &mut Request<B>, f: impl FnOnce(&Parts)) {
     let (mut parts, ()) = Request::new(()).into_parts();
@@ -95,7 +95,7 @@ fn with_parts<B>(request: &mut Request<B>, f: impl FnOnce(&Parts)) {
     swap(&mut parts);
 }
 
-/// Calls `inner` with `request`, which finds `queue`, and follows the response.
+/// Calls `inner` with `request`, adds `queue` to its extensions, and follows the response.
 pub(super) fn follow<S, B>(
     inner: &mut S,
     mut request: Request<B>,

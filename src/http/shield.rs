@@ -1,4 +1,4 @@
-//! Work that goes on when its handler is dropped: [`BackgroundTasks::shield`].
+//! [`BackgroundTasks::shield`]: work that continues when its handler is dropped.
 
 use std::{
     any::type_name,
@@ -26,9 +26,9 @@ use crate::{
 };
 
 pin_project! {
-    /// The output of shielded work, from [`BackgroundTasks::shield`].
+    /// A future for the output of shielded work, from [`BackgroundTasks::shield`].
     ///
-    /// The work goes on if this is dropped.
+    /// If this is dropped, the work continues.
     #[must_use = "the work goes on without it, but its output is lost"]
     pub struct Shield<F: Future> {
         #[pin]
@@ -37,49 +37,50 @@ pin_project! {
 }
 
 pin_project! {
-    /// Where the work is done.
+    /// Where the work runs.
     #[project = PlaceProj]
     enum Place<F: Future> {
         /// As a task of the runner.
         Apart { output: oneshot::Receiver<thread::Result<F::Output>> },
-        /// Here, as no runner takes it.
+        /// In this future, as no runner takes it.
         Here { #[pin] future: F },
     }
 }
 
 /// Shielded work was aborted before it had an output: by
-/// [`Runner::cancel`](crate::Runner::cancel), at the end of a shutdown's grace period, or with its
-/// runtime.
+/// [`Runner::cancel`](crate::Runner::cancel), at the end of a shutdown's grace period, or because
+/// its runtime shut down.
 ///
-/// As an axum response it is a 503.
+/// As an axum response this is a 503.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShieldAborted;
 
 impl BackgroundTasks {
-    /// Starts `future` at once, and gives its output. If the handler is dropped meanwhile, because
-    /// its client has left or a timeout has expired, the work goes on.
+    /// Starts `future` at once, and returns a future for its output. If the handler is dropped
+    /// meanwhile, because its client disconnects or a timeout expires, the work continues.
     ///
-    /// A server drops the handler of a client that leaves, at whatever await point it is. What must
-    /// not stop half-way belongs in here. For whole handlers there is
+    /// When a client disconnects, the server drops its handler at whatever await point it has
+    /// reached. Put work that must not stop half-way in here. For whole handlers, use
     /// [`BackgroundTasksLayer::detached`](crate::BackgroundTasksLayer::detached).
     ///
-    /// The work is a task of the runner: it is counted, listed, named at a shutdown, and a shutdown
-    /// waits for it. Its name is the type name of `future`; [`shield_named`](Self::shield_named)
-    /// gives it another. It is a part of its handler all the same: the runner's limits and timeout
-    /// do not hold for it, its lines in the log are within the request's span, and
-    /// [`current`](Self::current) finds the queue that this was called on.
+    /// The work is a task of the runner: it is counted and listed, a shutdown waits for it, and a
+    /// shutdown's report names it. Its name is the type name of `future`;
+    /// [`shield_named`](Self::shield_named) sets another. It is still a part of its handler. So
+    /// the runner's limits and timeout do not apply, and its log lines are within the request's
+    /// span. In it, [`current`](Self::current) returns the queue on which this was called.
     ///
-    /// Tasks that it adds to the request's queue go by the response, as all others do. If the
-    /// client has left, there is none, and they are skipped. What must happen once the work is done
-    /// is a part of the work, or has the condition `run_if(|_| true)`.
+    /// Tasks that the work adds to the request's queue wait for the response, as all others do. If
+    /// the client has disconnected, there is no response, and they are skipped. If something must
+    /// happen once the work is done, make it a part of the work, or give its task the condition
+    /// `run_if(|_| true)`.
     ///
-    /// Without a runner (on a stand-alone queue), on a runner that only
-    /// [records](crate::Runner::recording), and once the runner has shut down, the future runs in
-    /// place, and is dropped with what this returns.
+    /// The future runs in place, and is dropped with the [`Shield`], in these cases: on a
+    /// stand-alone queue, on a runner that only [records](crate::Runner::recording), and once the
+    /// runner has shut down.
     ///
-    /// A panic of the work resumes in the one that awaits it. Either way the task ends
-    /// [`Panicked`](crate::TaskEnd::Panicked).
+    /// If the work panics, the task ends [`Panicked`](crate::TaskEnd::Panicked), and the panic
+    /// resumes in the caller that awaits the [`Shield`].
     ///
     /// ```
     /// use tower_background_tasks::{BackgroundTasks, ShieldAborted};
@@ -105,15 +106,15 @@ impl BackgroundTasks {
     ///
     /// # Errors
     ///
-    /// What this returns gives an error if the work was aborted.
+    /// Awaiting the [`Shield`] returns an error when the work was aborted.
     ///
     /// # Panics
     ///
-    /// What this returns panics if the work has panicked.
+    /// Awaiting the [`Shield`] panics if the work has panicked.
     ///
     /// # Cancel safety
     ///
-    /// Dropping what this returns, polled or not, stops nothing.
+    /// Dropping the [`Shield`], polled or not, does not stop work that runs on a runner.
     #[track_caller]
     pub fn shield<F>(&self, future: F) -> Shield<F>
     where
@@ -124,7 +125,7 @@ impl BackgroundTasks {
         self.start(name.into(), Location::caller(), future)
     }
 
-    /// The same as [`shield`](Self::shield), under a name for logs and reports.
+    /// Like [`shield`](Self::shield), with a name for logs and reports.
     ///
     /// ```
     /// # use tower_background_tasks::{BackgroundTasks, ShieldAborted};
@@ -138,6 +139,14 @@ impl BackgroundTasks {
     /// ```
     ///
     /// # Errors
+    ///
+    /// As for [`shield`](Self::shield).
+    ///
+    /// # Panics
+    ///
+    /// As for [`shield`](Self::shield).
+    ///
+    /// # Cancel safety
     ///
     /// As for [`shield`](Self::shield).
     #[track_caller]
@@ -177,7 +186,7 @@ where
     F: Future + Send + 'static,
     F::Output: Send,
 {
-    /// Starts what `prepare` makes of `future`, if a runner takes it.
+    /// Starts the future that `prepare` makes of `future`, if a runner takes it.
     pub(super) fn start<P>(
         queue: &Arc<Queue>,
         name: Cow<'static, str>,
@@ -194,14 +203,15 @@ where
         };
         let (sender, output) = oneshot::channel();
         let work = work(prepare(future), TaskSpan::current(), sender);
-        // If it is refused in this instant, it is dropped, which its awaiter is told.
+        // If the runner refuses the task at this moment, the task is dropped with its sender. The
+        // [`Shield`] then returns [`ShieldAborted`].
         let _ = shielded.add(Task::new(work).named(name), location);
         let place = Place::Apart { output };
         Self { place }
     }
 }
 
-/// Runs `future` and sends its output, or its panic, to the one that awaits it.
+/// Runs `future` and passes its output, or its panic, to the [`Shield`].
 async fn work<F: Future>(
     future: F,
     span: TaskSpan,
