@@ -1,4 +1,4 @@
-//! [`BackgroundTasks`]: the handle that handlers hold.
+//! [`BackgroundTasks`]: the handle through which handlers add tasks.
 
 use std::{
     future::poll_fn,
@@ -17,14 +17,15 @@ use crate::{
     util::contain::contain_drop,
 };
 
-/// One request's tasks. They run after the response has ended.
+/// Adds tasks to one request's queue. They run after the response has ended.
 ///
-/// Behind [`BackgroundTasksLayer`](crate::BackgroundTasksLayer) this is an axum extractor.
-/// Elsewhere [`from_extensions`](Self::from_extensions) finds it. Clones are the same queue. A
-/// handle may be kept, to add tasks while the body streams, in a running task, after an upgrade, or
-/// long after the response. A task that is added after the response starts at once.
+/// Behind [`BackgroundTasksLayer`](crate::BackgroundTasksLayer), this is an axum extractor.
+/// Elsewhere, [`from_extensions`](Self::from_extensions) finds it. All clones refer to the same
+/// queue. A handle may be kept to add tasks while the body streams, in a running task, after an
+/// upgrade, or long after the response. A task that is added after the response has ended starts
+/// at once.
 ///
-/// By default the tasks of one request run one after another, in the order added. Tasks of
+/// By default, the tasks of one request run one after another, in the order added. Tasks of
 /// different requests run side by side.
 ///
 /// ```
@@ -41,13 +42,13 @@ use crate::{
 ///
 /// [`BackgroundTasks::new`] makes a stand-alone queue:
 ///
-/// - Return it with a response, and its tasks run behind the request's own.
-/// - Hand it to [`Runner::attach`](crate::Runner::attach), if there is no layer.
-/// - In a unit test, pass it to the handler, and look at [`names`](Self::names) or
+/// - Return it with a response. Its tasks then run behind the request's own.
+/// - Pass it to [`Runner::attach`](crate::Runner::attach), if there is no layer.
+/// - In a unit test, pass it to the handler, and then check [`names`](Self::names) or
 ///   [`run`](Self::run) it.
 ///
 /// A stand-alone queue that no response takes is dropped with its tasks, and a warning names them.
-/// A task that holds the very queue it waits in keeps it alive: both leak.
+/// A task that holds the queue in which it waits keeps that queue alive: both leak.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -70,7 +71,7 @@ pub struct BackgroundTasks {
 }
 
 impl BackgroundTasks {
-    /// Makes a stand-alone queue, to attach to a response or for a unit test.
+    /// Makes a stand-alone queue, for a response or a unit test.
     pub fn new() -> Self {
         Self {
             queue: Queue::stand_alone(),
@@ -79,11 +80,12 @@ impl BackgroundTasks {
 
     /// Adds a task: a future, or a [`Task`].
     ///
-    /// **It runs when there was a response, whatever the status.** For 2xx and 3xx only, give it
-    /// [`Task::run_if`]`(`[`ResponseOutcome::is_success`](crate::ResponseOutcome::is_success)`)`,
-    /// or all tasks [`RunnerBuilder::run_if`](crate::RunnerBuilder::run_if).
+    /// **It runs if there was a response, whatever the status.** To run one task only for 2xx and
+    /// 3xx, use
+    /// [`Task::run_if`]`(`[`ResponseOutcome::is_success`](crate::ResponseOutcome::is_success)`)`.
+    /// For all tasks, use [`RunnerBuilder::run_if`](crate::RunnerBuilder::run_if).
     ///
-    /// This never fails and never blocks. If the runner refuses the task, it ends
+    /// This never fails and never blocks. If the runner refuses the task, the task ends
     /// [`Rejected`](TaskEnd::Rejected). Nothing of the task runs before the response has ended.
     ///
     /// ```
@@ -105,18 +107,20 @@ impl BackgroundTasks {
             .add_or_reject(task.into_task(), Location::caller());
     }
 
-    /// Adds a task, or gives it back if the runner refuses it, so that the handler can answer 503.
+    /// Adds a task. If the runner refuses the task, the error holds it, so that the handler can
+    /// answer 503.
     ///
-    /// A stand-alone queue takes every task, under the number 0 until a response takes the queue.
-    /// Tasks that the runner then refuses end [`Rejected`](TaskEnd::Rejected). A [hold](Self::hold)
-    /// that was dropped takes a task too, and ends it at once.
+    /// A stand-alone queue accepts every task, with the id 0 until a response takes the queue.
+    /// Tasks that the runner then refuses end [`Rejected`](TaskEnd::Rejected). A dropped
+    /// [hold](Self::hold) also accepts a task, and skips it at once.
     ///
     /// ```
     /// use axum::http::StatusCode;
     /// use tower_background_tasks::{AddTaskError, BackgroundTasks};
     ///
     /// async fn export(tasks: BackgroundTasks) -> Result<StatusCode, AddTaskError> {
-    ///     tasks.try_add_task(async { println!("exporting") })?; // as a response the error is a 503
+    ///     // As a response, the error is a 503.
+    ///     tasks.try_add_task(async { println!("exporting") })?;
     ///     Ok(StatusCode::ACCEPTED)
     /// }
     /// ```
@@ -124,15 +128,17 @@ impl BackgroundTasks {
     /// # Errors
     ///
     /// This returns an error when too many tasks wait
-    /// ([`RunnerBuilder::max_pending`](crate::RunnerBuilder::max_pending)), and when the runner has
-    /// shut down. The error holds the task, which counts as never added.
+    /// ([`RunnerBuilder::max_pending`](crate::RunnerBuilder::max_pending)) or await their
+    /// responses
+    /// ([`RunnerBuilder::max_awaiting_response`](crate::RunnerBuilder::max_awaiting_response)), or
+    /// when the runner has shut down. The refused task does not count as added.
     #[track_caller]
     pub fn try_add_task(&self, task: impl IntoTask) -> Result<TaskId, AddTaskError> {
         self.queue.add(task.into_task(), Location::caller())
     }
 
-    /// Adds sync code, which runs on Tokio's blocking pool: for files, a database with a blocking
-    /// driver, long computation.
+    /// Adds sync code, which runs on Tokio's blocking pool. Use it for files, a database with a
+    /// blocking driver, or a long computation.
     ///
     /// ```
     /// # use tower_background_tasks::BackgroundTasks;
@@ -168,8 +174,8 @@ impl BackgroundTasks {
         self.len() == 0
     }
 
-    /// Returns the names of the waiting tasks, in the order in which they will run: for tests of a
-    /// handler.
+    /// Returns the names of the waiting tasks, in the order in which they will run. Use it to test
+    /// a handler.
     ///
     /// ```
     /// # use tower_background_tasks::{BackgroundTasks, Task};
@@ -182,21 +188,21 @@ impl BackgroundTasks {
         self.queue.names().into_iter().map(String::from).collect()
     }
 
-    /// Runs the queued tasks here and now, in order, and returns how each ended: for unit tests and
-    /// scripts.
+    /// Runs the queued tasks here and now, in order, and returns how each ended. Use it in unit
+    /// tests and scripts.
     ///
-    /// Tasks that are added meanwhile run too. The runner's limits do not hold here.
-    /// [`Task::run_if`] is not asked, as there is no response to judge. A stand-alone queue has no
-    /// [`OnFailure::Stop`](crate::OnFailure::Stop), so every task runs. On a request's queue the
-    /// runner's setting holds.
+    /// Tasks that are added meanwhile run too. The runner's limits do not apply. [`Task::run_if`]
+    /// is not checked, as there is no response. A stand-alone queue has no
+    /// [`OnFailure::Stop`](crate::OnFailure::Stop), so every task runs. On a request's queue, the
+    /// runner's setting applies.
     ///
-    /// This is meant for queues that no response takes. On a request's queue it takes the tasks
-    /// that wait. Once the response has ended, the runner takes the others. They may then run
+    /// This is meant for queues that no response takes. On a request's queue, it runs waiting
+    /// tasks until the response ends. The runner then takes the remaining tasks. They may run
     /// beside the task that runs here, and [`Runner::idle`](crate::Runner::idle) does not wait for
-    /// that one. Each task is run, and its end returned, by one call. A second call meanwhile, such
-    /// as by a task that runs here, takes the tasks that wait.
+    /// that one. If two calls overlap, each task is run, and its end returned, by only one of
+    /// them.
     ///
-    /// Blocking tasks go to the blocking pool if there is a runtime. Without one they run on this
+    /// Blocking tasks go to the blocking pool if there is a runtime. Otherwise they run on this
     /// thread, and no timeout ends them.
     ///
     /// ```
@@ -207,14 +213,15 @@ impl BackgroundTasks {
     /// let tasks = BackgroundTasks::new();
     /// tasks.add_task(async { "x".parse::<u16>() });
     /// let ends = tasks.run().await;
-    /// assert!(matches!(&ends[..], [TaskEnd::Failed(error)] if error.to_string().contains("invalid digit")));
+    /// let [TaskEnd::Failed(error)] = &ends[..] else { panic!("{ends:?}") };
+    /// assert!(error.to_string().contains("invalid digit"));
     /// # }
     /// ```
     ///
     /// # Cancel safety
     ///
-    /// Dropping this aborts the task that runs. The tasks behind it stay in the queue. A blocking
-    /// task that has begun cannot be stopped: it counts as aborted, and its thread goes on.
+    /// Dropping this aborts the task that runs. Later tasks stay in the queue. A blocking task
+    /// that has begun cannot be stopped: it counts as aborted, and its thread continues.
     pub async fn run(&self) -> Vec<TaskEnd> {
         self.run_by_hand(None).await
     }
@@ -222,9 +229,8 @@ impl BackgroundTasks {
     /// Runs the queued tasks of this name here and now, in order, and returns how each ended. The
     /// others stay in the queue, in their order.
     ///
-    /// A task's name is that of [`names`](Self::names). No task of this name is no error: nothing
-    /// runs. All else is as for [`run`](Self::run): tasks of this name that are added meanwhile run
-    /// too.
+    /// Names are as in [`names`](Self::names). If no task has this name, nothing runs. All else is
+    /// as in [`run`](Self::run): tasks of this name that are added meanwhile run too.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -249,7 +255,7 @@ impl BackgroundTasks {
         self.run_by_hand(Some(name)).await
     }
 
-    /// Runs the tasks of this name, or all.
+    /// Runs the tasks of this name, or all tasks.
     async fn run_by_hand(&self, name: Option<&str>) -> Vec<TaskEnd> {
         let queue = self.queue.root();
         let mut ends = Vec::new();
@@ -269,7 +275,7 @@ impl BackgroundTasks {
     }
 }
 
-/// A task that is run by hand. If this is dropped before the task has ended, the task ends aborted.
+/// A task that is run by hand. Dropping this before the task has ended aborts the task.
 struct ByHand<'a>(Option<Execution>, &'a Arc<Queue>);
 
 impl ByHand<'_> {

@@ -1,5 +1,5 @@
-//! [`Held`]: tasks that wait for a commit. Keeps the promise "nothing disappears" for those that are
-//! not released.
+//! [`Held`]: tasks that wait for a commit. Keeps the promise "nothing disappears" for tasks that
+//! are not released.
 //!
 //! It uses the handle [`BackgroundTasks`] and `queue`.
 
@@ -7,9 +7,9 @@ use std::{ops::Deref, sync::Arc};
 
 use crate::{BackgroundTasks, queue::Queue};
 
-/// Tasks that wait until they are released, from [`BackgroundTasks::hold`].
+/// Tasks that wait until they are released. Made by [`BackgroundTasks::hold`].
 ///
-/// It derefs to a [`BackgroundTasks`], which adds to what is held.
+/// Dereferences to a [`BackgroundTasks`], which adds held tasks.
 #[derive(Debug)]
 #[must_use = "held tasks run only if they are released: dropped, they are skipped"]
 pub struct Held {
@@ -19,23 +19,25 @@ pub struct Held {
 }
 
 impl BackgroundTasks {
-    /// Holds the tasks that are added to what this returns, until [`Held::release`].
+    /// Returns a [`Held`]. Tasks that are added to it wait until [`Held::release`].
     ///
-    /// Dropped without it, by `?`, a panic, a client that leaves or a timeout, they end
-    /// [`Skipped`](crate::TaskEnd::Skipped) with the reason
-    /// [`NotReleased`](crate::SkipReason::NotReleased). So nothing of a rolled-back transaction is
-    /// ever sent. Held tasks have their numbers at once, are counted and listed, and may be refused
-    /// at once. Those of a [stand-alone queue](BackgroundTasks::new) are counted only when they come to
-    /// a runner. What this returns can be held again. A task
-    /// that is held twice runs only if both are released, in either order.
+    /// Dropping the [`Held`] without a release skips its tasks
+    /// ([`NotReleased`](crate::SkipReason::NotReleased)). A `?`, a panic, a timeout or a client
+    /// that disconnects drops it. So no task of a rolled-back transaction runs.
     ///
-    /// A client that leaves during the commit drops the handler there, and nobody knows what became
-    /// of the commit. Behind [`detached`](crate::BackgroundTasksLayer::detached), the handler goes
-    /// on, and releases.
+    /// Held tasks get their ids, are counted and listed, and may be refused as soon as they are
+    /// added. Those of a [stand-alone queue](BackgroundTasks::new) are counted only when they
+    /// reach a runner. A [`Held`] can itself hold: a task that is held twice runs only if both are
+    /// released, in either order.
     ///
-    /// A clone of what is held adds to it. Returned with a response, it does not release it.
+    /// If a client disconnects during the commit, the handler is dropped there, and nothing knows
+    /// whether the commit succeeded. Behind [`detached`](crate::BackgroundTasksLayer::detached),
+    /// the handler continues and releases.
     ///
-    /// A job that is held goes to a `RunnerBuilder::job_store` only once it is released: see `add_job`.
+    /// A clone of the held [`BackgroundTasks`] adds held tasks. Returning the clone with a
+    /// response does not release them.
+    ///
+    /// A held job goes to a `RunnerBuilder::job_store` only once it is released: see `add_job`.
     ///
     /// ```
     /// # use tower_background_tasks::{BackgroundTasks, BoxError};
@@ -71,12 +73,12 @@ impl BackgroundTasks {
 }
 
 impl Held {
-    /// Queues the held tasks, in their order, behind those that are queued already.
+    /// Queues the held tasks, in their order, behind the tasks that are already queued.
     ///
-    /// If the response has ended, they start at once. A clone of the held handle adds to the request's
-    /// queue from now on. Once a shutdown has closed the runner, they are not queued and end
-    /// [`Aborted`](crate::TaskEnd::Aborted). Those that were held in a stand-alone queue end
-    /// [`Rejected`](crate::TaskEnd::Rejected).
+    /// If the response has ended, they start at once. From now on, a clone of the held handle adds
+    /// to the request's queue. If a shutdown has closed the runner, the tasks are not queued and
+    /// end [`Aborted`](crate::TaskEnd::Aborted). Tasks that were held in a stand-alone queue then
+    /// end [`Rejected`](crate::TaskEnd::Rejected).
     pub fn release(mut self) {
         self.is_released = true;
         self.into.release(self.tasks.queue());

@@ -1,5 +1,5 @@
-//! [`KeepOpen`]: a connection that a shutdown waits for. Keeps the promise "late is fine" for what
-//! adds its tasks when it closes.
+//! [`KeepOpen`]: a connection that a shutdown waits for. Keeps the promise "late is fine" for
+//! connections that add tasks when they close.
 //!
 //! It uses the handle [`BackgroundTasks`], `queue` and `shared`.
 
@@ -7,7 +7,7 @@ use std::{fmt, panic::Location, sync::Arc};
 
 use crate::{BackgroundTasks, queue::owner::Owner, util::contain::woken_contained};
 
-/// Keeps a shutdown waiting while it lives, from [`BackgroundTasks::keep_open`].
+/// Makes a shutdown wait while this lives. Made by [`BackgroundTasks::keep_open`].
 #[must_use = "the connection is kept open for as long as this lives"]
 pub struct KeepOpen {
     /// The runner, and the number under which it keeps the connection. `None` without a runner.
@@ -15,22 +15,23 @@ pub struct KeepOpen {
 }
 
 impl BackgroundTasks {
-    /// Has a shutdown wait for this connection, for as long as what this returns lives: for an upgrade
-    /// or an event stream, which adds tasks when it closes.
+    /// Makes a shutdown wait for this connection while the returned [`KeepOpen`] lives. Use it for
+    /// an upgrade or an event stream that adds tasks when it closes.
     ///
-    /// A server does not wait for an upgraded connection, and its request has ended. Without this, a
-    /// shutdown that finds no task is over at once, and a task that the socket's handler adds later
-    /// is [`Rejected`](crate::TaskEnd::Rejected). With it, the runner takes such tasks until the
-    /// end of the grace period. What is still kept open then is in
-    /// [`ShutdownReport::connections`](crate::ShutdownReport::connections).
+    /// A server does not wait for an upgraded connection, as its request has ended. Without this,
+    /// a shutdown that finds no task is over at once. A task that the socket's handler adds later
+    /// is [`Rejected`](crate::TaskEnd::Rejected). With this, the runner accepts such tasks until
+    /// the end of the grace period.
+    /// [`ShutdownReport::connections`](crate::ShutdownReport::connections) lists the connections
+    /// that are still kept open then.
     ///
-    /// **Call it before the response**, in the handler, and move the guard behind the upgrade. What
-    /// runs there begins only some time after the response has ended, and a shutdown in between waits
-    /// for nothing.
+    /// **Call it before the response**, in the handler, and move the guard into the upgraded
+    /// connection's task. That task begins some time after the response has ended. A shutdown in
+    /// between would not wait for it.
     ///
     /// [`shutting_down`](Self::shutting_down) tells the connection to end.
-    /// [`Runner::idle`](crate::Runner::idle) does not wait for it. A stand-alone queue, which has no
-    /// runner yet, keeps nothing open.
+    /// [`Runner::idle`](crate::Runner::idle) does not wait for the connection. A stand-alone queue
+    /// has no runner yet, so it keeps nothing open.
     ///
     /// ```
     /// use tokio::sync::mpsc::Receiver;
@@ -81,8 +82,8 @@ impl BackgroundTasks {
         owner.is_some_and(|owner| owner.shared.closing.is_cancelled())
     }
 
-    /// Waits until the runner shuts down: for an event stream or a socket, which has the rest of its
-    /// time to end. On a stand-alone queue this waits for ever.
+    /// Waits until the runner shuts down. An event stream or a socket then has the rest of its
+    /// time to end. On a stand-alone queue this waits forever.
     ///
     /// # Cancel safety
     ///
