@@ -129,7 +129,8 @@ struct State {
     stopped: bool,
     /// How many tasks `take_by_hand` has numbered. Used only without an owner.
     taken: u64,
-    /// `Some` while the queue is followed: from its request's arrival until its response has ended.
+    /// `Some` while the queue is followed: from its request's arrival until its response has
+    /// ended.
     followed: Option<Followed>,
     /// True once the log has warned that the response stays open.
     is_warned_of: bool,

@@ -2,8 +2,8 @@
 //!
 //! 1. A task in the list of an open queue has a place among the tasks that await their responses.
 //!    Any other task that has not begun has a place among the tasks that wait for the runner.
-//! 2. A thread moves the places in the critical section in which it takes a task out of an open
-//!    queue's list, or ends the phase `Open`.
+//! 2. A thread that takes a task out of an open queue's list, or ends the phase `Open`, moves the
+//!    places in the same critical section.
 
 use super::{Phase, Queue, State};
 use crate::task::add_error::Refusal;

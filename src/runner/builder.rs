@@ -204,8 +204,8 @@ impl RunnerBuilder {
     /// Surrounds each task while it runs: with a task-local, a tracer's context, an error
     /// tracker's hub, or whatever else code inside the task expects on its thread.
     ///
-    /// The runner calls `around` for each poll of an async task, for the one call of a blocking
-    /// task, and when either is dropped before its end. `around` prepares the thread, calls
+    /// The runner calls `around` for each poll of an async task and for the one call of a blocking
+    /// task. It also calls it to drop a task before its end. `around` prepares the thread, calls
     /// [`Next::run`], undoes the preparation, and returns the [`Ran`]. It runs as often as a
     /// [`Future`] wrapper's `poll`, and must be as quick. It is not called for conditions
     /// ([`run_if`](Self::run_if)), for observers, or for a task that ends before it begins.

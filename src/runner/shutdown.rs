@@ -36,9 +36,9 @@ pub struct ShutdownReport {
 pub(crate) struct OnShutdown(pub(crate) fn(Runner) -> Pin<Box<dyn Future<Output = ()> + Send>>);
 
 impl ShutdownReport {
-    /// Returns true if every task ended in time or was handed to the spill store, no task came too
-    /// late, no connection was kept open, and no request was cut off. [Overdue](Self::overdue)
-    /// tasks and the [server](Self::server_stopped) do not count.
+    /// Returns true if every task ended in time or was handed to the spill store, and no task came
+    /// too late. Also, no connection may have been kept open, and no request cut off.
+    /// [Overdue](Self::overdue) tasks and the [server](Self::server_stopped) do not count.
     pub fn is_clean(&self) -> bool {
         self.unfinished().is_empty()
             && self.rejected().is_empty()

@@ -181,7 +181,8 @@ where
 }
 
 pin_project! {
-    /// A closure for the blocking pool that takes its context. `call` is `Some` until it is polled.
+    /// A closure for the blocking pool that takes its context. `call` is `Some` until it is
+    /// polled.
     pub(crate) struct BlockingWithContext<C> {
         pub(crate) call: Option<C>,
     }
