@@ -5,11 +5,11 @@
 //! below. It reaches the executor only through [`Schedule`](owner::Schedule).
 //!
 //! ```text
-//! Open ──end──▶ Running ◀──add──▶ Idle          (of a request; without tasks, the end leads to Idle)
-//!                                               (a queue of no request begins Idle)
-//! Open ──merge──▶ Merged                        (stand-alone or held; never ends by itself)
-//! Open ──discard──▶ Discarded                   (held, and not released)
-//! Recording                                     (of a runner that records; never leaves it)
+//! Open ──end──▶ Running ◀──add──▶ Idle      (of a request; without tasks, the end leads to Idle)
+//!                                           (a queue of no request begins Idle)
+//! Open ──merge──▶ Merged                    (stand-alone or held; never ends by itself)
+//! Open ──discard──▶ Discarded               (held, and not released)
+//! Recording                                 (of a runner that records; never leaves it)
 //! ```
 //!
 //! 1. While the phase is `Running`, exactly one [`Ready`](ready::Ready) owns the queue. Only that

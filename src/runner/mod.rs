@@ -242,7 +242,7 @@ impl Runner {
         woken_contained(self.shared().closing.cancelled()).await;
     }
 
-    /// Counts what has become of the tasks so far.
+    /// Returns how many tasks wait and run now, and how many have ended.
     pub fn stats(&self) -> Stats {
         self.shared().stats()
     }
