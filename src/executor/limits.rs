@@ -1,9 +1,9 @@
 //! [`Limits`]: how many tasks run at once over all requests. Tokio's semaphores are fair: first
 //! come, first served.
 //!
-//! A blocking task takes a permit of `max_blocking` first, and then one of `max_running`. It may
-//! hold the first while it waits for the second, and blocks nobody by that. Any other blocking
-//! task also needs a running permit, and waits behind it for one.
+//! A blocking task takes a permit of `max_blocking` first, and then one of `max_running`. Holding
+//! the first while it waits for the second delays no other task. Any other blocking task also
+//! needs a running permit, and would wait behind it for one.
 
 use std::{
     mem,

@@ -143,7 +143,7 @@ enum Phase {
     Running,
     /// No task waits. The next task starts a batch.
     Idle,
-    /// The tasks have moved to the named queue. Tasks added later go there too.
+    /// The tasks have moved to this other queue. Tasks added later go there too.
     Merged(Arc<Queue>),
     /// The queue was held and not released. Added tasks are skipped.
     Discarded,
