@@ -116,7 +116,8 @@ impl BackgroundTasks {
     /// use tower_background_tasks::{AddTaskError, BackgroundTasks};
     ///
     /// async fn export(tasks: BackgroundTasks) -> Result<StatusCode, AddTaskError> {
-    ///     tasks.try_add_task(async { println!("exporting") })?; // as a response the error is a 503
+    ///     // As a response, the error is a 503.
+    ///     tasks.try_add_task(async { println!("exporting") })?;
     ///     Ok(StatusCode::ACCEPTED)
     /// }
     /// ```
@@ -207,7 +208,8 @@ impl BackgroundTasks {
     /// let tasks = BackgroundTasks::new();
     /// tasks.add_task(async { "x".parse::<u16>() });
     /// let ends = tasks.run().await;
-    /// assert!(matches!(&ends[..], [TaskEnd::Failed(error)] if error.to_string().contains("invalid digit")));
+    /// let [TaskEnd::Failed(error)] = &ends[..] else { panic!("{ends:?}") };
+    /// assert!(error.to_string().contains("invalid digit"));
     /// # }
     /// ```
     ///

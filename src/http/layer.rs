@@ -44,12 +44,16 @@ use crate::Runner;
 /// feature `util`):
 ///
 /// ```no_run
-/// use axum::{Router, ServiceExt, body::Body, extract::Request, response::Response, routing::get};
+/// use axum::{
+///     Router, ServiceExt, body::Body, extract::Request, response::Response,
+///     routing::get,
+/// };
 /// use tower::{Layer, util::MapResponse};
 /// use tower_background_tasks::{BackgroundTasks, ResponseBody, Runner};
 ///
 /// # async fn serve(listener: tokio::net::TcpListener, runner: Runner) -> std::io::Result<()> {
-/// let router = Router::new().route("/", get(async |tasks: BackgroundTasks| tasks.add_task(async {})));
+/// let handler = async |tasks: BackgroundTasks| tasks.add_task(async {});
+/// let router = Router::new().route("/", get(handler));
 /// let app = MapResponse::new(
 ///     runner.layer().layer(router),
 ///     |response: Response<ResponseBody<Body>>| response.map(Body::new),

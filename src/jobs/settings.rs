@@ -305,12 +305,12 @@ impl RunnerBuilder {
     ///     .build();
     /// ```
     ///
-    /// With OpenTelemetry, whose injector the map is as it stands:
+    /// With OpenTelemetry, for which the map is an injector (the example `traces` has it whole):
     ///
     /// ```text
     /// .job_trace(|trace| {
     ///     let context = tracing::Span::current().context();
-    ///     global::get_text_map_propagator(|propagator| propagator.inject_context(&context, trace));
+    ///     TraceContextPropagator::new().inject_context(&context, trace);
     /// })
     /// ```
     pub fn job_trace(

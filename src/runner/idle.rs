@@ -132,7 +132,11 @@ impl Runner {
     /// use tower::ServiceExt; // for `oneshot`
     /// use tower_background_tasks::{BoxError, Runner, testing::finish};
     ///
-    /// async fn invoke(app: Router, runner: &Runner, request: Request<Body>) -> Result<Response, BoxError> {
+    /// async fn invoke(
+    ///     app: Router,
+    ///     runner: &Runner,
+    ///     request: Request<Body>,
+    /// ) -> Result<Response, BoxError> {
     ///     let response = finish(app.oneshot(request).await?).await?; // the whole body is here
     ///     runner.idle().await;
     ///     Ok(response.map(Body::from))

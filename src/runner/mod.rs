@@ -93,7 +93,8 @@ impl Runner {
     /// use tower_background_tasks::{BackgroundTasks, Runner, Task};
     ///
     /// async fn signup(tasks: BackgroundTasks) -> &'static str {
-    ///     tasks.add_task(Task::new(async { panic!("no mail server here") }).named("welcome-mail"));
+    ///     let mail = Task::new(async { panic!("no mail server here") });
+    ///     tasks.add_task(mail.named("welcome-mail"));
     ///     "signed up"
     /// }
     ///

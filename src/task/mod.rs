@@ -194,8 +194,10 @@ impl Task {
     /// use tower_background_tasks::{ResponseEnd, ResponseOutcome, Task};
     ///
     /// let receipt = Task::new(async {}).run_if(ResponseOutcome::is_success);
-    /// let refund = Task::new(async {}).run_if(|response| response.end == ResponseEnd::Aborted);
-    /// let always = Task::new(async {}).run_if(|_| true); // even when the client left before there was a response
+    /// let refund = Task::new(async {});
+    /// let refund = refund.run_if(|response| response.end == ResponseEnd::Aborted);
+    /// // Even when the client left before there was a response.
+    /// let always = Task::new(async {}).run_if(|_| true);
     /// # drop((receipt, refund, always));
     /// ```
     pub fn run_if(
