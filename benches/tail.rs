@@ -78,8 +78,13 @@ impl Moment {
 
     /// Starts the tasks, as a server that gets so many requests would.
     async fn start(self, side: Side, runner: Runner, begins: Begins) {
+        let burst = Instant::now();
         for number in 0..self.tasks() {
-            let (begins, may_begin) = (begins.clone(), Instant::now());
+            let may_begin = match self {
+                Self::Burst => burst, // making the tasks takes its time, too
+                Self::Held | Self::BusyPool => Instant::now(),
+            };
+            let begins = begins.clone();
             let tell = move || begins.send(may_begin.elapsed()).unwrap();
             match self {
                 Self::BusyPool => {

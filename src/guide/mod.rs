@@ -23,6 +23,11 @@ pub mod observability {}
 #[doc = include_str!("../../docs/context.md")]
 pub mod context {}
 
+// Its links need their features.
+#[cfg_attr(
+    not(all(feature = "apalis", feature = "tracing")),
+    allow(rustdoc::broken_intra_doc_links)
+)]
 #[doc = include_str!("../../docs/jobs.md")]
 pub mod jobs {}
 

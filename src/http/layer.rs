@@ -46,17 +46,15 @@ use crate::Runner;
 ///
 /// ```no_run
 /// use axum::{
-///     Router, ServiceExt, body::Body, extract::Request, response::Response, routing::get,
+///     Router, ServiceExt, body::Body, extract::Request, response::Response,
+///     routing::get,
 /// };
 /// use tower::{Layer, util::MapResponse};
 /// use tower_background_tasks::{BackgroundTasks, ResponseBody, Runner};
 ///
-/// # use tokio::net::TcpListener;
-/// # async fn serve(listener: TcpListener, runner: Runner) -> std::io::Result<()> {
-/// let router = Router::new().route(
-///     "/",
-///     get(async |tasks: BackgroundTasks| tasks.add_task(async {})),
-/// );
+/// # async fn serve(listener: tokio::net::TcpListener, runner: Runner) -> std::io::Result<()> {
+/// let handler = async |tasks: BackgroundTasks| tasks.add_task(async {});
+/// let router = Router::new().route("/", get(handler));
 /// let app = MapResponse::new(
 ///     runner.layer().layer(router),
 ///     |response: Response<ResponseBody<Body>>| response.map(Body::new),

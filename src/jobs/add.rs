@@ -45,7 +45,8 @@ impl BackgroundTasks {
     /// # }
     ///
     /// async fn signup(tasks: BackgroundTasks) -> Result<StatusCode, AddJobError> {
-    ///     tasks.add_job(WelcomeEmail { to: "ferris@example.org".into() }).await?; // as a response the error is a 503
+    ///     // As a response, the error is a 503.
+    ///     tasks.add_job(WelcomeEmail { to: "ferris@example.org".into() }).await?;
     ///     Ok(StatusCode::CREATED)
     /// }
     /// ```

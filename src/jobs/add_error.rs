@@ -25,7 +25,8 @@ use crate::{BoxError, DuplicateJob, Job, Task, UnsupportedByStore};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
 /// let runner = Runner::new(); // without `jobs`
-/// let error = runner.add_job(WelcomeEmail { to: "ferris@example.org".into() }).await.unwrap_err();
+/// let email = WelcomeEmail { to: "ferris@example.org".into() };
+/// let error = runner.add_job(email).await.unwrap_err();
 /// assert!(matches!(error.kind(), AddJobErrorKind::NotRegistered));
 /// let job: WelcomeEmail = error.into_job().unwrap(); // to try again, or to keep elsewhere
 /// assert_eq!(job.to, "ferris@example.org");

@@ -57,7 +57,8 @@ use crate::{
 /// let worker = WorkerBuilder::new("worker-1").backend(storage).build(jobs);
 /// tokio::select! {
 ///     ended = worker.run() => ended?,
-///     () = tokio::time::sleep(std::time::Duration::from_millis(100)) => {} // or until a signal comes
+///     // Or until a signal comes.
+///     () = tokio::time::sleep(std::time::Duration::from_millis(100)) => {}
 /// }
 /// # Ok(())
 /// # }
@@ -70,7 +71,11 @@ use crate::{
 /// use tower_background_tasks::{Jobs, StoredJob};
 ///
 /// /// For `WorkerBuilder::new("worker-1").backend(storage).data(jobs).build(work)`.
-/// async fn work(stored: StoredJob, attempt: Attempt, jobs: Data<Jobs<()>>) -> Result<(), BoxDynError> {
+/// async fn work(
+///     stored: StoredJob,
+///     attempt: Attempt,
+///     jobs: Data<Jobs<()>>,
+/// ) -> Result<(), BoxDynError> {
 ///     let attempt = attempt.current().try_into()?;
 ///     jobs.run_attempt(stored, attempt).await
 /// }

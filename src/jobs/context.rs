@@ -20,8 +20,9 @@ use crate::{Job, JobId, JobOrigin, TaskContext};
 ///     type State = ();
 ///
 ///     async fn run(self, (): (), cx: JobContext) -> TaskResult {
-///         let key = cx.id().to_string(); // the same at each attempt: the bank charges once
-///         println!("{} cents, key {key}, attempt {}, for {:?}", self.cents, cx.attempt(), cx.request());
+///         // The same at each attempt: the bank charges once.
+///         let key = cx.id().to_string();
+///         println!("{} cents, key {key}, attempt {}", self.cents, cx.attempt());
 ///         Ok(())
 ///     }
 /// }

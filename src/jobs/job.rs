@@ -40,7 +40,10 @@ use crate::{JobContext, JobRequest, TaskResult};
 ///     }
 /// }
 ///
-/// async fn signup(tasks: BackgroundTasks, email: String) -> Result<&'static str, AddJobError> {
+/// async fn signup(
+///     tasks: BackgroundTasks,
+///     email: String,
+/// ) -> Result<&'static str, AddJobError> {
 ///     tasks.add_job(WelcomeEmail { to: email }).await?;
 ///     Ok("signed up")
 /// }

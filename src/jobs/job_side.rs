@@ -37,7 +37,7 @@ impl JobSide {
     pub(super) fn note_trace(request: &Parts, extensions: &mut Extensions) {
         let trace = TRACE_HEADERS.map(|(name, limit)| {
             let value = request.headers.get(name)?;
-            let fits = value.len() <= limit && value.to_str().is_ok();
+            let fits = (1..=limit).contains(&value.len()) && value.to_str().is_ok();
             fits.then(|| value.clone())
         });
         // A `tracestate` means nothing without its `traceparent`.

@@ -33,11 +33,16 @@ use crate::{BoxError, DuplicateJob, JobId, JobStore, PushFuture, StoredJob};
 /// # }
 ///
 /// fn runner(pool: &PgPool) -> Runner {
-///     let storage = PostgresStorage::new(pool).with_config(Config::default().queue("orders"));
+///     let config = Config::default().queue("orders");
+///     let storage = PostgresStorage::new(pool).with_config(config);
 ///     Runner::builder().job_store(PostgresStore::new(storage)).build()
 /// }
 ///
-/// async fn order(tasks: BackgroundTasks, pool: PgPool, number: i64) -> Result<(), BoxError> {
+/// async fn order(
+///     tasks: BackgroundTasks,
+///     pool: PgPool,
+///     number: i64,
+/// ) -> Result<(), BoxError> {
 ///     let mut tx = pool.begin().await?;
 ///     sqlx::query("INSERT INTO orders VALUES ($1)").bind(number).execute(&mut *tx).await?;
 ///     tasks.add_job_in(&mut *tx, ShipOrder { number }).await?;

@@ -159,12 +159,12 @@ impl<S> Jobs<S> {
     /// # drop(jobs);
     /// ```
     ///
-    /// With OpenTelemetry, whose extractor the map is as it stands:
+    /// With OpenTelemetry, for which the map is an extractor (the example `traces` has it whole):
     ///
     /// ```text
     /// .link_span(|span, stored| {
-    ///     let parent = global::get_text_map_propagator(|propagator| propagator.extract(stored.trace()));
-    ///     let _ = span.set_parent(parent); // or `add_link(parent.span().span_context().clone())`
+    ///     let request = TraceContextPropagator::new().extract(stored.trace());
+    ///     let _ = span.set_parent(request); // or `span.add_link(…)`
     /// })
     /// ```
     #[cfg(feature = "tracing")]

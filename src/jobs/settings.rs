@@ -76,6 +76,8 @@ impl JobSettings {
         if let Some(inject) = &self.inject {
             let _ = contain(|| inject(&mut trace));
         }
+        // OpenTelemetry's propagator writes an empty `tracestate` where there is none.
+        trace.retain(|_, value| !value.is_empty());
         trace
     }
 
@@ -289,7 +291,7 @@ impl RunnerBuilder {
     ///
     /// If this is not set, or writes nothing, the request's own `traceparent` and `tracestate` are
     /// passed on as they came. A `traceparent` of more than 256 bytes, a `tracestate` of more than
-    /// 512, or one that is no text, is dropped. Without its `traceparent`, a `tracestate` is
+    /// 512, or one that is empty or no text, is dropped. Without its `traceparent`, a `tracestate` is
     /// dropped too.
     ///
     /// ```
@@ -303,12 +305,12 @@ impl RunnerBuilder {
     ///     .build();
     /// ```
     ///
-    /// With OpenTelemetry, whose injector the map is as it stands:
+    /// With OpenTelemetry, for which the map is an injector (the example `traces` has it whole):
     ///
     /// ```text
     /// .job_trace(|trace| {
     ///     let context = tracing::Span::current().context();
-    ///     global::get_text_map_propagator(|propagator| propagator.inject_context(&context, trace));
+    ///     TraceContextPropagator::new().inject_context(&context, trace);
     /// })
     /// ```
     pub fn job_trace(

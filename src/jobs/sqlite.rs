@@ -32,11 +32,16 @@ use crate::{BoxError, DuplicateJob, JobId, JobStore, PushFuture, StoredJob};
 /// # }
 ///
 /// fn runner(pool: &SqlitePool) -> Runner {
-///     let storage = SqliteStorage::new(pool).with_config(Config::default().queue("orders"));
+///     let config = Config::default().queue("orders");
+///     let storage = SqliteStorage::new(pool).with_config(config);
 ///     Runner::builder().job_store(SqliteStore::new(storage)).build()
 /// }
 ///
-/// async fn order(tasks: BackgroundTasks, pool: SqlitePool, number: i64) -> Result<(), BoxError> {
+/// async fn order(
+///     tasks: BackgroundTasks,
+///     pool: SqlitePool,
+///     number: i64,
+/// ) -> Result<(), BoxError> {
 ///     let mut tx = pool.begin().await?;
 ///     sqlx::query("INSERT INTO orders VALUES (?)").bind(number).execute(&mut *tx).await?;
 ///     tasks.add_job_in(&mut *tx, ShipOrder { number }).await?;

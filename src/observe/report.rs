@@ -113,7 +113,8 @@ impl<'a> TaskReport<'a> {
     /// let runner = Runner::builder()
     ///     .capture(|request| request.uri.host().map(|host| Tenant(host.to_owned())))
     ///     .on_task_end(|report| {
-    ///         if let (TaskEnd::Failed(error), Some(Tenant(name))) = (report.end(), report.get()) {
+    ///         let tenant = report.get::<Tenant>();
+    ///         if let (TaskEnd::Failed(error), Some(Tenant(name))) = (report.end(), tenant) {
     ///             eprintln!("{name}: {}: {error}", report.name());
     ///         }
     ///     })

@@ -279,10 +279,7 @@ impl RunnerBuilder {
     ///     .route(|request| Some(request.extensions.get::<MatchedPath>()?.as_str()))
     ///     .build();
     /// let app: Router = Router::new()
-    ///     .route(
-    ///         "/orders/{id}",
-    ///         post(async |tasks: BackgroundTasks| tasks.add_task(async {})),
-    ///     )
+    ///     .route("/orders/{id}", post(async |tasks: BackgroundTasks| drop(tasks)))
     ///     .layer(runner.layer());
     /// # drop(app);
     /// ```

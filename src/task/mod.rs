@@ -195,7 +195,8 @@ impl Task {
     /// use tower_background_tasks::{ResponseEnd, ResponseOutcome, Task};
     ///
     /// let receipt = Task::new(async {}).run_if(ResponseOutcome::is_success);
-    /// let refund = Task::new(async {}).run_if(|outcome| outcome.end == ResponseEnd::Aborted);
+    /// let refund = Task::new(async {});
+    /// let refund = refund.run_if(|response| response.end == ResponseEnd::Aborted);
     /// // This one runs even if the client disconnects before there is a response.
     /// let always = Task::new(async {}).run_if(|_| true);
     /// # drop((receipt, refund, always));

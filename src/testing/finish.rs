@@ -29,7 +29,8 @@ use http_body::Body;
 ///
 /// let runner = Runner::new();
 /// let app = Router::new().route("/", get(hello)).layer(runner.layer());
-/// let response = finish(app.oneshot(Request::get("/").body(Body::empty())?).await?).await?;
+/// let request = Request::get("/").body(Body::empty())?;
+/// let response = finish(app.oneshot(request).await?).await?;
 /// assert_eq!((response.status().as_u16(), &response.body()[..]), (200, &b"hello"[..]));
 /// assert!(runner.idle().await.is_complete());
 /// assert_eq!(runner.stats().completed, 1);

@@ -481,6 +481,17 @@ async fn trace_travels_with_a_stored_job_unless_the_program_overrides() {
     let trace = trace_of_stored(&runner, &store).await;
     assert_eq!(trace, HashMap::from([("traceparent".into(), "own".into())]));
 
+    let stateless = |trace: &mut HashMap<String, String>| {
+        trace.insert("traceparent".into(), "own".into());
+        trace.insert("tracestate".into(), String::new()); // as OpenTelemetry's propagator does
+    };
+    let runner = Runner::builder()
+        .job_store(store.clone())
+        .job_trace(stateless)
+        .build();
+    let trace = trace_of_stored(&runner, &store).await;
+    assert_eq!(trace, HashMap::from([("traceparent".into(), "own".into())]));
+
     let panics = |_: &mut HashMap<String, String>| panic!("on purpose: a tracer");
     let runner = Runner::builder()
         .job_store(store.clone())
@@ -493,7 +504,7 @@ async fn trace_travels_with_a_stored_job_unless_the_program_overrides() {
 }
 
 #[tokio::test]
-async fn trace_too_long_or_not_text_is_not_stored() {
+async fn trace_too_long_or_empty_or_not_text_is_not_stored() {
     let store = Store::new(Mood::Takes);
     let runner = Runner::builder().job_store(store.clone()).build();
     let app = Router::new()
@@ -508,6 +519,8 @@ async fn trace_too_long_or_not_text_is_not_stored() {
         (too_long.0.as_bytes(), b"a=1", 0), // a state says nothing without its parent
         (longest.0.as_bytes(), too_long.1.as_bytes(), 1),
         (b"\xff", b"a=1", 0),
+        (b"", b"a=1", 0),
+        (longest.0.as_bytes(), b"", 1),
     ] {
         let request = Request::get("/")
             .header("traceparent", parent)

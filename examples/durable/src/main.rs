@@ -8,7 +8,7 @@
 //! Apart: `durable serve postgres://…` and `durable work postgres://…`, or `redis://…`. Without a store, until the server stops:
 //! `durable --in-process`. `src/settings.rs` has the other words, and what can be set by the environment.
 
-use std::{env, io};
+use std::io;
 
 use durable::{Engine, Mode, Settings, board, run};
 use tower_background_tasks::BoxError;
@@ -19,7 +19,7 @@ async fn main() -> Result<(), BoxError> {
     // The spans of jobs, which say which one and for which request, are at this level.
     let log = tracing_subscriber::fmt().with_max_level(LevelFilter::INFO);
     log.with_writer(io::stderr).init();
-    let settings = Settings::read(env::args().skip(1))?;
+    let settings = Settings::of_process();
     let engine = Engine::connect(&settings).await?;
     match settings.mode {
         Mode::Dead => engine

@@ -1,6 +1,6 @@
 //! [`Settings`]: from the command line and the environment.
 
-use std::{env, path::PathBuf, str::FromStr, time::Duration};
+use std::{env, path::PathBuf, process, str::FromStr, time::Duration};
 
 use tokio::net::TcpListener;
 use tower_background_tasks::{BoxError, JobId};
@@ -67,7 +67,19 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads the command line and the environment.
+    /// Reads this process's command line and environment. If they are not understood, or ask for help, it says so and ends the process.
+    pub fn of_process() -> Self {
+        if env::args().any(|argument| matches!(&*argument, "help" | "--help" | "-h")) {
+            println!("{USAGE}");
+            process::exit(0);
+        }
+        Self::read(env::args().skip(1)).unwrap_or_else(|error| {
+            eprintln!("{error}");
+            process::exit(2)
+        })
+    }
+
+    /// Reads a command line and the environment.
     ///
     /// # Errors
     ///
