@@ -1,6 +1,6 @@
 //! `add_job`: the one place that decides where a job goes.
 
-use std::{any::Any, collections::HashMap, panic::Location, sync::Arc};
+use std::{any::Any, collections::HashMap, panic::Location, sync::Arc, time::Duration};
 
 use super::{
     job_request::JobOptions,
@@ -231,11 +231,12 @@ async fn add<J: Job>(
     match store_of(&queue, &root) {
         Some((settings, store)) => {
             let (job, stored) = to_stored(&queue, &root, request)?;
+            let timeout = settings.store_timeout;
             if root.is_held() {
-                return add_once_released(&root, settings, job, stored, location);
+                return add_once_released(&root, Arc::clone(store), timeout, job, stored, location);
             }
             let id = stored.id();
-            let pushed = push_within(&**store, stored, settings.store_timeout).await;
+            let pushed = push_within(&**store, stored, timeout).await;
             pushed.map_err(|error| AddJobError::not_stored(job, error))?;
             Ok(id)
         }
@@ -332,16 +333,16 @@ fn add_to_queue<J: Job>(
 /// Adds a task that hands a job to the store: its queue runs it only if it is released.
 fn add_once_released<J: Job>(
     queue: &Arc<Queue>,
-    settings: &JobSettings,
+    store: Arc<dyn JobStore>,
+    timeout: Duration,
     job: J,
     stored: StoredJob,
     location: &'static Location<'static>,
 ) -> Result<JobId, AddJobError> {
     let (id, kept) = (stored.id(), Arc::new(stored));
-    let (store, limit, stored) = (settings.store.clone(), settings.store_timeout, kept.clone());
+    let stored = Arc::clone(&kept);
     let mut task = Task::from_work(JobWork::new(job, async move |_: J, _| {
-        let Some(store) = store else { return Ok(()) };
-        match push_within(&*store, StoredJob::clone(&stored), limit).await {
+        match push_within(&*store, StoredJob::clone(&stored), timeout).await {
             Ok(()) | Err(PushError::Duplicate(_)) => Ok(()),
             Err(error) => Err(error.into()),
         }

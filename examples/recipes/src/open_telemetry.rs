@@ -9,12 +9,14 @@ pub fn builder() -> RunnerBuilder {
     Runner::builder()
         .capture(|_| {
             let request = Context::current();
-            // The ids of the request's span, not the span: that would be open until the tasks end.
+            // The ids of the request's span. The span itself would stay open
+            // until the tasks have ended.
             let span = request.span().span_context().clone();
             Some(request.with_remote_span_context(span))
         })
         .around(|cx, next| {
-            let _attached = cx.get::<Context>().map(|request| request.clone().attach());
+            let request = cx.get::<Context>();
+            let _attached = request.map(|request| request.clone().attach());
             next.run()
         })
 }

@@ -14,7 +14,6 @@ fn the_page_shows_what_is_tested_here() {
     for (source, name) in [
         (include_str!("../src/tenant.rs"), "builder"),
         (include_str!("../src/sentry_hub.rs"), "builder"),
-        (include_str!("../src/sentry_hub.rs"), "layers"),
         (include_str!("../src/open_telemetry.rs"), "builder"),
     ] {
         let function = function(source, name);

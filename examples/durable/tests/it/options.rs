@@ -7,7 +7,11 @@ use std::{
 
 use durable::{Engine as Store, Settings, ShipOrder, engine::Orders};
 use sqlx::{Connection, PgConnection, SqliteConnection};
-use tokio::{runtime::Runtime, task::JoinSet};
+use tokio::{
+    runtime::Runtime,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tower_background_tasks::{AddJobError, Job, JobId, Runner};
 
 use crate::{
@@ -105,6 +109,108 @@ fn a_transaction_goes_on_after_a_duplicate_on_postgres() {
                 tx.commit().await.unwrap();
             });
         });
+    });
+}
+
+#[test]
+fn a_job_that_is_rolled_back_gives_its_key_free_on_sqlite() {
+    on_sqlite(|engine| {
+        shared(|| {
+            let scene = Scene::new(engine);
+            with_runner(&scene, async |runner| {
+                let mut connection = SqliteConnection::connect(scene.url()).await.unwrap();
+                let mut tx = connection.begin().await.unwrap();
+                runner.add_job_in(&mut *tx, once()).await.unwrap();
+                tx.rollback().await.unwrap();
+                runner.add_job(once()).await.unwrap();
+            });
+        });
+    });
+}
+
+#[test]
+fn of_two_transactions_with_a_key_the_second_waits_for_the_first_on_postgres() {
+    on_postgres(
+        "of_two_transactions_with_a_key_the_second_waits",
+        |engine| {
+            shared(|| {
+                for commits in [true, false] {
+                    let scene = Scene::new(engine);
+                    with_runner(&scene, async |runner| {
+                        let mut connection = PgConnection::connect(scene.url()).await.unwrap();
+                        let mut tx = connection.begin().await.unwrap();
+                        let first = runner.add_job_in(&mut *tx, once()).await.unwrap();
+                        let second = tokio::spawn({
+                            let runner = runner.clone();
+                            async move { runner.add_job(once()).await }
+                        });
+                        let mut observer = PgConnection::connect(scene.url()).await.unwrap();
+                        wait_for_a_lock(&mut observer).await;
+                        match commits {
+                            true => tx.commit().await.unwrap(),
+                            false => tx.rollback().await.unwrap(),
+                        }
+                        let second = second.await.unwrap();
+                        match commits {
+                            true => {
+                                let error = second.unwrap_err();
+                                assert_eq!(error.duplicate().unwrap().id(), Some(first));
+                            }
+                            false => assert_ne!(second.unwrap(), first),
+                        }
+                    });
+                }
+            });
+        },
+    );
+}
+
+/// Waits until a connection to this database waits for another's transaction.
+async fn wait_for_a_lock(observer: &mut PgConnection) {
+    let sql = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    loop {
+        let waiting: i64 = sqlx::query_scalar(sql)
+            .fetch_one(&mut *observer)
+            .await
+            .unwrap();
+        if waiting == 1 {
+            return;
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[test]
+fn an_add_that_is_dropped_leaves_a_whole_job_or_none_on_sqlite() {
+    on_sqlite(leaves_a_whole_job_or_none);
+}
+
+#[test]
+fn an_add_that_is_dropped_leaves_a_whole_job_or_none_on_postgres() {
+    let name = "an_add_that_is_dropped_leaves_a_whole_job_or_none";
+    on_postgres(name, leaves_a_whole_job_or_none);
+}
+
+fn leaves_a_whole_job_or_none(engine: Engine) {
+    shared(|| {
+        let scene = Scene::new(engine);
+        with_runner(&scene, async |runner| {
+            let mut dropped = 0;
+            for number in 0..300 {
+                let job = || order(number).unique(format!("order-{number}"));
+                let given_up = Duration::from_micros(number * 10);
+                dropped += usize::from(timeout(given_up, runner.add_job(job())).await.is_err());
+                if let Err(error) = runner.add_job(job()).await {
+                    assert!(error.duplicate().unwrap().id().is_some());
+                }
+            }
+            assert!(dropped > 10, "only {dropped} were dropped");
+        });
+        let _worker = scene.work("worker");
+        let shipped = scene.wait_until_shipped(&Vec::from_iter(0..300));
+        assert_eq!(shipped.len(), 300);
+        assert!(shipped.values().all(|&times| times == 1));
     });
 }
 
