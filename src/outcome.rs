@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-/// How a response ended, for a task that asks:
-/// [`TaskContext::response`](crate::TaskContext::response), [`Task::run_if`](crate::Task::run_if).
+/// How a response ended. A task gets it from
+/// [`TaskContext::response`](crate::TaskContext::response), and a condition from
+/// [`Task::run_if`](crate::Task::run_if).
 ///
 /// ```
 /// use tower_background_tasks::{ResponseOutcome, Task};
@@ -24,21 +25,21 @@ pub struct ResponseOutcome {
     pub end: ResponseEnd,
     /// The status of the response head, or `None` if there was no response.
     pub status: Option<StatusCode>,
-    /// Bytes of the body's data that the server took: without headers and chunk sizes, and before
-    /// any compression outside the layer.
+    /// The bytes of the body's data that the server took. Headers and chunk sizes do not count. A
+    /// compression outside the layer comes after this count.
     pub body_bytes: u64,
     /// The time from the request's arrival at the layer to the end of the response.
     pub elapsed: Duration,
-    /// The [status code](https://grpc.io/docs/guides/status-codes/) of a gRPC call, from its trailers,
-    /// or from its head if it has no body. 2 (`UNKNOWN`) if the call ended without one, such as when
-    /// its client left. `None` for a response that is not gRPC, and for gRPC-Web, which has its
-    /// status in the body.
+    /// The [status code](https://grpc.io/docs/guides/status-codes/) of a gRPC call, from its
+    /// trailers, or from its head if it has no body. It is 2 (`UNKNOWN`) if the call ended without
+    /// a status, as when its client disconnects. It is `None` for a response that is not gRPC, and
+    /// for gRPC-Web, whose status is in the body.
     pub grpc_status: Option<u32>,
 }
 
 impl ResponseOutcome {
-    /// Makes an outcome without a byte, which took no time. A test of a condition sets the fields
-    /// that the condition reads.
+    /// Makes an outcome of zero bytes and zero time, for tests of conditions. A test then sets the
+    /// fields that its condition reads.
     pub fn new(end: ResponseEnd, status: Option<StatusCode>) -> Self {
         Self {
             end,
@@ -49,11 +50,12 @@ impl ResponseOutcome {
         }
     }
 
-    /// Returns true if the status is 2xx or 3xx, whether or not the client stayed to read the body.
-    /// Of a gRPC call, the `grpc-status` must be 0, too.
+    /// Returns true if the status is 2xx or 3xx, whether or not the client read the body. The
+    /// `grpc-status` of a gRPC call must also be 0.
     ///
-    /// So a client that leaves after the handler has committed its work still gets its mail. In
-    /// gRPC, where the status comes last, a call whose client leaves before it is no success.
+    /// So a client that disconnects after the handler has committed its work still gets its mail.
+    /// A gRPC call has its status at the end: if its client disconnects earlier, the call is no
+    /// success.
     ///
     /// ```
     /// use http::StatusCode;
@@ -67,12 +69,13 @@ impl ResponseOutcome {
         self.status.is_some_and(is_success) && self.grpc_status.is_none_or(|code| code == 0)
     }
 
-    /// Returns true if the server took the whole body ([`ResponseEnd::Completed`]), whatever the status.
+    /// Returns true if the server took the whole body ([`ResponseEnd::Completed`]), whatever the
+    /// status.
     pub fn is_complete(&self) -> bool {
         self.end == ResponseEnd::Completed
     }
 
-    /// Returns true if there was a response head, whatever became of the body.
+    /// Returns true if there was a response head. The body may have failed.
     pub fn is_responded(&self) -> bool {
         self.status.is_some()
     }
@@ -97,19 +100,18 @@ pub enum ResponseEnd {
     ///   6.4.1](https://www.rfc-editor.org/rfc/rfc9110#section-6.4.1): an answer to HEAD, a success
     ///   for CONNECT, status 1xx, 204 or 304.
     Completed,
-    /// The body was dropped before its end: the client left, or the server gave up.
+    /// The body was dropped before its end: the client disconnected, or the server gave up.
     Aborted,
-    /// The body gave an error, or ended short of its exact size hint (or else the response's
-    /// `Content-Length`).
+    /// The body returned an error, or ended before all bytes of its exact size hint (or else of the
+    /// response's `Content-Length`) had passed.
     BodyFailed,
     /// The inner service returned an error, so there was no response.
     ServiceFailed,
-    /// The request was dropped before there was a response. The client left while the handler ran
-    /// (and the server noticed), or a timeout outside the layer expired. The two look the same from
-    /// here. This is so for the `grpc-timeout` of a call, and for tonic's
-    /// `Server::timeout`: tonic keeps both outside of all layers.
+    /// The request was dropped before there was a response. Either the client disconnected while
+    /// the handler ran, or a timeout outside the layer expired: the layer cannot tell which. tonic
+    /// applies `grpc-timeout` and `Server::timeout` outside of all layers.
     Cancelled,
-    /// The handler or the body panicked; or the response was dropped while its thread unwound from
-    /// a panic elsewhere.
+    /// The handler or the body panicked, or the response was dropped while its thread unwound from
+    /// another panic.
     Panicked,
 }

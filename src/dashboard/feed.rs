@@ -23,8 +23,8 @@ use crate::{
 /// From one event of a stream to its next.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// A snapshot is made anew when it is older. Less than [`INTERVAL`], so that a stream whose timer is
-/// early does not get the same again.
+/// A snapshot is made anew when it is older. Less than [`INTERVAL`], so that a stream whose timer
+/// is early does not get the same again.
 const FRESH: Duration = Duration::from_millis(900);
 
 pub(super) struct Feed {

@@ -37,9 +37,9 @@ use crate::{Runner, TaskId};
 /// # Who may see it
 ///
 /// **Mount it behind your authentication, or on a port of its own that only operators reach.** The
-/// page shows paths, request ids and the texts of errors, and asks nobody who they are. That a port is
-/// local does not protect it: any page that is open in a browser on the same machine may reach it, by
-/// rebinding its name.
+/// page shows paths, request ids and the texts of errors, and asks nobody who they are. That a
+/// port is local does not protect it: any page that is open in a browser on the same machine may
+/// reach it, by rebinding its name.
 ///
 /// ```
 /// # #[cfg(feature = "axum")] {
@@ -101,9 +101,9 @@ impl Dashboard {
     /// Lets everybody who sees the page cancel tasks ([`Runner::cancel`]). Nobody may by default.
     ///
     /// A request that comes from a page of another origin is refused, by its headers
-    /// [`Sec-Fetch-Site`] and [`Origin`]. Browsers send the former over HTTPS and to the local machine
-    /// only. So behind a proxy that is reached by plain HTTP and that changes `Host`, such as nginx
-    /// without `proxy_set_header Host $host`, all are refused.
+    /// [`Sec-Fetch-Site`] and [`Origin`]. Browsers send the former over HTTPS and to the local
+    /// machine only. So behind a proxy that is reached by plain HTTP and that changes `Host`, such
+    /// as nginx without `proxy_set_header Host $host`, all are refused.
     ///
     /// [`Sec-Fetch-Site`]: https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header
     /// [`Origin`]: https://www.rfc-editor.org/rfc/rfc6454#section-7

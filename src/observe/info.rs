@@ -41,18 +41,18 @@ pub struct TaskInfo {
     pub(crate) progress: Option<f64>,
 }
 
-/// What an unfinished task does.
+/// Whether an unfinished task waits or runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TaskState {
-    /// The task waits: for its response to end, for the tasks before it, or for a place under the
-    /// runner's limits.
+    /// The task waits for its response to end, for earlier tasks, or for a permit of the runner's
+    /// limits.
     Waiting,
     /// The task runs.
     Running,
-    /// The task is blocking and has timed out. It has ended
-    /// ([`TimedOut`](crate::TaskEnd::TimedOut)), but cannot be stopped. Until it returns, it holds
-    /// its thread and its place under the limits.
+    /// The task is blocking and has ended [`TimedOut`](crate::TaskEnd::TimedOut), but its code
+    /// still runs, as nothing can stop it. Until the code returns, the task holds its thread and
+    /// its permit.
     Overdue,
 }
 
@@ -116,8 +116,9 @@ impl TaskInfo {
         self.running_for
     }
 
-    /// Returns how far the task has come, from 0.0 to 1.0, as
-    /// [`TaskContext::progress`](crate::TaskContext::progress) told; or `None` if it did not.
+    /// Returns the progress that the task last reported by
+    /// [`TaskContext::progress`](crate::TaskContext::progress), from 0.0 to 1.0. Returns `None` if
+    /// it reported none.
     pub fn progress(&self) -> Option<f64> {
         self.progress
     }
@@ -143,7 +144,7 @@ impl TaskInfo {
 
 impl fmt::Display for TaskInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The name may be a user's input, and this is a line of a log.
+        // The name may be a user's input. Escaping keeps it within its line of the log.
         let name = self.name.escape_debug();
         match self.running_for {
             Some(time) if self.is_overdue => {
@@ -160,7 +161,8 @@ impl fmt::Display for TaskInfo {
     }
 }
 
-/// Sorts the tasks in the order added. Of two rows of one task, the first stays.
+/// Sorts the tasks in the order in which they were added. If a task has two rows, the first is
+/// kept.
 pub(crate) fn in_order(mut tasks: Vec<TaskInfo>) -> Vec<TaskInfo> {
     tasks.sort_by_key(TaskInfo::id);
     tasks.dedup_by_key(|task| task.id);

@@ -1,16 +1,16 @@
-//! Counters, gauges and histograms through the [`metrics`](https://docs.rs/metrics) facade, from
-//! the first task on. Without the feature, `no_metrics.rs` takes the place of this.
+//! Counters, gauges and histograms through the [`metrics`](https://docs.rs/metrics) facade. Without
+//! the feature, `no_metrics.rs` replaces this file.
 //!
-//! 1. The label `task` is a task's name if that is a part of the program: a type name, or a
-//!    `&'static str` that it was given. A name made at run time could be anything, even a user's
-//!    input, and each would be a time series of its own. All of those are `(dynamic)`. The label
-//!    `route` is there only where the runner knows routes.
-//! 2. As a task of a new name or route is counted, the counts of all ends are made, at zero. A rate
-//!    over a count that appears with its first failure misses that failure.
+//! 1. The label `task` is a task's name if the name is a part of the program: a type name, or a
+//!    `&'static str`. A name made at run time may be a user's input, and each would be a time
+//!    series of its own. So all names made at run time are labelled `(dynamic)`. The label `route`
+//!    exists only if the runner knows routes.
+//! 2. The first task of a name and route registers the counters of all ends, at zero. A rate over a
+//!    counter that appears with its first failure would miss that failure.
 //! 3. A task is in its queue before it is counted as added. If it begins on another thread in
-//!    between, it leaves the pending gauge before it has entered it. A scrape in that moment reads
-//!    one too few, even below zero. Afterwards the gauge is right.
-//! 4. A recorder is user code: no lock of a queue is held, and its panics are contained.
+//!    between, the pending gauge is decremented before it is incremented. A scrape at that moment
+//!    reads one too few, perhaps below zero.
+//! 4. A recorder is user code. It is called without a queue's lock, and its panics are contained.
 
 #[cfg(feature = "jobs")]
 use std::time::Duration;
@@ -51,7 +51,7 @@ const JOBS_RAN: &str = "background_jobs_running_seconds";
 /// The metrics of one runner.
 #[derive(Default)]
 pub(crate) struct Metrics {
-    /// Of each task that was ever counted.
+    /// The keys of each series that was ever counted.
     known: Mutex<HashMap<Series, Arc<Keys>>>,
 }
 
@@ -61,7 +61,7 @@ struct Series {
     route: Option<Arc<str>>,
 }
 
-/// What the recorder knows the metrics of a series by. Each is made once, as it allocates and hashes.
+/// The recorder's keys of one series. Making a key allocates and hashes, so it is done once.
 struct Keys {
     added: Key,
     pending: Key,
@@ -69,11 +69,11 @@ struct Keys {
     waited: Key,
     ran: Key,
     slow_polls: Key,
-    /// By [`TaskEnd::index`].
+    /// Indexed by [`TaskEnd::index`].
     ended: Vec<Key>,
 }
 
-/// The label of a task. It is taken while the queue is locked, and recorded afterwards.
+/// The label `task` of a task. It is read under the queue's lock, and recorded afterwards.
 #[derive(Clone, Copy)]
 pub(crate) struct MetricName(&'static str);
 
@@ -95,7 +95,7 @@ impl MetricName {
 }
 
 impl Metrics {
-    /// Tells the recorder what the metrics mean, if it is installed by now.
+    /// Describes the metrics to the recorder, if one is installed.
     pub(crate) fn new() -> Self {
         let _ = contain(describe);
         Self::default()
@@ -167,7 +167,7 @@ fn histogram_of(key: &Key) -> Histogram {
     with_recorder(|recorder| recorder.register_histogram(key, &METADATA))
 }
 
-/// What changes too often to be recorded at each change.
+/// Gauges that are recorded on demand, as they change too often.
 pub(crate) struct Gauges {
     pub(crate) awaiting_response: u64,
     pub(crate) overdue: usize,
@@ -185,8 +185,8 @@ impl Gauges {
     }
 }
 
-/// Counts an attempt of a stored job that ended on a worker in `end`, one of `ends`. `None` is a job
-/// that is not registered: its name could be anything.
+/// Counts an attempt of a stored job that ended on a worker. `end` is one of `ends`. `name` is
+/// `None` for a job that is not registered, as its name could be anything.
 #[cfg(feature = "jobs")]
 pub(crate) fn job_ended(
     name: Option<&'static str>,
@@ -245,7 +245,7 @@ impl Keys {
     }
 }
 
-/// Tells the recorder what the metrics of jobs mean, if it is installed by now.
+/// Describes the metrics of jobs to the recorder, if one is installed.
 #[cfg(feature = "jobs")]
 pub(crate) fn describe_jobs() {
     let _ = contain(|| {

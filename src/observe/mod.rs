@@ -1,4 +1,5 @@
-//! What is told of tasks: rows, reports, log events, spans, metrics. It uses `task` and below.
+//! What the outside sees of tasks: rows, reports, log events, spans and metrics. It uses `task` and
+//! below.
 
 pub(crate) mod info;
 pub(crate) mod limit_use;

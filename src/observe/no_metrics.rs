@@ -1,4 +1,4 @@
-//! What takes the place of `metrics.rs` without the feature: it does nothing.
+//! Replaces `metrics.rs` without the feature, and does nothing.
 
 #[cfg(feature = "jobs")]
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! [`OpenConnection`]: a connection that a shutdown could not wait for any longer.
+//! [`OpenConnection`]: a connection that outlasted a shutdown's grace period.
 
 use std::{fmt, panic::Location, time::Duration};
 
@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use crate::task::request_info::RequestInfo;
 
 /// A connection that was still [kept open](crate::BackgroundTasks::keep_open) at the end of a
-/// shutdown's grace period, from [`ShutdownReport::connections`](crate::ShutdownReport::connections).
+/// shutdown's grace period, from
+/// [`ShutdownReport::connections`](crate::ShutdownReport::connections).
 ///
 /// Its [`Display`](fmt::Display) is one line: `GET /chat: kept open for 95.2s, at
 /// src/chat.rs:20:18`.
@@ -16,23 +17,23 @@ pub struct OpenConnection {
     pub(crate) request: Option<RequestInfo>,
     pub(crate) location: &'static Location<'static>,
     pub(crate) since: Instant,
-    /// When the report was made. `None` before.
+    /// When the report was made. `None` until then.
     pub(crate) closed: Option<Instant>,
 }
 
 impl OpenConnection {
-    /// Returns the request that opened it, or `None` where it is unknown
-    /// ([`Runner::attach`](crate::Runner::attach)).
+    /// Returns the request that opened the connection. Returns `None` after
+    /// [`Runner::attach`](crate::Runner::attach), where the request is unknown.
     pub fn request(&self) -> Option<&RequestInfo> {
         self.request.as_ref()
     }
 
-    /// Returns where in the source it is kept open.
+    /// Returns where in the source [`keep_open`](crate::BackgroundTasks::keep_open) was called.
     pub fn location(&self) -> &'static Location<'static> {
         self.location
     }
 
-    /// Returns how long it had been kept open when the grace period was over.
+    /// Returns how long the connection had been kept open at the end of the grace period.
     pub fn age(&self) -> Duration {
         let now = self.closed.unwrap_or_else(Instant::now);
         now.duration_since(self.since)

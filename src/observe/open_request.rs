@@ -6,10 +6,11 @@ use http::StatusCode;
 
 use crate::task::request_info::RequestInfo;
 
-/// A request that was still open at the end of its time, from
+/// A request that was still open at the end of a shutdown's time for requests, from
 /// [`ShutdownReport::requests`](crate::ShutdownReport::requests).
 ///
-/// Its [`Display`](fmt::Display) is one line: `GET /events: its response (200 OK) open after 10.0s`.
+/// Its [`Display`](fmt::Display) is one line:
+/// `GET /events: its response (200 OK) open after 10.0s`.
 #[derive(Clone, Debug)]
 pub struct OpenRequest {
     pub(crate) request: Option<RequestInfo>,
@@ -18,14 +19,14 @@ pub struct OpenRequest {
 }
 
 impl OpenRequest {
-    /// Returns the request, or `None` where it is unknown
-    /// ([`Runner::attach`](crate::Runner::attach)).
+    /// Returns the request. Returns `None` after [`Runner::attach`](crate::Runner::attach), where
+    /// the request is unknown.
     pub fn request(&self) -> Option<&RequestInfo> {
         self.request.as_ref()
     }
 
-    /// Returns the status of the response whose body was open. `None` if the handler had not
-    /// answered.
+    /// Returns the status of the response whose body was open. Returns `None` if the handler had
+    /// not answered.
     pub fn status(&self) -> Option<StatusCode> {
         self.status
     }

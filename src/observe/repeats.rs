@@ -1,15 +1,14 @@
-//! [`Repeats`]: failures of one kind, which are logged once and then summed up. Keeps a task that
-//! fails at each request from flooding the log.
+//! [`Repeats`]: logs the first failure of a kind and sums up the others. So a task that fails in
+//! each request does not flood the log.
 //!
-//! 1. The first failure of a kind is logged. Those of the following `every` are counted; at its end
-//!    their number is logged, and the next `every` begins. When it passes without any, the next
-//!    failure is logged again.
-//! 2. While failures are counted, one task of the runtime waits for the end of `every`. That it begins
-//!    to wait, or no longer waits, is noted under the lock, so no failure is counted for nobody.
-//! 3. Failures of one kind have the same error, too, where a subscriber reads it. There are at most
-//!    [`KINDS`] kinds. When there would be more, as where each error has a number in it, the error
-//!    no longer matters.
-//! 4. Without a runtime no failure is counted, and each is logged.
+//! 1. The first failure of a kind is logged, and a period of length `every` begins. Failures
+//!    within the period are counted. Their number is logged at its end, and the next period
+//!    begins. After a period without failures, the next failure is logged as a first one.
+//! 2. While failures are counted, one task of the runtime waits for the end of the period. It
+//!    starts and stops waiting under the lock, so each counted failure has a waiter.
+//! 3. If a subscriber reads the error, its text is a part of the kind. Beyond [`KINDS`] kinds, as
+//!    when each text has another number in it, the text is ignored.
+//! 4. Without a runtime, each failure is logged and none is counted.
 
 use std::{
     collections::HashMap,
@@ -30,41 +29,43 @@ use crate::util::{
 };
 
 pub(crate) struct Repeats {
-    /// Zero logs each failure.
+    /// The length of a period. Zero logs each failure.
     every: Duration,
     rows: Mutex<HashMap<Kind, Row>>,
 }
 
-/// How much of an error's text is looked at, in bytes.
+/// How much of an error's text is compared, in bytes.
 const LONGEST_ERROR: usize = 1_024;
 
-/// How many kinds with an error there are.
+/// How many kinds may have an error's text.
 const KINDS: usize = 256;
 
-/// Without an error, there are as many as the program has places that add tasks, and names for them.
+/// Failures that are summed up together. Without error texts, the number of kinds is bounded by the
+/// places in the program that add tasks, and by the names that they give.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Kind {
     pub(crate) level: Level,
     /// `None` for a name that was made at run time.
     pub(crate) name: Option<&'static str>,
     pub(crate) location: &'static Location<'static>,
-    /// In words.
+    /// The end in words.
     pub(crate) end: &'static str,
     pub(crate) error: Option<String>,
 }
 
 struct Row {
-    /// Failures are counted until then.
+    /// The end of the period.
     until: Instant,
     count: u64,
-    /// The task that waits for `until` has the other half, which goes with it, and with its runtime.
+    /// The task that waits for `until` holds the `Arc`, which is dropped with it or with its
+    /// runtime.
     waiter: Weak<()>,
 }
 
 impl Repeats {
     const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-    /// How often by default.
+    /// The default period.
     pub(crate) const EVERY: Duration = Duration::from_secs(10);
 
     pub(crate) fn new(every: Duration) -> Arc<Self> {
@@ -74,7 +75,7 @@ impl Repeats {
         })
     }
 
-    /// Returns true if a failure is to be logged now. Otherwise it is counted.
+    /// Returns true if the caller must log this failure. Otherwise the failure is counted.
     pub(crate) fn is_first(self: &Arc<Self>, mut kind: Kind) -> bool {
         let Ok(runtime) = Handle::try_current() else {
             return true;
@@ -106,7 +107,7 @@ impl Repeats {
         false
     }
 
-    /// Logs what was counted, of all kinds.
+    /// Logs the counts of all kinds.
     pub(crate) fn flush(&self) {
         let kinds: Vec<_> = lock(&self.rows).keys().cloned().collect();
         for kind in kinds {
@@ -115,7 +116,7 @@ impl Repeats {
         }
     }
 
-    /// Logs what was counted of a kind. Returns false if there was none: nobody waits any more.
+    /// Logs the count of a kind. Returns false if the count is zero: then its waiter stops.
     fn log(&self, kind: &Kind) -> bool {
         let mut rows = lock(&self.rows);
         let Some(row) = rows.get_mut(kind) else {

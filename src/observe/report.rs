@@ -1,4 +1,4 @@
-//! [`TaskReport`]: what an observer is told of a task that has ended.
+//! [`TaskReport`]: tells an observer about a task that has ended.
 
 #[cfg(feature = "tracing")]
 use std::sync::Arc;
@@ -73,12 +73,13 @@ impl<'a> TaskReport<'a> {
         self.report.end
     }
 
-    /// Returns the time from when the task was added until it began, or ended without.
+    /// Returns the time from when the task was added until it began. If it never began, this is the
+    /// time until it ended.
     pub fn waited(&self) -> Duration {
         self.report.waited()
     }
 
-    /// Returns the time from when the task began until it ended; zero if it never began.
+    /// Returns the time from when the task began until it ended. This is zero if it never began.
     pub fn ran(&self) -> Duration {
         self.report.ran()
     }
@@ -101,8 +102,9 @@ impl<'a> TaskReport<'a> {
         self.report.request
     }
 
-    /// Returns what [`RunnerBuilder::capture`](crate::RunnerBuilder::capture) took from the task's
-    /// request, so that a failure can be reported for its tenant, or to its error tracker's hub.
+    /// Returns the value that [`RunnerBuilder::capture`](crate::RunnerBuilder::capture) took from
+    /// the task's request. An observer can then report a failure for its tenant, or to its error
+    /// tracker.
     ///
     /// ```
     /// use tower_background_tasks::{Runner, TaskEnd};
@@ -125,8 +127,8 @@ impl<'a> TaskReport<'a> {
         self.report.extensions.get()
     }
 
-    /// Returns how the response ended, or `None` for a task of no request, and for one that ended
-    /// before its response.
+    /// Returns how the response ended. Returns `None` for a task of no request, and for a task that
+    /// ended before its response.
     pub fn response(&self) -> Option<&ResponseOutcome> {
         self.report.response
     }
@@ -144,7 +146,7 @@ impl fmt::Debug for TaskReport<'_> {
     }
 }
 
-/// True if the event of this end is worth making. A completion's is, only if a subscriber wants it.
+/// Returns true if this end is logged. A completion is logged only if a subscriber reads it.
 #[inline]
 pub(crate) fn is_logged(end: &TaskEnd) -> bool {
     #[cfg(feature = "tracing")]
@@ -158,7 +160,7 @@ pub(crate) fn is_logged(end: &TaskEnd) -> bool {
     }
 }
 
-/// All that is known of a task at its end.
+/// What the crate knows about a task at its end.
 pub(crate) struct Report<'a> {
     pub(crate) label: &'a Label,
     pub(crate) end: &'a TaskEnd,
@@ -169,7 +171,7 @@ pub(crate) struct Report<'a> {
     pub(crate) request: Option<&'a RequestInfo>,
     /// What was captured of the request.
     pub(crate) extensions: &'a Extensions,
-    /// The task has a span, which says what and for which request it is.
+    /// True if the task has a span, which names the task and its request.
     #[cfg(feature = "tracing")]
     pub(crate) has_span: bool,
 }
@@ -186,8 +188,8 @@ impl Report<'_> {
     }
 }
 
-/// Logs the end, so that no failure is silent: without any set-up, it is in the log under the
-/// task's name. Failures of one kind are summed up.
+/// Logs the end under the task's name, so that no failure is silent. Failures of one kind are
+/// summed up.
 ///
 /// A failure goes to `tracing` even without a subscriber, as its feature `log` passes it on to the
 /// `log` crate.
@@ -203,20 +205,20 @@ pub(crate) fn log(report: &Report<'_>, repeats: &Arc<Repeats>) {
     });
 }
 
-/// False if no subscriber reads events of this level.
+/// Returns true if a subscriber may read events of this level.
 #[cfg(feature = "tracing")]
 fn is_read(level: Level) -> bool {
     level <= LevelFilter::current()
 }
 
-/// An `i64`, as all numbers here: OpenTelemetry has no unsigned ones.
+/// Returns the line as an `i64`, as OpenTelemetry has no unsigned numbers.
 #[cfg(feature = "tracing")]
 pub(super) fn line_of(location: &Location<'_>) -> i64 {
     location.line().into()
 }
 
-/// How loud an end is. A skip that the user asked for is not, and neither is one for want of a
-/// response: clients leave as they like.
+/// Returns the level of an end. A skip is for debugging: a condition asked for it, or the client
+/// disconnected before a response.
 #[cfg(feature = "tracing")]
 fn level_of(end: &TaskEnd) -> Level {
     match end {
@@ -232,8 +234,8 @@ fn level_of(end: &TaskEnd) -> Level {
 
 #[cfg(feature = "tracing")]
 impl Report<'_> {
-    /// What the task's span has is told only where there is none.
-    /// `error` is its text, if that has been made.
+    /// Logs the end. The fields of the task's span are on the event only if there is no span.
+    /// `error` is the error's text, if it was made before.
     fn log(&self, error: Option<String>) {
         let (label, response) = (self.label, self.response);
         let label_of = (!self.has_span).then_some(label);
@@ -278,7 +280,7 @@ impl Report<'_> {
         }
     }
 
-    /// What is logged once and then summed up. `None` for an end that is no failure.
+    /// Returns the kind under which this end is summed up. Returns `None` if it is no failure.
     fn kind(&self) -> Option<Kind> {
         let level = level_of(self.end);
         let no_response = matches!(self.end, TaskEnd::Skipped(SkipReason::NoResponse));
@@ -292,7 +294,7 @@ impl Report<'_> {
     }
 }
 
-/// Tells how many failures of a kind were counted and not logged.
+/// Logs how many failures of a kind were counted instead of being logged.
 #[cfg(feature = "tracing")]
 pub(crate) fn repeated(kind: &Kind, count: u64) {
     if count == 0 {
@@ -322,7 +324,7 @@ pub(crate) fn repeated(kind: &Kind, count: u64) {
     });
 }
 
-/// Warns that a poll took `held`. The commonest cause is blocking code in an async task.
+/// Warns that a poll held its worker for `held`. The usual cause is blocking code in an async task.
 pub(crate) fn slow_poll(label: &Label, held: Duration, has_span: bool) {
     #[cfg(feature = "tracing")]
     let _ = contain(|| {
@@ -389,7 +391,7 @@ pub(crate) fn still_waiting(idle: &impl fmt::Display) {
     let _ = idle;
 }
 
-/// Tells the operator how far a shutdown has come.
+/// Logs the progress of a shutdown.
 pub(crate) fn going_down(what: fmt::Arguments<'_>) {
     #[cfg(feature = "tracing")]
     let _ = contain(|| tracing::info!(target: "tower_background_tasks", "shutting down: {what}"));
@@ -397,7 +399,7 @@ pub(crate) fn going_down(what: fmt::Arguments<'_>) {
     let _ = what;
 }
 
-/// Tells what was left by a server that failed, as its caller gets the error and not the report.
+/// Logs what remained when a server failed, as its caller gets the error and not the report.
 pub(crate) fn server_failed(report: &impl fmt::Display) {
     #[cfg(feature = "tracing")]
     let _ = contain(|| {
@@ -407,7 +409,7 @@ pub(crate) fn server_failed(report: &impl fmt::Display) {
     let _ = report;
 }
 
-/// Tells the operator what the client must not see.
+/// Logs an error for the operator, which the client must not see.
 #[cfg(all(feature = "axum", feature = "jobs"))]
 pub(crate) fn program_at_fault(error: &dyn fmt::Display) {
     #[cfg(feature = "tracing")]
@@ -416,7 +418,7 @@ pub(crate) fn program_at_fault(error: &dyn fmt::Display) {
     let _ = error;
 }
 
-/// Warns that no signal can be heard.
+/// Warns that the process cannot listen for signals.
 #[cfg(feature = "signal")]
 pub(crate) fn no_signals(why: &dyn fmt::Display) {
     #[cfg(feature = "tracing")]

@@ -34,16 +34,16 @@ pub enum SpanRelation {
     None,
 }
 
-/// The span `background_task` of one task, with its name as `otel.name`. It is entered around each poll of the task, its
-/// destructor and its end.
+/// The span `background_task` of one task, whose name is in `otel.name`. It is entered for each
+/// poll of the task, for its destructor and for the event of its end.
 #[derive(Clone, Default)]
 pub(crate) struct TaskSpan {
-    /// `None` if nobody subscribes to it. Shared, so that a subscriber hears of one handle.
+    /// `None` if no subscriber wants it. Shared, so that a subscriber sees one handle.
     #[cfg(feature = "tracing")]
     span: Option<Arc<Contained>>,
 }
 
-/// A subscriber is user code, also when it closes a span.
+/// Closing a span calls the subscriber, which is user code.
 #[cfg(feature = "tracing")]
 struct Contained(Option<Span>);
 
@@ -67,7 +67,7 @@ pub(crate) struct SpanOf<'a> {
 }
 
 impl TaskSpan {
-    /// True if a subscriber may want spans of tasks. If none does, this costs one load.
+    /// Returns true if a subscriber may want spans of tasks. This is one load.
     #[inline]
     pub(crate) fn is_wanted() -> bool {
         #[cfg(feature = "tracing")]
@@ -156,8 +156,7 @@ fn open_span(of: &SpanOf<'_>, label: &Label) -> Option<Arc<Contained>> {
             request.id = request.and_then(RequestInfo::id),
         )
     };
-    // A span's id means something only to the subscriber that gave it, which need not be this
-    // thread's.
+    // A span's id is valid only for the subscriber that gave it. This thread may have another one.
     let span = match (of.relation, added_in) {
         (SpanRelation::Child, Some(parent)) => parent
             .with_subscriber(|(id, dispatch)| with_default(dispatch, || open(Some(id.clone()))))

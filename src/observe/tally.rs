@@ -1,9 +1,9 @@
-//! [`Tally`]: what has ended lately, by name and route, and the last failures: for the dashboard.
+//! [`Tally`]: counts recent ends by name and route, and keeps the last failures, for the dashboard.
 //!
-//! 1. It is bounded: the last minute of at most [`GROUPS`] groups, and [`FAILURES`] failures. What
-//!    would be a group more is counted as `(others)`.
-//! 2. Each thread counts in its own shard, under its lock, and may hold a queue's lock: no thread locks
-//!    a queue under a shard's. No user code runs under either.
+//! 1. It is bounded: the last minute of at most [`GROUPS`] groups, and [`FAILURES`] failures.
+//!    Tasks of further groups are counted as `(others)`.
+//! 2. Each thread counts in its own shard, under the shard's lock, and may hold a queue's lock. No
+//!    thread locks a queue while it holds a shard's lock. No user code runs under either.
 
 use std::{
     borrow::Cow,
@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-/// How many groups there are at most, but for `(others)`.
+/// The most groups in a shard, besides `(others)`.
 const GROUPS: usize = 100;
 
 /// Tasks whose names were made at run time.
@@ -39,7 +39,7 @@ static OTHERS: &str = "(others)";
 /// How many failures are kept.
 const FAILURES: usize = 100;
 
-/// How many seconds are looked back upon.
+/// How many seconds the counts reach back.
 pub(crate) const SECONDS: usize = 60;
 
 /// How much of an error's text is kept, in bytes.
@@ -47,8 +47,8 @@ const LONGEST_ERROR: usize = 4_096;
 
 pub(crate) struct Tally {
     since: Instant,
-    /// In no order: there are few, and they are told apart by where their names lie. A name that lies
-    /// in two places is two groups here, which are one for those who look.
+    /// Unordered, as there are few. Names are compared by address. A name at two addresses has two
+    /// groups here, which a snapshot merges.
     groups: Sharded<Mutex<Vec<(GroupKey, Group)>>>,
     failures: Mutex<VecDeque<Failure>>,
 }
@@ -62,21 +62,21 @@ pub(crate) struct GroupKey {
 /// Tasks of one name and route.
 #[derive(Clone)]
 pub(crate) struct Group {
-    /// In the order of [`TaskEnd::WORDS`].
+    /// Counts of the ends, in the order of [`TaskEnd::WORDS`].
     pub(crate) ends: [u64; TaskEnd::WORDS.len()],
-    /// A ring: each second has its place.
+    /// A ring buffer, indexed by the second's number modulo its length.
     seconds: Box<[Second; SECONDS]>,
 }
 
 /// The tasks that ended in one second.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Second {
-    /// Counted from the tally's beginning.
+    /// Seconds since the tally was made.
     number: u64,
     pub(crate) ended: u32,
-    /// Of those that ended, those that had begun.
+    /// How many of the ended tasks had begun.
     pub(crate) begun: u32,
-    /// Sums over those that had begun.
+    /// Sums over the tasks that had begun.
     pub(crate) waited: Duration,
     pub(crate) ran: Duration,
 }
@@ -86,7 +86,7 @@ pub(crate) struct Failure {
     pub(crate) at: Instant,
     pub(crate) id: TaskId,
     pub(crate) name: Cow<'static, str>,
-    /// One word.
+    /// The end in one word.
     pub(crate) end: &'static str,
     pub(crate) error: Option<String>,
     pub(crate) request: Option<RequestInfo>,
@@ -119,7 +119,7 @@ impl Tally {
         group.second_mut(second).count(label.added, begun, now);
     }
 
-    /// Keeps an end that is a failure.
+    /// Keeps the end if it is a failure.
     pub(crate) fn keep_failure(&self, report: &Report<'_>) {
         if !report.end.is_error() {
             return;
@@ -137,8 +137,8 @@ impl Tally {
         lock(&self.failures).iter().rev().cloned().collect()
     }
 
-    /// Returns the groups, the busiest first and `(others)` last, and the seconds of each, the oldest
-    /// first.
+    /// Returns the groups, the busiest first and `(others)` last, and the seconds of each, the
+    /// oldest first.
     pub(crate) fn groups(&self, now: Instant) -> Vec<(GroupKey, Group, [Second; SECONDS])> {
         let (mut all, mut others) = (BTreeMap::<GroupKey, Group>::new(), Group::default());
         for shard in self.groups.iter() {
@@ -183,7 +183,7 @@ impl Tally {
     }
 }
 
-/// Takes out the oldest failure of the end that has the most, so that a flood of refusals leaves the
+/// Removes the oldest failure of the commonest end. So a flood of refusals does not displace the
 /// errors of tasks.
 fn oldest_of_most(failures: &mut VecDeque<Failure>) -> Option<Failure> {
     let count = |end| failures.iter().filter(|failure| failure.end == end).count();
@@ -192,7 +192,7 @@ fn oldest_of_most(failures: &mut VecDeque<Failure>) -> Option<Failure> {
     failures.remove(oldest)
 }
 
-/// Returns the place of a group, which may be new.
+/// Returns the index of a group, and adds the group if it is new.
 fn index_of(
     groups: &mut Vec<(GroupKey, Group)>,
     name: &'static str,
@@ -238,7 +238,7 @@ impl Default for Group {
 }
 
 impl Group {
-    /// Returns the second of this number. What its place held before is over.
+    /// Returns the second of this number. It replaces an older one at the same index.
     fn second_mut(&mut self, number: u64) -> &mut Second {
         let second = &mut self.seconds[place(number)];
         if second.number != number {

@@ -1,4 +1,5 @@
-//! [`assert_added!`](crate::assert_added): the names of added tasks, and of those expected.
+//! [`assert_added!`](crate::assert_added): compares the names of the added tasks with those
+//! expected.
 
 use std::fmt;
 
@@ -6,9 +7,9 @@ use crate::{BackgroundTasks, Runner, TaskInfo};
 
 /// Asserts that exactly these tasks were added, by their names, in their order.
 ///
-/// It looks at the tasks that wait in a [`BackgroundTasks`](crate::BackgroundTasks), or at those
-/// that a [recording](crate::Runner::recording) [`Runner`](crate::Runner) has recorded. Either may
-/// be a reference. A name is anything that is an `AsRef<str>`.
+/// The first argument is a [`BackgroundTasks`](crate::BackgroundTasks), whose waiting tasks are
+/// compared, or a [recording](crate::Runner::recording) [`Runner`](crate::Runner), whose recorded
+/// tasks are. Either may be a reference. A name is anything that is an `AsRef<str>`.
 ///
 /// ```
 /// use tower_background_tasks::{BackgroundTasks, Runner, Task, assert_added};
@@ -31,11 +32,11 @@ use crate::{BackgroundTasks, Runner, TaskInfo};
 ///
 /// # Panics
 ///
-/// If other tasks were added, or the same in another order. The message has both lists, and says
-/// where each task was added.
+/// Panics if other tasks were added, or the same tasks in another order. The message has both
+/// lists, and says where each task was added.
 ///
-/// Also if nothing could be seen: the runner does not record, or the tasks are those of a runner
-/// that records, which has them.
+/// Panics if there is nothing to compare: the runner does not record, or the queue belongs to a
+/// recording runner, which then has its tasks.
 #[macro_export]
 macro_rules! assert_added {
     ($from:expr, [$($name:expr),* $(,)?] $(,)?) => {
@@ -46,11 +47,11 @@ macro_rules! assert_added {
     };
 }
 
-/// Where [`assert_added!`](crate::assert_added) finds tasks.
+/// What [`assert_added!`](crate::assert_added) can inspect.
 pub trait Added {
     /// # Errors
     ///
-    /// Returns the remedy if there is nothing to see.
+    /// Returns the remedy as an error if there is nothing to compare.
     fn added(&self) -> Result<Vec<TaskInfo>, &'static str>;
 }
 

@@ -6,14 +6,14 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::Response;
 use http_body::Body;
 
-/// Reads the body of a response to its end, as a server does, and drops it. So the request's tasks
-/// start. Returns the head with the body's bytes.
+/// Reads the body of a response to its end and drops it, as a server does, so that the request's
+/// tasks start. Returns the head with the body's bytes.
 ///
-/// It reads until the body has ended or says that nothing more comes, as hyper does. Trailers are
-/// dropped. The whole body is kept in memory.
+/// As hyper does, this reads until the body has ended or `is_end_stream` is true. It drops
+/// trailers, and keeps the whole body in memory.
 ///
-/// The tasks have started when this returns, and need not have ended:
-/// [`Runner::idle`](crate::Runner::idle) waits for them.
+/// When this returns, the tasks have started. [`Runner::idle`](crate::Runner::idle) waits for their
+/// ends.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -40,13 +40,13 @@ use http_body::Body;
 ///
 /// # Errors
 ///
-/// This returns the body's error. The response ends with it
-/// ([`BodyFailed`](crate::ResponseEnd::BodyFailed)), and its tasks start.
+/// This returns an error when the body does. The response then ends
+/// [`BodyFailed`](crate::ResponseEnd::BodyFailed), and its tasks start.
 ///
 /// # Cancel safety
 ///
-/// Dropping this drops the response half read, as a client that leaves does: it ends
-/// [`Aborted`](crate::ResponseEnd::Aborted).
+/// Dropping this drops the response before its end, as when a client disconnects. The response ends
+/// [`Aborted`](crate::ResponseEnd::Aborted), and its tasks start.
 pub async fn finish<B: Body>(response: Response<B>) -> Result<Response<Bytes>, B::Error> {
     let (head, body) = response.into_parts();
     let bytes = read(body).await?;
