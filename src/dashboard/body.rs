@@ -1,4 +1,4 @@
-//! [`DashboardBody`]: what the dashboard's responses have as their bodies.
+//! [`DashboardBody`]: the body of the dashboard's responses.
 
 use std::{
     convert::Infallible,

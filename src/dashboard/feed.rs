@@ -1,4 +1,4 @@
-//! [`Feed`]: one snapshot a second, for all who look; and [`Events`], which one of them gets.
+//! [`Feed`]: makes one snapshot a second for all viewers. [`Events`]: the stream of one viewer.
 
 use std::{
     future::poll_fn,
@@ -20,11 +20,11 @@ use crate::{
     },
 };
 
-/// From one event of a stream to its next.
+/// The time between two events of a stream.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// A snapshot is made anew when it is older. Less than [`INTERVAL`], so that a stream whose timer
-/// is early does not get the same again.
+/// The age at which a snapshot is replaced. It is below [`INTERVAL`], so that a stream whose timer
+/// is early does not get the same snapshot twice.
 const FRESH: Duration = Duration::from_millis(900);
 
 pub(super) struct Feed {
@@ -55,7 +55,8 @@ impl Feed {
         snapshot::json(&self.runner, self.allows_cancel)
     }
 
-    /// Returns a snapshot of this second as an event. Those who come while it is made wait for it.
+    /// Returns a snapshot of this second as an event. Callers that come while it is made wait for
+    /// it.
     fn event(&self) -> Bytes {
         let mut latest = lock(&self.latest);
         let now = Instant::now();
@@ -74,11 +75,11 @@ impl Feed {
     }
 }
 
-/// A stream of events. It ends with one that was made after the shutdown began: a server waits for
-/// its responses.
+/// A stream of events. Its last event is made after the shutdown has begun. It then ends, as a
+/// graceful shutdown waits for open responses.
 pub(super) struct Events {
     feed: Arc<Feed>,
-    /// Until the next event. `None` before the first.
+    /// The timer of the next event. `None` before the first event.
     wait: Option<Pin<Box<dyn Future<Output = Pauses> + Send>>>,
     is_over: bool,
 }

@@ -1,6 +1,6 @@
 //! [`Dashboard`]: a page of what runs, waits, ended lately and failed. It uses `runner` and below.
 //!
-//! A snapshot is made once a second while anybody looks, for all of them ([`feed`]).
+//! While the page has viewers, one snapshot a second is made for all of them ([`feed`]).
 
 mod body;
 mod feed;
@@ -32,14 +32,13 @@ use crate::{Runner, TaskId};
 /// The page shows what runs and waits, how far it has come
 /// ([`TaskContext::progress`](crate::TaskContext::progress)), what ended in the last minute by task
 /// and route ([`RunnerBuilder::route`](crate::RunnerBuilder::route)), the last failures with their
-/// causes, and how full the limits are. It is live. It fetches nothing from elsewhere.
+/// causes, and how full the limits are. It updates itself, and loads nothing from other servers.
 ///
 /// # Who may see it
 ///
 /// **Mount it behind your authentication, or on a port of its own that only operators reach.** The
-/// page shows paths, request ids and the texts of errors, and asks nobody who they are. That a
-/// port is local does not protect it: any page that is open in a browser on the same machine may
-/// reach it, by rebinding its name.
+/// page shows paths, request ids and the texts of errors, and authenticates nobody. A local port
+/// does not protect it: by DNS rebinding, any page in a browser on the same machine may reach it.
 ///
 /// ```
 /// # #[cfg(feature = "axum")] {
@@ -70,15 +69,16 @@ use crate::{Runner, TaskId};
 /// The JSON is for the page, and may change with it. [`Runner::tasks`] and
 /// [`Runner::stats`] are for programs.
 ///
-/// A stream of events ends when the runner begins to shut down, so that it does not hold up a
-/// [`Runner::serve`]. A server that is stopped by other means, and whose runner is shut down only
-/// afterwards, waits for those who look.
+/// A stream of events ends when the runner begins to shut down, so that [`Runner::serve`] does not
+/// wait for viewers. A server that is stopped by other means, before its runner is shut down, does
+/// wait for them.
 ///
 /// # Cost
 ///
-/// From the first call of [`Runner::dashboard`] on, each end is counted by name and route, under a
-/// lock of its thread. While anybody looks, a snapshot is made once a second for all who look, and
-/// one for each request of `snapshot.json`. It locks each queue for a moment.
+/// After the first call of [`Runner::dashboard`], each end is counted by name and route, under a
+/// lock of its thread's shard. While the page has viewers, one snapshot a second is made for all
+/// of them. Each request of `snapshot.json` makes one more. A snapshot locks each queue for a
+/// moment.
 ///
 /// [server-sent events]: https://html.spec.whatwg.org/multipage/server-sent-events.html
 #[derive(Clone)]
@@ -98,12 +98,13 @@ impl Runner {
 }
 
 impl Dashboard {
-    /// Lets everybody who sees the page cancel tasks ([`Runner::cancel`]). Nobody may by default.
+    /// Lets each viewer of the page cancel tasks ([`Runner::cancel`]). By default nobody may.
     ///
-    /// A request that comes from a page of another origin is refused, by its headers
-    /// [`Sec-Fetch-Site`] and [`Origin`]. Browsers send the former over HTTPS and to the local
-    /// machine only. So behind a proxy that is reached by plain HTTP and that changes `Host`, such
-    /// as nginx without `proxy_set_header Host $host`, all are refused.
+    /// A request from a page of another origin is refused, by its headers [`Sec-Fetch-Site`] and
+    /// [`Origin`]. Browsers send `Sec-Fetch-Site` only over HTTPS and to the local machine.
+    /// Without it, `Origin` is compared with `Host`. So a proxy that is reached by plain HTTP must
+    /// not change `Host`: nginx needs `proxy_set_header Host $host`. Otherwise all requests are
+    /// refused.
     ///
     /// [`Sec-Fetch-Site`]: https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header
     /// [`Origin`]: https://www.rfc-editor.org/rfc/rfc6454#section-7
@@ -128,7 +129,7 @@ impl Dashboard {
             "events" => {
                 let events = Events::new(Arc::clone(&self.feed));
                 let mut response = typed("text/event-stream", DashboardBody::events(events));
-                // nginx would keep events back until it has a buffer full of them.
+                // Otherwise nginx buffers events.
                 let headers = response.headers_mut();
                 headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
                 response

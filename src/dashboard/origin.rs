@@ -8,11 +8,10 @@ use http::{
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// True unless a browser tells that a page of another origin sends this.
+/// Returns false if a browser says that a page of another origin made this request.
 ///
 /// Browsers send `Sec-Fetch-Site` to trustworthy origins (HTTPS, the local machine), and `Origin`
-/// with each POST. A client that sends neither is no browser, and no page can have made it send
-/// this.
+/// with each POST. A client that sends neither is no browser, so no page made the request.
 pub(super) fn is_own<B>(request: &Request<B>) -> bool {
     let headers = request.headers();
     if let Some(site) = headers.get(SEC_FETCH_SITE) {

@@ -20,8 +20,9 @@ static PAGE: LazyLock<Bytes> = LazyLock::new(|| {
 const STYLE: &str = include_str!("assets/style.css");
 const SCRIPT: &str = include_str!("assets/script.js");
 
-/// The browser runs this script and no other, and fetches nothing but what this service has. The
-/// hashes are of [`SCRIPT`] and [`STYLE`]: `conformance`'s tests tell what they are to be.
+/// Has the browser run this script and no other, and load nothing from other servers. The hashes
+/// are those of [`SCRIPT`] and [`STYLE`]. A test of `conformance` fails with the right ones when
+/// they change.
 const POLICY: &str = "default-src 'none'; \
     script-src 'sha256-z27tyvTH9vPCJ5yQAx3xEAqbA9UYUPixRJik3+TYa0w='; \
     style-src 'sha256-MS2a6c/1HvU/ogR99nBKrMi/IcLQLDyEN6XBYK02NuU='; \

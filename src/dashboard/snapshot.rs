@@ -17,18 +17,18 @@ use crate::{
     task::{end::TaskEnd, request_info::RequestInfo},
 };
 
-/// How many tasks are shown.
+/// The most tasks that are shown.
 const TASKS: usize = 200;
 
 #[derive(Serialize)]
 struct Snapshot<'a> {
-    /// Seconds of Unix time.
+    /// Unix time, in seconds.
     now: f64,
-    /// Since the ends are counted.
+    /// Seconds since the dashboard was made, from which on ends are counted.
     uptime_seconds: f64,
     allow_cancel: bool,
     state: &'static str,
-    /// How long a shutdown may take, at most.
+    /// The longest time that a shutdown may take, in seconds.
     deadline_seconds: Option<f64>,
     totals: Totals,
     limits: Vec<Limit>,
@@ -138,7 +138,7 @@ pub(super) fn json(runner: &Runner, allow_cancel: bool) -> Vec<u8> {
             .map(|failure| FailureRow::of(failure, now))
             .collect(),
     };
-    // It has strings as keys and finite numbers, so it is always written.
+    // Its keys are strings and its numbers are finite, so this cannot fail.
     serde_json::to_vec(&snapshot).unwrap_or_default()
 }
 
