@@ -1,4 +1,4 @@
-//! `add_job`: the one place that decides where a job goes.
+//! `add_job`: the only place that decides where a job goes.
 
 use std::{any::Any, collections::HashMap, panic::Location, sync::Arc, time::Duration};
 
@@ -21,17 +21,18 @@ use crate::{
 impl BackgroundTasks {
     /// Adds a job.
     ///
-    /// If the runner has no [`job_store`](crate::RunnerBuilder::job_store), the job is a task of
-    /// this request. It runs here once the response has ended, and this resolves at once.
+    /// Without a [`job_store`](crate::RunnerBuilder::job_store), the job becomes a task of this
+    /// request. It runs here once the response has ended, and this future resolves at once.
     ///
-    /// If the runner has one, this resolves when the store has the job. From then on the job runs
-    /// at least once, on any worker, whatever becomes of this process and of the response.
+    /// With a store, this future resolves when the store has the job. The job then runs at least
+    /// once, on any worker, even if this process dies or the response fails.
     ///
-    /// In a queue that is [held](Self::hold), a job runs only if it is released. With a store, it is
-    /// then a task of this request, which hands the job to the store once the response has ended: a
-    /// process that is killed in between loses it. [`add_job_in`](Self::add_job_in) loses none.
+    /// In a [held](Self::hold) queue, a job runs only if the queue is released. With a store, a task
+    /// of this request then hands the job over once the response has ended. If the store fails, the
+    /// task fails, and the caller gets no error. If the process is killed before the task has run,
+    /// the job is lost. [`add_job_in`](Self::add_job_in) loses no job.
     ///
-    /// Returns the job's id, which is also [`JobContext::id`].
+    /// This returns the job's id, which is also [`JobContext::id`].
     ///
     /// ```
     /// use axum::http::StatusCode;
@@ -53,12 +54,14 @@ impl BackgroundTasks {
     ///
     /// # Errors
     ///
-    /// This returns an error, with the job in it:
+    /// This returns an error that holds the job when:
     ///
-    /// - when the job is not registered,
-    /// - when the runner refuses it, for the reasons of [`try_add_task`](Self::try_add_task),
-    /// - when the store fails or does not answer in time,
-    /// - when it keeps another job of the same [key](Job::unique).
+    /// - the job is not registered,
+    /// - the runner refuses it, for the reasons of [`try_add_task`](Self::try_add_task),
+    /// - the job has options, and the runner has no store,
+    /// - the job cannot be serialised, or is too large,
+    /// - the store fails or does not answer in time,
+    /// - the store keeps another job of the same [key](Job::unique).
     ///
     /// See [`AddJobErrorKind`](crate::AddJobErrorKind).
     ///
@@ -75,21 +78,22 @@ impl BackgroundTasks {
         add(queue, job.into_request(), location)
     }
 
-    /// Has the [`job_store`](crate::RunnerBuilder::job_store) keep a job by the caller's own
-    /// connection or transaction. The job is there when the transaction commits, and otherwise it
-    /// never was: an outbox.
+    /// Adds a job to the [`job_store`](crate::RunnerBuilder::job_store) through the caller's own
+    /// connection or transaction. The store keeps the job if the transaction commits, and otherwise
+    /// does not: an outbox.
     ///
-    /// `connection` is what the store inserts by: sqlx's `PgConnection` for a `PostgresStore`, its
-    /// `SqliteConnection` for a `SqliteStore`. A transaction derefs to it: `&mut *tx`. `PostgresStore`
-    /// has an example. The store's timeout does not hold here; a transaction has its own.
+    /// `connection` is of the type that the store uses: sqlx's `PgConnection` for a `PostgresStore`,
+    /// and its `SqliteConnection` for a `SqliteStore`. A transaction derefs to it: `&mut *tx`.
+    /// `PostgresStore` has an example. The store's timeout does not apply here.
     ///
-    /// A queue that is [held](Self::hold) makes no difference: the transaction decides.
+    /// In a [held](Self::hold) queue, the job is inserted at once too: only the transaction decides.
     ///
     /// # Errors
     ///
-    /// Those of [`add_job`](Self::add_job), and
-    /// [`NeedsStore`](crate::AddJobErrorKind::NeedsStore) if the runner has no store. After a
-    /// [`Duplicate`](crate::AddJobErrorKind::Duplicate) the transaction is still good.
+    /// This returns an error when [`add_job`](Self::add_job) does, except for a timeout and a full
+    /// or closed runner. Without a store, it returns
+    /// [`NeedsStore`](crate::AddJobErrorKind::NeedsStore). After a
+    /// [`Duplicate`](crate::AddJobErrorKind::Duplicate), the transaction is still usable.
     ///
     /// # Cancel safety
     ///
@@ -102,10 +106,10 @@ impl BackgroundTasks {
         add_in(self.queue(), connection, job.into_request()).await
     }
 
-    /// Adds a job that `insert` keeps: an outbox in any database, by any client.
+    /// Adds a job by calling `insert`: an outbox in any database, with any client.
     ///
-    /// `insert` gets what is to be stored, with its id and the request and the trace that it comes
-    /// from. With apalis, [`StoredJob::into_task`] makes the task of it. The runner needs no store.
+    /// `insert` gets the [`StoredJob`], which has an id, and the request and trace that it comes
+    /// from. [`StoredJob::into_task`] converts it to a task of apalis. The runner needs no store.
     ///
     /// ```
     /// # use serde::{Deserialize, Serialize};
@@ -134,14 +138,16 @@ impl BackgroundTasks {
     ///
     /// # Errors
     ///
-    /// This returns an error, with the job in it, when the job is not registered with the runner's
-    /// [`jobs`](crate::RunnerBuilder::jobs), if it has any; when it cannot be serialised or is too
-    /// large; and when `insert` fails. A [`DuplicateJob`](crate::DuplicateJob) of `insert`'s is a
-    /// [`Duplicate`](crate::AddJobErrorKind::Duplicate).
+    /// This returns an error that holds the job when:
+    ///
+    /// - the runner has [`jobs`](crate::RunnerBuilder::jobs), and this job is not one of them,
+    /// - the job cannot be serialised, or is too large,
+    /// - `insert` fails. If it returns a [`DuplicateJob`](crate::DuplicateJob), the kind is
+    ///   [`Duplicate`](crate::AddJobErrorKind::Duplicate).
     ///
     /// # Cancel safety
     ///
-    /// As that of `insert`.
+    /// This is as cancel safe as `insert`.
     pub async fn add_job_with<J: IntoJob, E: Into<BoxError>>(
         &self,
         job: J,
@@ -154,19 +160,15 @@ impl BackgroundTasks {
 /// Jobs.
 #[cfg_attr(docsrs, doc(cfg(feature = "jobs")))]
 impl Runner {
-    /// Adds a job of no request. It starts at once, or goes to the
+    /// Adds a job that belongs to no request. It starts at once, or goes to the
     /// [`job_store`](crate::RunnerBuilder::job_store).
     ///
-    /// All else is as for [`BackgroundTasks::add_job`].
+    /// Otherwise this behaves as [`BackgroundTasks::add_job`] does.
     /// [`RunnerBuilder::jobs`](crate::RunnerBuilder::jobs) has an example.
     ///
     /// # Errors
     ///
-    /// This returns an error, with the job in it:
-    ///
-    /// - when the job is not registered,
-    /// - when the runner refuses it,
-    /// - when the store fails or does not answer in time.
+    /// This returns an error when [`BackgroundTasks::add_job`] does.
     ///
     /// # Cancel safety
     ///
@@ -182,12 +184,12 @@ impl Runner {
         async move { add(Queue::of_no_request(owner), request, location).await }
     }
 
-    /// Adds a job of no request by the caller's own connection or transaction. All else is as for
-    /// [`BackgroundTasks::add_job_in`].
+    /// Adds a job that belongs to no request through the caller's own connection or transaction.
+    /// Otherwise this behaves as [`BackgroundTasks::add_job_in`] does.
     ///
     /// # Errors
     ///
-    /// As there.
+    /// This returns an error when [`BackgroundTasks::add_job_in`] does.
     ///
     /// # Cancel safety
     ///
@@ -201,16 +203,16 @@ impl Runner {
         add_in(&queue, connection, job.into_request()).await
     }
 
-    /// Adds a job of no request that `insert` keeps. All else is as for
-    /// [`BackgroundTasks::add_job_with`].
+    /// Adds a job that belongs to no request by calling `insert`. Otherwise this behaves as
+    /// [`BackgroundTasks::add_job_with`] does.
     ///
     /// # Errors
     ///
-    /// As there.
+    /// This returns an error when [`BackgroundTasks::add_job_with`] does.
     ///
     /// # Cancel safety
     ///
-    /// As that of `insert`.
+    /// This is as cancel safe as `insert`.
     pub async fn add_job_with<J: IntoJob, E: Into<BoxError>>(
         &self,
         job: J,
@@ -244,7 +246,7 @@ async fn add<J: Job>(
     }
 }
 
-/// Has `insert` keep a job.
+/// Adds a job by calling `insert`.
 async fn add_with<J: Job, E: Into<BoxError>>(
     queue: &Arc<Queue>,
     request: JobRequest<J>,
@@ -258,7 +260,7 @@ async fn add_with<J: Job, E: Into<BoxError>>(
     }
 }
 
-/// Has the runner's store keep a job, by the caller's connection.
+/// Adds a job to the runner's store through the caller's connection.
 async fn add_in<J: Job>(
     queue: &Arc<Queue>,
     connection: &mut (dyn Any + Send),
@@ -272,7 +274,7 @@ async fn add_in<J: Job>(
     add_with(queue, request, insert).await
 }
 
-/// Makes what a store keeps of a job.
+/// Makes the stored form of a job, unless the job is not registered.
 fn to_stored<J: Job>(
     queue: &Arc<Queue>,
     root: &Queue,
@@ -287,7 +289,7 @@ fn to_stored<J: Job>(
     }
 }
 
-/// Serialises a job, within the limit.
+/// Serialises a job. Its payload must not exceed the limit.
 fn stored<J: Job>(queue: &Queue, job: &J) -> Result<StoredJob, AddJobErrorKind> {
     let stored = StoredJob::new(job).map_err(AddJobErrorKind::NotSerialised)?;
     let (bytes, limit) = (
@@ -300,7 +302,7 @@ fn stored<J: Job>(queue: &Queue, job: &J) -> Result<StoredJob, AddJobErrorKind> 
     Ok(stored.with_origin(queue.request(), trace(queue)))
 }
 
-/// Adds a job as a task.
+/// Adds a job as a task of its request.
 fn add_to_queue<J: Job>(
     queue: &Arc<Queue>,
     root: &Arc<Queue>,
@@ -330,7 +332,7 @@ fn add_to_queue<J: Job>(
     add_task::<J>(root, task, location).map(|()| id)
 }
 
-/// Adds a task that hands a job to the store: its queue runs it only if it is released.
+/// Adds a task that hands a job to the store. A held queue runs it only once it is released.
 fn add_once_released<J: Job>(
     queue: &Arc<Queue>,
     store: Arc<dyn JobStore>,
@@ -353,7 +355,7 @@ fn add_once_released<J: Job>(
     add_task::<J>(queue, task, location).map(|()| id)
 }
 
-/// Adds the task of a job.
+/// Adds a job's task. If the queue refuses the task, the error gives back the job.
 fn add_task<J: Job>(
     queue: &Arc<Queue>,
     task: Task,
@@ -368,19 +370,19 @@ fn add_task<J: Job>(
     }
 }
 
-/// A queue with jobs of its own runs them, even after it is merged into another. The store of that
-/// queue's runner does not get them.
+/// True for a queue with jobs of its own. They run as tasks, even after the queue is merged into
+/// another: that queue's runner does not store them.
 fn has_own_jobs(queue: &Queue) -> bool {
     JobSide::of(queue).is_some_and(|side| side.jobs.is_some())
 }
 
-/// Returns the queue's own jobs if it has some, and otherwise those of its runner.
+/// Returns the queue's own jobs, or else those of its runner.
 fn jobs_of<'a>(queue: &'a Queue, root: &'a Queue) -> Option<&'a Arc<Registry>> {
     let own = JobSide::of(queue).and_then(|side| side.jobs.as_ref());
     own.or_else(|| settings_of(root)?.jobs.as_ref())
 }
 
-/// Returns the store that keeps the jobs which are added to this queue.
+/// Returns the store for jobs that are added to this queue.
 fn store_of<'a>(
     queue: &Queue,
     root: &'a Queue,
@@ -397,7 +399,7 @@ fn settings_of(queue: &Queue) -> Option<&JobSettings> {
     JobSettings::of(queue.owner()?)
 }
 
-/// Returns the current trace, or else the trace that the request came with.
+/// Returns the current trace, or else the one that the request came with.
 fn trace(queue: &Queue) -> HashMap<String, String> {
     let current = settings_of(queue).map(JobSettings::trace);
     let current = current.filter(|trace| !trace.is_empty());

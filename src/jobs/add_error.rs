@@ -7,11 +7,11 @@ use sync_wrapper::SyncWrapper;
 use super::store::PushError;
 use crate::{BoxError, DuplicateJob, Job, Task, UnsupportedByStore};
 
-/// A job was refused, and comes back: from
-/// [`BackgroundTasks::add_job`](crate::BackgroundTasks::add_job).
+/// A job was refused. [`BackgroundTasks::add_job`](crate::BackgroundTasks::add_job) returns this
+/// error, and [`into_job`](Self::into_job) gives back the job.
 ///
-/// As an axum response it is a 503, and a 409 for a duplicate. If the program is at fault, it is a
-/// plain 500, and the log has this text as an error.
+/// As an axum response, this is a 503, or a 409 for a duplicate. If the program is at fault, the
+/// response is a plain 500, and this error's text is logged.
 ///
 /// ```
 /// # use serde::{Deserialize, Serialize};
@@ -35,7 +35,7 @@ use crate::{BoxError, DuplicateJob, Job, Task, UnsupportedByStore};
 pub struct AddJobError {
     name: &'static str,
     kind: AddJobErrorKind,
-    /// Wrapped, so that the error is `Sync` even if the job is not.
+    /// The wrapper makes the error `Sync` even if the job is not.
     job: SyncWrapper<Box<dyn Any + Send>>,
 }
 
@@ -47,36 +47,34 @@ pub enum AddJobErrorKind {
     /// A stand-alone queue takes its jobs from
     /// [`BackgroundTasks::with_jobs`](crate::BackgroundTasks::with_jobs).
     NotRegistered,
-    /// As many tasks wait as [`RunnerBuilder::max_pending`](crate::RunnerBuilder::max_pending)
-    /// allows, or
-    /// [`RunnerBuilder::max_awaiting_response`](crate::RunnerBuilder::max_awaiting_response).
+    /// As many tasks wait as [`RunnerBuilder::max_pending`](crate::RunnerBuilder::max_pending) or
+    /// [`RunnerBuilder::max_awaiting_response`](crate::RunnerBuilder::max_awaiting_response) allows.
     Full,
     /// The runner has shut down.
     Closed,
     /// The job cannot be serialised to JSON.
     NotSerialised(serde_json::Error),
-    /// The store did not take the job. If only the store's answer was lost, it may have the job all
-    /// the same.
+    /// The store reported an error. If only its answer was lost, the store may still have the job.
     StoreFailed(BoxError),
     /// The store did not answer within this time
-    /// ([`RunnerBuilder::job_store_timeout`](crate::RunnerBuilder::job_store_timeout)). It may have
-    /// the job all the same. If the job is added again, it may run twice, under two ids, unless it
-    /// is [unique](Job::unique).
+    /// ([`RunnerBuilder::job_store_timeout`](crate::RunnerBuilder::job_store_timeout)), but it may
+    /// still have the job. A job that is then added again may run twice, under two ids, unless it is
+    /// [unique](Job::unique).
     StoreTimedOut(Duration),
-    /// The store keeps another job of this name and of the same [key](Job::unique). Its id is in the
-    /// answer.
+    /// The store keeps another job of the same name and [key](Job::unique). [`DuplicateJob::id`] is
+    /// that job's id, if the store knows it.
     Duplicate(DuplicateJob),
-    /// The runner has no [`job_store`](crate::RunnerBuilder::job_store), which options
-    /// ([`JobRequest`](crate::JobRequest)) and transactions need.
+    /// The runner has no [`job_store`](crate::RunnerBuilder::job_store). Options
+    /// ([`JobRequest`](crate::JobRequest)) and transactions need one.
     NeedsStore,
-    /// The store has no such option, or inserts by connections of another kind.
+    /// The store does not have the job's option, or does not insert by this connection.
     Unsupported(UnsupportedByStore),
-    /// The payload has so many bytes of JSON, which is more than
+    /// The payload is larger than
     /// [`RunnerBuilder::max_job_bytes`](crate::RunnerBuilder::max_job_bytes) allows.
     TooLarge {
-        /// How many the payload has.
+        /// The size of the payload, in bytes of JSON.
         bytes: usize,
-        /// How many it may have.
+        /// The largest size that is allowed, in bytes.
         limit: usize,
     },
 }
@@ -137,11 +135,11 @@ impl AddJobError {
         self.name
     }
 
-    /// Gives back the job.
+    /// Returns the job.
     ///
     /// # Errors
     ///
-    /// This returns the error itself when the job is of another type.
+    /// This returns this error unchanged when the job is of another type.
     pub fn into_job<J: Job>(self) -> Result<J, Self> {
         match self.job.into_inner().downcast() {
             Ok(job) => Ok(*job),
@@ -149,7 +147,7 @@ impl AddJobError {
         }
     }
 
-    /// Returns true if it is no use to try again, as the program is at fault.
+    /// Returns true if the program is at fault, so that trying again does not help.
     pub fn is_permanent(&self) -> bool {
         matches!(
             self.kind,
@@ -161,7 +159,7 @@ impl AddJobError {
         )
     }
 
-    /// Returns the job that has this one's key, if this is a duplicate.
+    /// Returns which job has the same key, if this job is a duplicate.
     pub fn duplicate(&self) -> Option<DuplicateJob> {
         match self.kind {
             AddJobErrorKind::Duplicate(duplicate) => Some(duplicate),
@@ -225,7 +223,7 @@ impl Error for AddJobError {
     }
 }
 
-/// Leaves out the job, which need not be `Debug`, and may hold what does not belong in a log.
+/// Omits the job, which need not be `Debug` and may hold data that does not belong in a log.
 impl fmt::Debug for AddJobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AddJobError")
@@ -235,7 +233,8 @@ impl fmt::Debug for AddJobError {
     }
 }
 
-/// A 503, or a 409 for a duplicate. If the program is at fault, a plain 500, and an error in the log that says what to do.
+/// A 503, or a 409 for a duplicate. If the program is at fault, this is a plain 500, and the log
+/// has an error that says what to do.
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 impl axum_core::response::IntoResponse for AddJobError {

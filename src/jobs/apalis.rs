@@ -1,4 +1,4 @@
-//! apalis: [`ApalisStore`], and [`Jobs`] as a worker's service.
+//! [`ApalisStore`], and [`Jobs`] as the service of an apalis worker.
 
 use std::{
     fmt,
@@ -22,7 +22,7 @@ use crate::{
 /// A [`JobStore`] over any backend of apalis 1.x that stores [`StoredJob`] and can be cloned:
 /// `SQLite`, Postgres, Redis and others.
 ///
-/// The worker is apalis' own. [`Jobs`] is its service, and so learns the attempt:
+/// Workers are apalis' own. [`Jobs`] is a worker's service, so each job is told its attempt:
 ///
 /// ```
 /// use apalis_core::{backend::dequeue::VecDequeBackend, worker::builder::WorkerBuilder};
@@ -64,7 +64,7 @@ use crate::{
 /// # }
 /// ```
 ///
-/// A worker that does more takes a function:
+/// A worker that does more than run jobs is built from a function:
 ///
 /// ```
 /// use apalis_core::{error::BoxDynError, task::{attempt::Attempt, data::Data}};
@@ -83,27 +83,27 @@ use crate::{
 ///
 /// # What to set on a backend
 ///
-/// - The queue's name. By default it is made from the type's path, which another version of this
-///   crate may change.
-/// - [`PollInterval`](crate::PollInterval), on the worker's side. Without it, a job that another
-///   process pushed may wait for the next heartbeat.
-/// - How soon a failed job is tried again: [`Jobs::retry`]. Without it, backends differ.
-/// - How often: `max_attempts`, by [`prepared`](Self::prepared).
+/// - The queue's name. By default apalis derives it from the type's path, which another version of
+///   this crate may change.
+/// - On the worker's side, a [`PollInterval`](crate::PollInterval). Without it, a job that another
+///   process pushed may wait for the worker's next heartbeat.
+/// - How soon a failed job is tried again, with [`Jobs::retry`]. Without it, backends differ.
+/// - How many attempts a job has: call `max_attempts` in [`prepared`](Self::prepared).
 ///
 /// # What it does not do
 ///
-/// Backends have no common way to insert by the caller's transaction
-/// ([`add_job_in`](crate::BackgroundTasks::add_job_in)), nor to tell duplicates
-/// ([`Job::unique`](crate::Job::unique)): both are refused. `PostgresStore` and `SqliteStore`, of the
-/// features `postgres` and `sqlite`, do both.
+/// Backends have no common way to insert through the caller's transaction
+/// ([`add_job_in`](crate::BackgroundTasks::add_job_in)), or to detect duplicates
+/// ([`Job::unique`](crate::Job::unique)). This store refuses both. `PostgresStore` (feature
+/// `postgres`) and `SqliteStore` (feature `sqlite`) do both.
 #[derive(Clone)]
 pub struct ApalisStore<S> {
     shared: Arc<Shared<S>>,
 }
 
 struct Shared<S> {
-    /// Each push clones it, as pushing needs `&mut`. The lock lets a backend be cloned that is not
-    /// `Sync`.
+    /// Each push clones the backend, because pushing needs `&mut`. Under the lock, a backend that
+    /// is not `Sync` can be cloned.
     storage: Mutex<S>,
     prepare: Prepare,
 }
@@ -114,8 +114,8 @@ impl<S> ApalisStore<S> {
         Self::with(storage, Prepare::default())
     }
 
-    /// Makes a store that keeps jobs in `storage`. `prepare` sets up each job: how many attempts,
-    /// which priority, when. What the job itself asks for is set by then.
+    /// Makes a store that keeps jobs in `storage`. `prepare` sets up each task: its number of
+    /// attempts, priority or time. The job's own options are set before `prepare` is called.
     ///
     /// ```
     /// use apalis_core::backend::dequeue::VecDequeBackend;
@@ -163,10 +163,10 @@ where
     }
 }
 
-/// How often backends of apalis try a job that does not say.
+/// How many attempts apalis' backends give a task that has no limit of its own.
 const MAX_ATTEMPTS: usize = 25;
 
-/// A worker's service: `WorkerBuilder::new(…).backend(…).build(jobs)`.
+/// The service of an apalis worker: `WorkerBuilder::new(…).backend(…).build(jobs)`.
 #[cfg_attr(docsrs, doc(cfg(feature = "apalis")))]
 impl<S> Service<Task<StoredJob>> for Jobs<S> {
     type Response = ();

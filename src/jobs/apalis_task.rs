@@ -1,4 +1,4 @@
-//! [`StoredJob`] as a task of apalis.
+//! Converts a [`StoredJob`] to a task of apalis.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,11 +7,10 @@ use apalis_core::task::{builder::TaskBuilder, task_id::TaskId};
 use crate::StoredJob;
 
 impl StoredJob {
-    /// Makes the task of apalis that keeps this job, under its id and with its options.
+    /// Converts this job to a task of apalis with the job's id and options.
     ///
-    /// This is for [`add_job_with`](crate::BackgroundTasks::add_job_with), where a program inserts
-    /// the task by itself. A backend's own `push_tasks` takes a `Task<Vec<u8>>`, whose bytes are
-    /// JSON:
+    /// This is for [`add_job_with`](crate::BackgroundTasks::add_job_with), where the program inserts
+    /// the task itself. A backend's own `push_tasks` takes a `Task<Vec<u8>>`, whose bytes are JSON:
     ///
     /// ```
     /// use apalis_core::task::Task;
@@ -42,20 +41,20 @@ impl StoredJob {
         task
     }
 
-    /// The unique key, for a table of jobs of all names.
+    /// Returns the unique key, prefixed with the job's name: one table keeps jobs of all names.
     pub(super) fn idempotency_key(&self) -> Option<String> {
         let key = self.unique_key()?;
         Some(format!("{}/{key}", self.name()))
     }
 }
 
-/// Stores know whole seconds. No job runs before its time.
+/// Rounds up to whole seconds, which is what stores keep. So no job runs before its time.
 pub(super) fn whole_seconds(time: SystemTime) -> u64 {
     let time = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
-/// How a store sets up each task.
+/// The function that sets up each task of a store, if there is one.
 #[derive(Default)]
 pub(super) struct Prepare(Option<Box<PrepareFn>>);
 

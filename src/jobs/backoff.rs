@@ -1,15 +1,16 @@
-//! [`Backoff`]: how long a failed job waits.
+//! [`Backoff`]: how long a failed job waits before its next attempt.
 
 use std::{
     hash::{BuildHasher, RandomState},
     time::Duration,
 };
 
-/// How long a job that failed waits before it is run again: three times as long after each failure,
-/// up to a limit, and each time up to a fifth less or more. For [`Jobs::retry`](crate::Jobs::retry).
+/// How long a failed job waits before its next attempt, for [`Jobs::retry`](crate::Jobs::retry).
+/// Each pause is three times the one before, up to a limit. It then varies at random by up to a
+/// fifth.
 ///
-/// By default that is about 10 seconds, 30 seconds, 90 seconds, 4 minutes, 13 minutes, 40 minutes,
-/// 2 hours, and then 6 hours each.
+/// The default pauses are about 10 seconds, 30 seconds, 90 seconds, 4 minutes, 13 minutes,
+/// 40 minutes, 2 hours, and from then on 6 hours.
 ///
 /// ```
 /// use std::time::Duration;
@@ -25,7 +26,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Makes pauses of `first` after the first failure, up to `longest`.
+    /// Makes a backoff that starts at `first` and grows up to `longest`.
     pub fn new(first: Duration, longest: Duration) -> Self {
         Self { first, longest }
     }
@@ -38,9 +39,9 @@ impl Backoff {
     }
 }
 
-/// Jobs that failed together, as a service was down, do not come back together.
+/// Spreads the retries of jobs that failed together, for example because a service was down.
 fn random() -> f64 {
-    // The standard library's hashers are keyed from the system's source of randomness.
+    // The standard library keys its hashers from the system's source of randomness.
     let bits = RandomState::new().hash_one(()) >> 32;
     bits as f64 / f64::from(u32::MAX)
 }

@@ -1,8 +1,8 @@
-//! Jobs: tasks that can leave the process, as they are a name and a payload (feature `jobs`).
+//! Jobs: tasks that can leave the process, because they are a name and a payload (feature `jobs`).
 //!
-//! This room stands on top of all others, and none of them knows of it. The settings' extensions
-//! hold what a runner knows of jobs, and a queue's extensions what a request knows. A shutdown
-//! calls a hook.
+//! This room uses the others, and none of them depends on it. The extensions of the settings hold the
+//! runner's job settings. The extensions of a queue hold what a request knows of jobs. A shutdown
+//! reaches this room through a hook.
 //!
 //! `add` decides where a job goes: to its request's queue or into a store. `run` is the worker's
 //! side. `spill` moves jobs from the queue to the store when the runner shuts down.
