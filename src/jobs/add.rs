@@ -27,10 +27,10 @@ impl BackgroundTasks {
     /// With a store, this future resolves when the store has the job. The job then runs at least
     /// once, on any worker, even if this process dies or the response fails.
     ///
-    /// In a [held](Self::hold) queue, a job runs only if the queue is released. With a store, a task
-    /// of this request then hands the job over once the response has ended. If the store fails, the
-    /// task fails, and the caller gets no error. If the process is killed before the task has run,
-    /// the job is lost. [`add_job_in`](Self::add_job_in) loses no job.
+    /// In a [held](Self::hold) queue, a job runs only if the queue is released. With a store, a
+    /// task of this request then hands the job over once the response has ended. If the store
+    /// fails, the task fails, and the caller gets no error. If the process is killed before the
+    /// task has run, the job is lost. [`add_job_in`](Self::add_job_in) loses no job.
     ///
     /// This returns the job's id, which is also [`JobContext::id`].
     ///
@@ -79,14 +79,13 @@ impl BackgroundTasks {
     }
 
     /// Adds a job to the [`job_store`](crate::RunnerBuilder::job_store) through the caller's own
-    /// connection or transaction. The store keeps the job if the transaction commits, and otherwise
-    /// does not: an outbox.
+    /// connection or transaction: an outbox. The job exists only if the transaction commits.
     ///
-    /// `connection` is of the type that the store uses: sqlx's `PgConnection` for a `PostgresStore`,
+    /// `connection` has the store's connection type: sqlx's `PgConnection` for a `PostgresStore`,
     /// and its `SqliteConnection` for a `SqliteStore`. A transaction derefs to it: `&mut *tx`.
     /// `PostgresStore` has an example. The store's timeout does not apply here.
     ///
-    /// In a [held](Self::hold) queue, the job is inserted at once too: only the transaction decides.
+    /// In a [held](Self::hold) queue too, the job is inserted at once: the transaction decides.
     ///
     /// # Errors
     ///

@@ -47,8 +47,9 @@ pub enum AddJobErrorKind {
     /// A stand-alone queue takes its jobs from
     /// [`BackgroundTasks::with_jobs`](crate::BackgroundTasks::with_jobs).
     NotRegistered,
-    /// As many tasks wait as [`RunnerBuilder::max_pending`](crate::RunnerBuilder::max_pending) or
-    /// [`RunnerBuilder::max_awaiting_response`](crate::RunnerBuilder::max_awaiting_response) allows.
+    /// Too many tasks wait: [`RunnerBuilder::max_pending`](crate::RunnerBuilder::max_pending) or
+    /// [`RunnerBuilder::max_awaiting_response`](crate::RunnerBuilder::max_awaiting_response) is
+    /// reached.
     Full,
     /// The runner has shut down.
     Closed,
@@ -58,11 +59,11 @@ pub enum AddJobErrorKind {
     StoreFailed(BoxError),
     /// The store did not answer within this time
     /// ([`RunnerBuilder::job_store_timeout`](crate::RunnerBuilder::job_store_timeout)), but it may
-    /// still have the job. A job that is then added again may run twice, under two ids, unless it is
-    /// [unique](Job::unique).
+    /// still have the job. A job that is then added again may run twice, under two ids, unless it
+    /// is [unique](Job::unique).
     StoreTimedOut(Duration),
-    /// The store keeps another job of the same name and [key](Job::unique). [`DuplicateJob::id`] is
-    /// that job's id, if the store knows it.
+    /// The store keeps another job of the same name and [key](Job::unique).
+    /// [`DuplicateJob::id`] is that job's id, if the store knows it.
     Duplicate(DuplicateJob),
     /// The runner has no [`job_store`](crate::RunnerBuilder::job_store). Options
     /// ([`JobRequest`](crate::JobRequest)) and transactions need one.

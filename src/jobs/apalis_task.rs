@@ -9,8 +9,8 @@ use crate::StoredJob;
 impl StoredJob {
     /// Converts this job to a task of apalis with the job's id and options.
     ///
-    /// This is for [`add_job_with`](crate::BackgroundTasks::add_job_with), where the program inserts
-    /// the task itself. A backend's own `push_tasks` takes a `Task<Vec<u8>>`, whose bytes are JSON:
+    /// With [`add_job_with`](crate::BackgroundTasks::add_job_with), the program inserts this task
+    /// itself. A backend's own `push_tasks` takes a `Task<Vec<u8>>`, whose bytes are JSON:
     ///
     /// ```
     /// use apalis_core::task::Task;

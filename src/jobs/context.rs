@@ -1,10 +1,10 @@
-//! [`JobContext`]: what a running job may ask.
+//! [`JobContext`]: what a running job can learn about itself.
 
 use std::fmt;
 
 use crate::{Job, JobId, JobOrigin, TaskContext};
 
-/// What a running job may ask: its id, which attempt this is, where it came from.
+/// What a running job can learn about itself: its id, its attempt, and its request.
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};
@@ -62,7 +62,7 @@ impl JobContext {
         }
     }
 
-    /// The context of a job that is a task of its request.
+    /// Makes the context of a job that is a task of its request.
     pub(crate) fn of_task(id: JobId, name: &'static str, task: TaskContext) -> Self {
         Self {
             id,
@@ -73,15 +73,15 @@ impl JobContext {
         }
     }
 
-    /// Returns the job's id: the same at each attempt, on any machine.
+    /// Returns the job's id. It is the same at each attempt, on any machine.
     pub fn id(&self) -> JobId {
         self.id
     }
 
-    /// Returns which run of the job this is: 1 for the first.
+    /// Returns the number of this attempt, which is 1 for the first.
     ///
-    /// This is the number of runs that are known. A worker that died may have run the job without
-    /// telling. [`Jobs::run`](crate::Jobs::run) is not told the attempt.
+    /// This counts only known attempts: a worker that died may have run the job without reporting
+    /// it. [`Jobs::run`](crate::Jobs::run) does not know how often the store has run the job.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
@@ -91,13 +91,13 @@ impl JobContext {
         self.name
     }
 
-    /// Returns the request in which the job was added, or `None` for a job of no request.
+    /// Returns the request that added the job, or `None` if no request did.
     pub fn request(&self) -> Option<&JobOrigin> {
         self.request.as_ref()
     }
 
-    /// Returns the context of the task, if the job is a task of its request: how the response went,
-    /// and whether the runner shuts down. `None` on a worker.
+    /// Returns the task's context if the job runs as a task, and `None` on a worker. The context
+    /// tells how the response ended, and whether the runner shuts down.
     pub fn task(&self) -> Option<&TaskContext> {
         self.task.as_ref()
     }

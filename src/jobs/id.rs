@@ -11,12 +11,13 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A job's id. It is the same for each run of the job, wherever it runs, and no other job has it.
+/// A job's id. It is the same for each run of the job, on any machine, and unique to the job.
 ///
-/// The id makes a job idempotent, as a key for the payment provider or a unique column of the row
-/// that says "done". It is a [ULID]: the time in milliseconds, and 80 random bits. So ids of later
-/// jobs are greater, which indices of databases like. As text it is 26 characters.
-/// A backend of apalis keeps the job under it, and shows it on its board.
+/// A job can use its id to be idempotent: as the idempotency key for a payment provider, or as a
+/// unique column of the row that says "done". apalis' backends keep the job under this id.
+///
+/// The id is a [ULID] of 26 characters: the time in milliseconds, then 80 random bits. So later
+/// jobs have greater ids, which suits the indices of databases.
 ///
 /// [ULID]: https://github.com/ulid/spec
 ///
@@ -30,13 +31,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 pub struct JobId(u128);
 
 impl JobId {
-    /// The id of what is no job.
+    /// The id of a stored value that has no valid id.
     pub(crate) const NONE: Self = Self(0);
 
     /// Makes a new id.
     ///
-    /// The standard library's hashers are keyed from the system's source of randomness. What they
-    /// make of a count is unique, though no secret.
+    /// The standard library keys its hashers from the system's source of randomness. The hash of a
+    /// count is unique, but not a secret.
     pub(crate) fn random() -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let (count, keys) = (COUNT.fetch_add(1, Ordering::Relaxed), RandomState::new());
@@ -48,10 +49,10 @@ impl JobId {
     }
 }
 
-/// Crockford's base 32, of which each digit is five bits.
+/// Crockford's base 32: each digit is five bits.
 const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
-/// 26 digits have 130 bits, and the first two are zero.
+/// 26 digits hold 130 bits, of which the first two are zero.
 const LENGTH: usize = 26;
 
 impl fmt::Display for JobId {
@@ -89,7 +90,7 @@ impl FromStr for JobId {
     }
 }
 
-/// The text is no [`JobId`].
+/// A text is not a [`JobId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ParseJobIdError;

@@ -6,10 +6,10 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{JobContext, JobRequest, TaskResult};
 
-/// A task that can leave this process. It needs only its own fields, which are serialised, and a
-/// state that its runner or worker has.
+/// A task that can leave this process. It needs only its own fields, which are serialised, and the
+/// state that its runner or worker supplies.
 ///
-/// The handler's code is the same whether a job runs here after the response or on another machine:
+/// The handler is the same whether the job runs here after the response or on another machine:
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};
@@ -51,58 +51,61 @@ use crate::{JobContext, JobRequest, TaskResult};
 ///
 /// # At least once
 ///
-/// A job from a store may run more than once. Its worker may die before it has told the store. Or
-/// the handler may have added the job again, when the store's answer was late. So a job should be
-/// idempotent. [`JobContext::id`] is the same for each run of the same job, and
-/// [`JobContext::attempt`] says which run this is.
+/// A job from a store may run more than once: a worker may die before it reports the job's end. A
+/// handler may also add the job twice, when the store's answer is late. So a job should be
+/// idempotent. [`JobContext::id`] is the same for each run of one job, and
+/// [`JobContext::attempt`] is the number of the run.
 ///
 /// # Versions
 ///
-/// An older or a newer version of the program may run a job than the one that stored it. A new
-/// field needs `#[serde(default)]`. A job whose meaning changes needs a new name.
+/// The version of the program that runs a job may be older or newer than the one that stored it. A
+/// new field needs `#[serde(default)]`. A job whose meaning changes needs a new name.
 ///
 /// # What JSON cannot hold
 ///
-/// Stored jobs are JSON. `serde_json` writes some values that it does not read back: a float that
-/// is NaN or infinite becomes `null`, and nesting deeper than 127 is too deep. Such a job fails
-/// when it is run, with [`RunJobError::Payload`](crate::RunJobError::Payload).
+/// Stored jobs are JSON. `serde_json` writes some values that it does not read back: it writes NaN
+/// and infinity as `null`, and does not read nesting deeper than 127 levels. Such a job fails with
+/// [`RunJobError::Payload`](crate::RunJobError::Payload) when a worker runs it.
 pub trait Job: Serialize + DeserializeOwned + Send + 'static {
-    /// The job's name in stores, logs and reports. It must not change while a store has jobs of
-    /// that name.
+    /// The job's name in stores, logs and reports. It must not change while a store keeps jobs
+    /// under it.
     const NAME: &'static str;
 
-    /// What a job needs from its runner or worker: pools, clients, settings.
-    /// [`Jobs::new`](crate::Jobs::new) takes it, and each run gets a clone.
+    /// What the job needs from its runner or worker: pools, clients, settings.
+    /// [`Jobs::new`](crate::Jobs::new) takes this state, and each run gets a clone.
     type State: Clone + Send + Sync + 'static;
 
     /// Does the job.
     ///
-    /// As a task of its request, a job must not block its thread for long, like any other async
-    /// task.
+    /// Like any other async task, a job must not block its thread for long.
     ///
     /// # Errors
     ///
-    /// This returns an error when the job failed. Here the task then ends
-    /// [`Failed`](crate::TaskEnd::Failed). A worker of apalis gets the error as it is, and retries
-    /// as it is configured. `apalis_core::error::AbortError` tells it not to.
+    /// This returns an error when the job fails. A task then ends
+    /// [`Failed`](crate::TaskEnd::Failed). An apalis worker gets the error unchanged and retries
+    /// the job, unless the error is an `apalis_core::error::AbortError`.
+    ///
+    /// # Cancel safety
+    ///
+    /// The runner or worker may drop this at an await point, for example at a timeout or shutdown.
     fn run(self, state: Self::State, cx: JobContext) -> impl Future<Output = TaskResult> + Send;
 
-    /// Has the store keep the job until `delay` is over, and no worker run it before. Stores of
-    /// apalis know whole seconds. A store is needed.
+    /// Delays the job: no worker runs it before `delay` is over. apalis' stores round the time up
+    /// to a whole second. This needs a store.
     fn after(self, delay: Duration) -> JobRequest<Self> {
         JobRequest::new(self).after(delay)
     }
 
-    /// Has workers run the job before those of a lower priority that wait. It is 0 by default. A
-    /// store is needed; apalis' Redis has no priorities.
+    /// Sets the job's priority, which is 0 by default. Workers run the job before waiting jobs of
+    /// a lower priority. This needs a store; apalis' Redis backend has no priorities.
     fn priority(self, priority: u16) -> JobRequest<Self> {
         JobRequest::new(self).priority(priority)
     }
 
-    /// Has the store refuse the job if it keeps another of this name and `key`, done or not:
-    /// [`AddJobErrorKind::Duplicate`](crate::AddJobErrorKind::Duplicate) has the other's id. So a
-    /// client that asks twice is served once. A store that tells duplicates is needed, such as a
-    /// `PostgresStore` or a `SqliteStore`.
+    /// Makes the job unique: the store refuses it while it keeps another job of the same name and
+    /// `key`, done or not. So a client that asks twice is served once. The error is
+    /// [`AddJobErrorKind::Duplicate`](crate::AddJobErrorKind::Duplicate). This needs a store that
+    /// detects duplicates, such as a `PostgresStore` or a `SqliteStore`.
     fn unique(self, key: impl Into<String>) -> JobRequest<Self> {
         JobRequest::new(self).unique(key)
     }

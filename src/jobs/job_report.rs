@@ -1,5 +1,5 @@
-//! [`JobReport`]: what is told of a stored job that a worker has run. Keeps the promise "nothing
-//! disappears" there.
+//! [`JobReport`]: what observers learn of an attempt that ended on a worker. Keeps the promise
+//! "nothing disappears" there.
 
 use std::{error::Error, time::Duration};
 
@@ -7,13 +7,13 @@ use std::{error::Error, time::Duration};
 use crate::task::end::with_causes;
 use crate::{JobId, JobOrigin, RunJobError, observe::metrics, util::contain::contain};
 
-/// A stored job that has ended on a worker, for [`Jobs::on_job_end`](crate::Jobs::on_job_end): one
-/// attempt, as a job that fails may be tried again.
+/// One attempt of a stored job, which has ended on a worker. A job that fails may be tried again.
+/// [`Jobs::on_job_end`](crate::Jobs::on_job_end) gets this.
 #[derive(Debug)]
 pub struct JobReport<'a> {
     pub(super) id: JobId,
     pub(super) name: &'a str,
-    /// The name, if a job of that name is registered.
+    /// The job's name, if a job of that name is registered.
     pub(super) registered: Option<&'static str>,
     pub(super) attempt: u32,
     pub(super) request: Option<&'a JobOrigin>,
@@ -37,22 +37,22 @@ pub enum JobEnd {
     /// The job did not run: its name is not registered, or its payload does not parse
     /// ([`RunJobError`]).
     Unreadable,
-    /// The worker dropped the job before its end: it stops, or its own timeout is over.
+    /// The worker dropped the job before its end: the worker stopped, or its timeout expired.
     Aborted,
 }
 
 impl JobEnd {
-    /// What [`as_str`](Self::as_str) may return.
+    /// The words of [`as_str`](Self::as_str), in the order of the variants.
     const WORDS: &'static [&'static str] =
         &["completed", "failed", "panicked", "unreadable", "aborted"];
 
-    /// Returns one word, for fields and labels: `completed`, `failed`, `panicked`, `unreadable`,
+    /// Returns one word for fields and labels: `completed`, `failed`, `panicked`, `unreadable` or
     /// `aborted`.
     pub fn as_str(self) -> &'static str {
         Self::WORDS[self as usize]
     }
 
-    /// The end of a job that returned this error.
+    /// Returns how an attempt with this error ended.
     pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
         match error.downcast_ref() {
             Some(RunJobError::Panicked { .. }) => Self::Panicked,
@@ -73,17 +73,17 @@ impl JobReport<'_> {
         self.name
     }
 
-    /// Returns false if no job of that name is registered: it could be anything then.
+    /// Returns true if a job of that name is registered. Otherwise the name can be any text.
     pub fn is_registered(&self) -> bool {
         self.registered.is_some()
     }
 
-    /// Returns which attempt this was: 1 for the first.
+    /// Returns the number of this attempt, which is 1 for the first.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
 
-    /// Returns the request in which the job was added, or `None` for a job of no request.
+    /// Returns the request that added the job, or `None` if no request did.
     pub fn request(&self) -> Option<&JobOrigin> {
         self.request
     }
@@ -93,17 +93,18 @@ impl JobReport<'_> {
         self.end
     }
 
-    /// Returns the error: the job's own, or a [`RunJobError`]. The worker gets it, too.
+    /// Returns the error: the job's own, or a [`RunJobError`]. The worker gets the same error.
     pub fn error(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
         self.error
     }
 
-    /// Returns the time from when the attempt began until it ended.
+    /// Returns how long the attempt ran.
     pub fn ran(&self) -> Duration {
         self.ran
     }
 
-    /// Tells the end to each observer. Each is user code, and a panic in one does not silence the next.
+    /// Tells each observer of the end. Observers are user code: after a panic in one, the next is
+    /// still told.
     pub(super) fn tell(&self, on_end: Option<&OnJobEnd>) {
         metrics::job_ended(self.registered, self.end.as_str(), JobEnd::WORDS, self.ran);
         #[cfg(feature = "tracing")]
@@ -113,7 +114,7 @@ impl JobReport<'_> {
         }
     }
 
-    /// Logs the attempt. The span says which job it is, and for which request.
+    /// Logs the attempt. The surrounding span names the job and its request.
     #[cfg(feature = "tracing")]
     fn log(&self) {
         macro_rules! log {

@@ -1,11 +1,11 @@
-//! [`JobRequest`]: a job, and what its store is to do with it.
+//! [`JobRequest`]: a job with options for its store.
 
 use std::time::{Duration, SystemTime};
 
 use crate::Job;
 
-/// A job with options for the store that keeps it: from [`Job::after`], [`Job::priority`] or
-/// [`Job::unique`].
+/// A job with options for the store that keeps it. [`Job::after`], [`Job::priority`] and
+/// [`Job::unique`] return this.
 ///
 /// ```
 /// use std::time::Duration;
@@ -25,8 +25,8 @@ use crate::Job;
 /// }
 /// ```
 ///
-/// The options are the store's. A job that runs as a task of its request cannot have them: it is
-/// refused ([`AddJobErrorKind::NeedsStore`](crate::AddJobErrorKind::NeedsStore)).
+/// Only a store applies the options. A runner without a store refuses a job that has some
+/// ([`AddJobErrorKind::NeedsStore`](crate::AddJobErrorKind::NeedsStore)).
 #[derive(Clone, Debug)]
 #[must_use = "a job does nothing unless it is added"]
 pub struct JobRequest<J> {
@@ -42,10 +42,10 @@ pub(super) struct JobOptions {
 }
 
 impl<J: Job> JobRequest<J> {
-    /// The longest that a job can be put off: longer is as long as this.
+    /// The longest delay. A longer one is shortened to this.
     const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-    /// Makes a request without options.
+    /// Makes a request for `job` without options.
     pub fn new(job: J) -> Self {
         let options = JobOptions::default();
         Self { job, options }
@@ -70,16 +70,16 @@ impl<J: Job> JobRequest<J> {
     }
 }
 
-/// What [`add_job`](crate::BackgroundTasks::add_job) takes: a [`Job`], or a [`JobRequest`].
+/// What [`add_job`](crate::BackgroundTasks::add_job) accepts: a [`Job`] or a [`JobRequest`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a job",
     note = "implement `Job` for it, which needs serde's `Serialize` and `Deserialize`"
 )]
 pub trait IntoJob: Send {
-    /// The job.
+    /// The type of the job.
     type Job: Job;
 
-    /// Makes the request.
+    /// Converts this to a request.
     fn into_request(self) -> JobRequest<Self::Job>;
 }
 

@@ -1,4 +1,4 @@
-//! [`JobSide`]: what a queue knows for its jobs.
+//! [`JobSide`]: what a queue keeps for its jobs.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -7,23 +7,23 @@ use http::{Extensions, HeaderValue, request::Parts};
 use super::registered::Registry;
 use crate::{BackgroundTasks, Jobs, queue::Queue, task::context::ContextSource};
 
-/// The headers of W3C's Trace Context, and how many bytes of each are passed on at most. A
-/// `traceparent` has 55 bytes, and may have more in a later version. Everybody should pass on 512
-/// bytes of `tracestate`.
+/// The headers of W3C Trace Context, each with the greatest length that is passed on, in bytes. A
+/// `traceparent` has 55 bytes, and a later version may have more. The specification asks to pass
+/// on at least 512 bytes of `tracestate`.
 const TRACE_HEADERS: [(&str, usize); 2] = [("traceparent", 256), ("tracestate", 512)];
 
-/// Kept in the extensions of a queue.
+/// A value in the extensions of a queue.
 #[derive(Clone)]
 pub(crate) struct JobSide {
-    /// The jobs of a stand-alone queue that was made with them. For any other queue the runner has
-    /// them.
+    /// The jobs of a stand-alone queue from [`BackgroundTasks::with_jobs`]. Other queues use the
+    /// jobs of their runner.
     pub(crate) jobs: Option<Arc<Registry>>,
     /// The trace that the request came with, in the order of [`TRACE_HEADERS`].
     trace: [Option<HeaderValue>; 2],
 }
 
 impl JobSide {
-    /// Makes the extensions of a stand-alone queue.
+    /// Makes the extensions of a stand-alone queue with these jobs.
     pub(super) fn of_jobs(jobs: Arc<Registry>) -> Extensions {
         let mut extensions = Extensions::new();
         extensions.insert(Self {
@@ -33,7 +33,7 @@ impl JobSide {
         extensions
     }
 
-    /// Notes the request's trace, or nothing if the request came with none.
+    /// Keeps the trace that the request came with, if it has one.
     pub(super) fn note_trace(request: &Parts, extensions: &mut Extensions) {
         let trace = TRACE_HEADERS.map(|(name, limit)| {
             let value = request.headers.get(name)?;
@@ -50,7 +50,7 @@ impl JobSide {
         queue.extensions().get()
     }
 
-    /// Returns the trace that the request came with, as far as it is text.
+    /// Returns the trace that the request came with.
     pub(crate) fn trace(&self) -> HashMap<String, String> {
         let values = TRACE_HEADERS.iter().zip(&self.trace);
         let header = |((name, _), value): (&(&str, usize), &Option<HeaderValue>)| {
@@ -64,10 +64,10 @@ impl JobSide {
 /// Jobs.
 #[cfg_attr(docsrs, doc(cfg(feature = "jobs")))]
 impl BackgroundTasks {
-    /// Makes a stand-alone queue that takes jobs: for a unit test of a handler, or to attach to a
+    /// Makes a stand-alone queue that accepts jobs, for a unit test of a handler or to attach to a
     /// response.
     ///
-    /// A job in it is a task like any other, even if the runner that takes the queue has a store.
+    /// Its jobs run as tasks, even if the runner that takes the queue has a store.
     ///
     /// ```
     /// # use serde::{Deserialize, Serialize};

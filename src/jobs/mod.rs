@@ -1,8 +1,8 @@
 //! Jobs: tasks that can leave the process, because they are a name and a payload (feature `jobs`).
 //!
-//! This room uses the others, and none of them depends on it. The extensions of the settings hold the
-//! runner's job settings. The extensions of a queue hold what a request knows of jobs. A shutdown
-//! reaches this room through a hook.
+//! This room uses the others, and none of them depends on it. The extensions of the settings hold
+//! the runner's job settings. The extensions of a queue hold what a request knows of jobs. A
+//! shutdown reaches this room through a hook.
 //!
 //! `add` decides where a job goes: to its request's queue or into a store. `run` is the worker's
 //! side. `spill` moves jobs from the queue to the store when the runner shuts down.

@@ -1,4 +1,4 @@
-//! [`PollInterval`]: has an idle worker of apalis look for jobs.
+//! [`PollInterval`]: makes an idle apalis worker look for jobs.
 
 use std::{
     pin::Pin,
@@ -9,12 +9,12 @@ use std::{
 use apalis_core::backend::ext::poll_strategy::{PollSnapshot, PollStrategy};
 use tokio::time::{Sleep, sleep};
 
-/// Has an idle worker of apalis look for jobs again and again, for
+/// Makes an idle apalis worker look for jobs at a fixed interval, for
 /// [`poll_with_strategy`](apalis_core::backend::ext::BackendExt::poll_with_strategy).
 ///
-/// Without it, a worker finds a job that another process has stored at its next heartbeat, which is
-/// 30 seconds by default. apalis' own `poll_with_interval` is for a worker that something else wakes,
-/// too: once its time is over, it waits for that, or for the heartbeat.
+/// Without this, a worker finds another process's job only at its next heartbeat, by default every
+/// 30 seconds. apalis' own `poll_with_interval` suits a worker that something else also wakes:
+/// after its interval, it waits for that or for the heartbeat.
 ///
 /// ```
 /// use std::time::Duration;
@@ -33,11 +33,11 @@ pub struct PollInterval {
 }
 
 impl PollInterval {
-    /// Makes a strategy that wakes its worker after each `every`.
+    /// Makes a strategy that wakes its worker whenever `every` has passed.
     ///
     /// # Panics
     ///
-    /// If `every` is zero. The worker's runtime must have a timer: Tokio panics otherwise.
+    /// If `every` is zero. Later, Tokio panics if the worker's runtime has no timer.
     #[track_caller]
     pub fn new(every: Duration) -> Self {
         assert!(
@@ -51,7 +51,7 @@ impl PollInterval {
 impl PollStrategy for PollInterval {
     fn poll_drive(&mut self, cx: &mut Context<'_>, _: &PollSnapshot) -> Poll<Option<()>> {
         let mut is_over = false;
-        // The sleep that is left pending wakes the worker. One that was only made would not.
+        // Only a polled sleep wakes the worker, so the loop ends with one that is pending.
         loop {
             let next = || Box::pin(sleep(self.every));
             let sleep = self.sleep.get_or_insert_with(next);
@@ -68,7 +68,7 @@ impl PollStrategy for PollInterval {
     }
 }
 
-/// The clone's time begins when it is first polled.
+/// The clone's interval begins at its first poll.
 impl Clone for PollInterval {
     fn clone(&self) -> Self {
         Self::new(self.every)

@@ -1,4 +1,4 @@
-//! [`PostgresStore`]: jobs in the caller's transaction, and duplicates told, in Postgres.
+//! [`PostgresStore`]: inserts into Postgres in the caller's transaction, and detects duplicates.
 
 use std::{any::Any, fmt, sync::Arc, time::SystemTime};
 
@@ -14,10 +14,10 @@ use crate::{BoxError, DuplicateJob, JobId, JobStore, PushFuture, StoredJob};
 
 /// A [`JobStore`] over apalis' [`PostgresStorage`].
 ///
-/// It does what [`ApalisStore`](crate::ApalisStore) does, and two things more. It inserts a job by
-/// the caller's own connection or transaction
-/// ([`add_job_in`](crate::BackgroundTasks::add_job_in)), and it tells duplicates
-/// ([`Job::unique`](crate::Job::unique)). Workers are the same.
+/// Beyond what [`ApalisStore`](crate::ApalisStore) does, this store inserts jobs through the
+/// caller's own connection or transaction ([`add_job_in`](crate::BackgroundTasks::add_job_in)). It
+/// also detects duplicates ([`Job::unique`](crate::Job::unique)), and postpones failed jobs for
+/// `Jobs::retry`. Workers are the same.
 ///
 /// ```
 /// use apalis_postgres::{Config, PgPool, PostgresStorage};
@@ -52,9 +52,9 @@ use crate::{BoxError, DuplicateJob, JobId, JobStore, PushFuture, StoredJob};
 ///
 /// # Duplicates
 ///
-/// A job with a key is inserted within a savepoint, so that the caller's transaction is still good
-/// when the job is a duplicate. While another transaction has inserted the key and not committed,
-/// this one waits for it, as at any unique index.
+/// The store inserts a job with a key within a savepoint. So the caller's transaction is still
+/// usable if the job is a duplicate. If another transaction has inserted the key and has not
+/// committed, this one waits for it, as with any unique index.
 #[derive(Clone)]
 #[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
 pub struct PostgresStore {
@@ -69,7 +69,7 @@ impl PostgresStore {
         Self { storage, prepare }
     }
 
-    /// The same, where `prepare` sets up each job: see
+    /// Makes a store that keeps jobs in `storage`. `prepare` sets up each task, as for
     /// [`ApalisStore::prepared`](crate::ApalisStore::prepared).
     pub fn prepared(
         storage: PostgresStorage<StoredJob>,
@@ -101,7 +101,7 @@ impl PostgresStore {
         push_tasks(connection, &self.queue(), vec![task]).await
     }
 
-    /// Finds the job that has the key.
+    /// Looks up which job has the key.
     async fn duplicate(
         &self,
         connection: &mut PgConnection,
@@ -118,7 +118,7 @@ impl PostgresStore {
     }
 }
 
-/// The index of the keys refused the row.
+/// True if the unique index of the keys refused the row.
 fn is_duplicate(error: &sqlx::Error) -> bool {
     let error = error.as_database_error();
     error.is_some_and(|error| error.constraint() == Some("idx_jobs_idempotency_key"))

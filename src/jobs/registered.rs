@@ -1,4 +1,4 @@
-//! [`Jobs`]: the registered jobs, and the states they run with.
+//! [`Jobs`]: the registered jobs and the states that they run with.
 
 use std::{any::Any, collections::BTreeMap, fmt, marker::PhantomData, pin::Pin, sync::Arc};
 
@@ -15,11 +15,11 @@ use crate::{
     util::contain::contain_drop,
 };
 
-/// The registered jobs, and the states they run with: for a
+/// The registered jobs and the states that they run with, for a
 /// [`RunnerBuilder`](crate::RunnerBuilder::jobs), a worker, or both.
 ///
-/// `S` is the state of the jobs that are registered next. A job that needs another state does not
-/// compile.
+/// `S` is the state of the jobs that are registered next. Registering a job that needs another
+/// state does not compile.
 ///
 /// ```
 /// # use serde::{Deserialize, Serialize};
@@ -59,7 +59,7 @@ use crate::{
 /// let jobs = Jobs::new(Pool).register::<WelcomeEmail>(); // its state is a `Mailer`
 /// ```
 ///
-/// With the feature `apalis` this is a service, from which a worker is built: see
+/// With the feature `apalis`, this is also the service of a worker: see
 /// [`ApalisStore`](crate::ApalisStore).
 #[derive(Clone)]
 #[must_use = "jobs do nothing unless a runner or a worker has them"]
@@ -68,7 +68,7 @@ pub struct Jobs<S> {
     state: S,
 }
 
-/// The jobs by name.
+/// The registered jobs by name, and the settings of the worker that runs them.
 #[derive(Clone, Default)]
 pub(crate) struct Registry {
     entries: BTreeMap<&'static str, Arc<dyn Entry>>,
@@ -95,14 +95,14 @@ pub(crate) trait Entry: Send + Sync {
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
-/// A job's type, and its state.
+/// A registered job: its type and its state.
 pub(crate) struct Registered<J: Job> {
     pub(crate) state: J::State,
     job: PhantomData<fn() -> J>,
 }
 
 impl<S> Jobs<S> {
-    /// Makes an empty set. Jobs that are registered next run with `state`.
+    /// Makes an empty set. Jobs that are registered in it run with `state`.
     pub fn new(state: S) -> Self {
         metrics::describe_jobs();
         Self {
@@ -111,7 +111,7 @@ impl<S> Jobs<S> {
         }
     }
 
-    /// Sets the state of jobs that are registered from now on. Jobs that were registered before
+    /// Sets the state of jobs that are registered from now on. Jobs that are already registered
     /// keep theirs.
     pub fn with_state<T>(self, state: T) -> Jobs<T> {
         Jobs {
@@ -120,11 +120,11 @@ impl<S> Jobs<S> {
         }
     }
 
-    /// Registers a job, which runs with the current state.
+    /// Registers a job. It runs with the current state.
     ///
     /// # Panics
     ///
-    /// If a job of that name is registered already.
+    /// If a job of the same name is already registered.
     #[track_caller]
     pub fn register<J: Job<State = S>>(mut self) -> Self
     where
@@ -144,8 +144,8 @@ impl<S> Jobs<S> {
         self
     }
 
-    /// Sets a function that is called with the span of each job that a worker runs. It links the
-    /// span to the trace in which the job was added ([`StoredJob::trace`]). A panic in it is
+    /// Sets a function that a worker calls with each job's span before the job runs. It can link
+    /// the span to the trace in which the job was added ([`StoredJob::trace`]). A panic in it is
     /// contained.
     ///
     /// ```
@@ -159,7 +159,7 @@ impl<S> Jobs<S> {
     /// # drop(jobs);
     /// ```
     ///
-    /// With OpenTelemetry, for which the map is an extractor (the example `traces` has it whole):
+    /// With OpenTelemetry, the map is an extractor (the example `traces` has the whole code):
     ///
     /// ```text
     /// .link_span(|span, stored| {
@@ -174,9 +174,9 @@ impl<S> Jobs<S> {
         self
     }
 
-    /// Sets an observer, which is called once for each attempt of a stored job that ends on a worker
-    /// with these jobs. A panic in it is contained. A job that runs where it was added is a task:
-    /// [`on_task_end`](crate::RunnerBuilder::on_task_end) is told of it.
+    /// Sets an observer. A worker with these jobs calls it once for each attempt of a stored job
+    /// that ends. A panic in it is contained. A job that runs as a task is not reported here, but
+    /// to [`on_task_end`](crate::RunnerBuilder::on_task_end).
     ///
     /// ```
     /// use tower_background_tasks::{JobEnd, Jobs};
@@ -193,16 +193,17 @@ impl<S> Jobs<S> {
         self
     }
 
-    /// Has a worker of apalis keep a job that failed in `store` until its pause is over. So the job
-    /// holds no place on the worker meanwhile, and its pause outlives the worker.
+    /// Makes an apalis worker postpone a failed job in `store`, for the pause of `backoff`. During
+    /// the pause, the job takes no place on the worker. The pause survives the worker's death.
     ///
-    /// The store is the one that the worker's backend fetches from. Its `max_attempts` says how often
-    /// a job is tried: 25 times, unless the store is
-    /// [prepared](crate::ApalisStore::prepared) otherwise. After that the job ends with an
-    /// `AbortError`, by which apalis keeps it as dead. That is at once for what is no job at all
-    /// ([`RunJobError::Unreadable`]), and for a job that returns an `AbortError` itself.
+    /// `store` must be the one that the worker's backend fetches from, and must be able to
+    /// [postpone](JobStore::postpone). A job has `max_attempts` attempts: 25, unless
+    /// [`prepared`](crate::ApalisStore::prepared) sets another number. After its last attempt, the
+    /// job ends with an `AbortError`, and apalis keeps it as dead. Two cases end so at once: a
+    /// stored value that is not a job ([`RunJobError::Unreadable`]), and a job that itself returns
+    /// an `AbortError`.
     ///
-    /// If this is not set, backends of apalis differ: some give a failed job back at once.
+    /// Without this setting, apalis' backends differ: some run a failed job again at once.
     ///
     /// ```
     /// # use serde::{Deserialize, Serialize};
@@ -238,14 +239,16 @@ impl<S> Jobs<S> {
         self.registry.entries.keys().copied().collect()
     }
 
-    /// Runs a stored job: the body of a worker's function.
+    /// Runs a stored job. This is the body of a worker's function.
     ///
-    /// The job runs in a span `background_task` under its name, with the method and path of the
-    /// request that it came from. Each end is one event in it: an error for a panic and for a job that
-    /// cannot run, a warning for a failure and for a job that the worker drops, and otherwise for
-    /// debugging. The feature `metrics` counts `background_jobs_ended_total` and records
-    /// `background_jobs_running_seconds`. The job takes this for the first attempt since it was stored.
-    /// [`run_attempt`](Self::run_attempt) tells it otherwise.
+    /// This counts as the job's first attempt since it was stored. To pass another number, call
+    /// [`run_attempt`](Self::run_attempt).
+    ///
+    /// The job runs in a span `background_task`, which has the job's name, and the method and path
+    /// of its request. The job's end is one event in the span. The event's level is error for a
+    /// panic or a job that cannot run, warning for a job that fails or that the worker drops, and
+    /// otherwise debug. The feature `metrics` counts `background_jobs_ended_total` and records
+    /// `background_jobs_running_seconds`.
     ///
     /// ```
     /// # use serde::{Deserialize, Serialize};
@@ -269,9 +272,9 @@ impl<S> Jobs<S> {
     ///
     /// # Errors
     ///
-    /// This returns a [`RunJobError`] when no job is registered under that name, when the payload
-    /// is not that job's, and when the job panics. It returns the job's own error when the job
-    /// fails. In each case the worker decides whether to try again.
+    /// This returns a [`RunJobError`] when the stored value is not a job, when no job of its name
+    /// is registered, when the payload does not parse, and when the job panics. It returns the
+    /// job's own error when the job fails. In each case, the worker decides whether to try again.
     ///
     /// # Cancel safety
     ///
@@ -280,11 +283,10 @@ impl<S> Jobs<S> {
         self.run_attempt(stored, 1)
     }
 
-    /// Runs a stored job, for the `attempt`-th time since it was stored: 1 for the first. All else
-    /// is as for [`run`](Self::run).
+    /// Runs a stored job. `attempt` is the number of this attempt since the job was stored, from 1.
+    /// With apalis, pass `attempt.current()`.
     ///
-    /// This is for a worker's function that is told the attempt. With apalis, that is
-    /// `attempt.current()`.
+    /// Otherwise this behaves as [`run`](Self::run) does, also for errors and when it is dropped.
     pub fn run_attempt(&self, stored: StoredJob, attempt: u32) -> RunJob {
         self.run_with(stored, Attempt::Given(attempt))
     }
@@ -299,8 +301,8 @@ impl<S> Jobs<S> {
 }
 
 impl Registry {
-    /// Drops the user's code, one value at a time: two destructors that panic at once would abort
-    /// the process.
+    /// Drops the values with user code one at a time. If two destructors panicked at once, the
+    /// process would abort.
     pub(crate) fn let_go(self) {
         for entry in self.entries.into_values() {
             let _ = contain_drop(entry);
@@ -320,7 +322,7 @@ impl Registry {
         self.entries.get(name)
     }
 
-    /// Returns `None` also if another type has that name.
+    /// Returns the entry of `J`, or `None` if its name is unknown or belongs to another type.
     pub(crate) fn registered<J: Job>(&self) -> Option<Arc<Registered<J>>> {
         let entry = Arc::clone(self.entry(J::NAME)?);
         entry.into_any().downcast().ok()

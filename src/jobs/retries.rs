@@ -1,4 +1,4 @@
-//! [`Retries`]: what becomes of a job that failed on a worker of apalis.
+//! [`Retries`]: postpones or aborts a job that failed on an apalis worker.
 
 use std::{
     sync::Arc,
@@ -10,7 +10,7 @@ use apalis_core::error::AbortError;
 use super::store::{postpone, text_of};
 use crate::{Backoff, BoxError, JobId, JobStore, RunJobError};
 
-/// The longest pause that any store can write down.
+/// The longest pause. Every store can represent the time at its end.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 #[derive(Clone)]
@@ -19,7 +19,7 @@ pub(crate) struct Retries {
     pub(super) store: Arc<dyn JobStore>,
 }
 
-/// An attempt, as apalis counts: 1 for the first.
+/// An attempt that failed. apalis counts the first as 1.
 pub(super) struct Failed {
     pub(super) id: JobId,
     pub(super) attempt: usize,
@@ -27,10 +27,10 @@ pub(super) struct Failed {
 }
 
 impl Retries {
-    /// Has the store keep a job that failed until its pause is over, or for good.
+    /// Postpones a failed job in the store. Returns an `AbortError` if it must not run again.
     ///
-    /// The worker tells the store of the failure afterwards. If it dies in between, the job waits all
-    /// the same.
+    /// The worker reports the failure to the store afterwards. If the worker dies in between, the
+    /// job still waits for its pause.
     pub(super) async fn after(&self, failed: Failed, error: BoxError) -> BoxError {
         if error.is::<AbortError>() {
             return error;

@@ -1,4 +1,4 @@
-//! [`RunJob`]: a stored job on a worker.
+//! [`RunJob`]: one attempt of a stored job on a worker.
 
 use std::{
     error::Error,
@@ -20,10 +20,9 @@ use crate::{
     util::panic::TaskPanic,
 };
 
-/// Runs a stored job: from [`Jobs::run`](crate::Jobs::run).
+/// Runs a stored job. [`Jobs::run`](crate::Jobs::run) returns this future.
 ///
-/// It does nothing until it is polled. If the job panics, the panic is contained and becomes the
-/// error.
+/// It does nothing until it is polled. A panic of the job is contained and becomes the error.
 #[must_use = "futures do nothing unless polled"]
 pub struct RunJob {
     stage: Stage,
@@ -41,11 +40,10 @@ struct Waiting {
     attempt: Attempt,
 }
 
-/// How often the store has run the job, this run included.
+/// The number of this attempt since the job was stored.
 pub(crate) enum Attempt {
     Given(u32),
-    /// apalis counts when it first polls the future that runs the job, which is later than this is
-    /// made.
+    /// apalis counts an attempt at the first poll of its future, after this value is made.
     #[cfg(feature = "apalis")]
     Counted(apalis_core::task::attempt::Attempt),
 }
@@ -73,14 +71,14 @@ impl RunJob {
     }
 }
 
-/// An attempt whose end has not been told.
+/// An attempt that has begun. Its end is told once.
 struct RunningJob {
     registry: Arc<Registry>,
     stored: StoredJob,
     attempt: u32,
     begun: Instant,
     span: JobSpan,
-    /// `None` before the job has started, and once it has ended.
+    /// `None` before the job has started and after it has been dropped.
     job: Option<Running>,
     is_told: bool,
 }
@@ -129,7 +127,7 @@ impl RunningJob {
             Ok(polled) => ready!(polled),
             Err(panic) => Err(self.panicked(&panic).into()),
         };
-        // The job is dropped in its span, and before a waiter hears of its end.
+        // The job is dropped within its span, before its end is told.
         Poll::Ready(match self.drop_job() {
             Ok(()) => self.ended(result),
             Err(panic) => {
@@ -151,7 +149,7 @@ impl RunningJob {
         }
     }
 
-    /// Tells the end, and passes it on.
+    /// Tells the end and returns the result.
     fn ended(&mut self, result: TaskResult) -> TaskResult {
         match &result {
             Ok(()) => self.tell(JobEnd::Completed, None),
@@ -178,7 +176,7 @@ impl RunningJob {
     }
 }
 
-/// A worker that stops, or its timeout, drops a job before its end.
+/// Tells the end of a job that the worker drops unfinished: it stops, or its timeout expires.
 impl Drop for RunningJob {
     fn drop(&mut self) {
         if self.is_told {

@@ -2,11 +2,10 @@
 
 use std::{error::Error, fmt};
 
-/// A stored job could not run to its end, for another reason than its own error: from
-/// [`Jobs::run`](crate::Jobs::run).
+/// A stored job could not start, or it panicked. [`Jobs::run`](crate::Jobs::run) returns this.
 ///
-/// To a worker this is an error like any other, which leaves the job in the store for its retries.
-/// A worker of another version may know the name, or read the payload.
+/// A worker treats this like any other error, so the job stays in the store for its retries. A
+/// worker of another version may know the name or parse the payload.
 ///
 /// ```
 /// # use tower_background_tasks::{Jobs, RunJobError, StoredJob};
@@ -26,23 +25,23 @@ use std::{error::Error, fmt};
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum RunJobError {
-    /// No job is registered under that name.
+    /// No job is registered under the stored name.
     #[non_exhaustive]
     NotRegistered {
         /// The name of the stored job.
         name: String,
     },
-    /// The payload is not that job's: an older or newer version stored it.
+    /// The payload does not parse: an older or newer version of the job stored it.
     #[non_exhaustive]
     Payload {
         /// The name of the job.
         name: String,
-        /// What does not fit, and where.
+        /// What does not parse, and where.
         error: serde_json::Error,
     },
-    /// The stored value is no job: it has no name, or no id.
+    /// The stored value is not a job: it has no name or no valid id.
     Unreadable,
-    /// The job panicked. Nothing else of the worker is harmed.
+    /// The job panicked. The worker and its other jobs go on.
     #[non_exhaustive]
     Panicked {
         /// The name of the job.
@@ -53,7 +52,7 @@ pub enum RunJobError {
 }
 
 impl RunJobError {
-    /// Returns the stored job's name, or an empty one if it has none.
+    /// Returns the stored job's name. It is empty for [`Unreadable`](Self::Unreadable).
     pub fn job_name(&self) -> &str {
         match self {
             Self::NotRegistered { name }
@@ -64,7 +63,7 @@ impl RunJobError {
     }
 }
 
-/// Includes the cause, as stores keep only the text.
+/// The text includes the cause, because stores keep only the text.
 impl fmt::Display for RunJobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

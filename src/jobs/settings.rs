@@ -1,4 +1,4 @@
-//! What a [`RunnerBuilder`] knows of jobs.
+//! [`JobSettings`]: the job settings of a [`RunnerBuilder`].
 
 use std::{
     collections::HashMap,
@@ -25,10 +25,10 @@ use crate::{
 
 type Inject = dyn Fn(&mut HashMap<String, String>) + Send + Sync;
 
-/// How large a stored job's payload may be by default, in bytes.
+/// The default limit for a stored job's payload, in bytes.
 const MAX_BYTES: usize = 1 << 20;
 
-/// Kept in the extensions of a runner's settings.
+/// A value in the extensions of a runner's settings.
 #[derive(Clone)]
 pub(crate) struct JobSettings {
     pub(super) jobs: Option<Arc<Registry>>,
@@ -39,7 +39,7 @@ pub(crate) struct JobSettings {
     max_bytes: usize,
     notes_traces: bool,
     inject: Option<Arc<Inject>>,
-    /// The spills that are running. Weak, as each keeps the runner alive.
+    /// The spills that have begun. Weak, because a spill keeps its runner alive.
     spills: Arc<Mutex<Vec<Weak<Spill>>>>,
 }
 
@@ -60,7 +60,7 @@ impl Default for JobSettings {
 }
 
 impl JobSettings {
-    /// `None` for a runner whose builder knows nothing of jobs.
+    /// Returns `None` if the runner's builder has no job settings.
     pub(super) fn of(owner: &Owner) -> Option<&Self> {
         owner.shared.settings.extensions.get()
     }
@@ -70,13 +70,13 @@ impl JobSettings {
         settings.map_or(MAX_BYTES, |settings| settings.max_bytes)
     }
 
-    /// Returns the current trace, from the user's closure.
+    /// Returns the trace that the user's function writes. It is empty without one.
     pub(super) fn trace(&self) -> HashMap<String, String> {
         let mut trace = HashMap::new();
         if let Some(inject) = &self.inject {
             let _ = contain(|| inject(&mut trace));
         }
-        // OpenTelemetry's propagator writes an empty `tracestate` where there is none.
+        // OpenTelemetry's propagator writes an empty `tracestate` if there is none.
         trace.retain(|_, value| !value.is_empty());
         trace
     }
@@ -93,7 +93,7 @@ impl JobSettings {
     }
 }
 
-/// Drops one value at a time: two destructors that panic at once would abort the process.
+/// Drops the values one at a time. If two destructors panicked at once, the process would abort.
 impl Drop for JobSettings {
     fn drop(&mut self) {
         if let Some(jobs) = self.jobs.take().and_then(Arc::into_inner) {
@@ -110,7 +110,7 @@ impl RunnerBuilder {
         self.settings.extensions.get_or_insert_default()
     }
 
-    /// Has requests' queues note the trace that the request came with, as a job may go to a store.
+    /// Makes each request's queue keep the request's trace, for jobs that go to a store.
     fn note_traces(&mut self) {
         if !mem::replace(&mut self.job_settings().notes_traces, true) {
             self.settings.on_request.push(Box::new(JobSide::note_trace));
@@ -121,11 +121,11 @@ impl RunnerBuilder {
 /// Jobs.
 #[cfg_attr(docsrs, doc(cfg(feature = "jobs")))]
 impl RunnerBuilder {
-    /// Sets the jobs that can be added, and the states they run with.
+    /// Sets the jobs that can be added, and the states that they run with.
     ///
     /// Without a [`job_store`](Self::job_store), a job is a task of its request, named by
     /// [`Job::NAME`](crate::Job::NAME). It runs here after the response, once, under this runner's
-    /// limits, with every promise of any other task.
+    /// limits. The promises for tasks hold for it.
     ///
     /// ```
     /// # use serde::{Deserialize, Serialize};
@@ -156,12 +156,12 @@ impl RunnerBuilder {
     /// Sets the store that keeps jobs until a worker runs them, on this machine or another.
     ///
     /// [`add_job`](crate::BackgroundTasks::add_job) then resolves when the store has the job. The
-    /// job runs at least once, even if this process dies at that moment, and whatever becomes of
-    /// the response. None of this runner's settings holds for it. It is in no count, and a shutdown
-    /// does not wait for it.
+    /// job runs at least once, even if this process dies at that moment or the response fails. This
+    /// runner's settings for tasks do not apply to the job, its counts do not include the job, and
+    /// a shutdown does not wait for the job.
     ///
-    /// With [`jobs`](Self::jobs), the runner takes only jobs that are registered there, though they
-    /// do not run here. Without, it takes every job.
+    /// With [`jobs`](Self::jobs), the runner accepts only jobs that are registered there, though
+    /// they do not run here. Without it, the runner accepts every job.
     ///
     /// ```
     /// # use serde::{Deserialize, Serialize};
@@ -201,8 +201,8 @@ impl RunnerBuilder {
     }
 
     /// Sets how long [`add_job`](crate::BackgroundTasks::add_job) waits for the
-    /// [`job_store`](Self::job_store) to answer; 5 seconds by default. After that the handler gets
-    /// the job back, with an error.
+    /// [`job_store`](Self::job_store) to answer; 5 seconds by default. After that, the caller gets
+    /// an error that holds the job.
     ///
     /// # Panics
     ///
@@ -212,10 +212,11 @@ impl RunnerBuilder {
         self
     }
 
-    /// Sets how large the payload of a job may be that goes to a store, in bytes of JSON; 1 MiB by
-    /// default. A larger one is refused
+    /// Limits the payload of a job that may go to a store, in bytes of JSON; 1 MiB by default.
+    ///
+    /// The runner refuses a job with a larger one
     /// ([`AddJobErrorKind::TooLarge`](crate::AddJobErrorKind::TooLarge)): keep its data elsewhere,
-    /// and their key in the job.
+    /// and a key to them in the job.
     ///
     /// # Panics
     ///
@@ -229,38 +230,36 @@ impl RunnerBuilder {
         self
     }
 
-    /// Sets the store to which a shutdown hands the jobs that have not ended, so that a deploy
-    /// loses none.
+    /// Sets the store to which a shutdown hands unfinished jobs, so that a deploy loses none.
     ///
     /// Jobs run here, as tasks of their requests. When the grace period of
-    /// [`Runner::shutdown`](crate::Runner::shutdown) ends, unfinished jobs are stopped like any
-    /// other task. Each is then pushed into this store, for a worker to run. This includes jobs
-    /// that run, that wait behind others, for a place under the limits, or for their response to
-    /// end. Jobs that have not begun are pushed first.
+    /// [`Runner::shutdown`](crate::Runner::shutdown) ends, it stops unfinished jobs like any other
+    /// task. It then pushes each into this store, for a worker to run: first the waiting jobs, then
+    /// the running ones. A job may wait behind others, for a place under the limits, or for its
+    /// response to end.
     ///
     /// - A job that the store takes ends [`Spilled`](crate::TaskEnd::Spilled), and is in
     ///   [`ShutdownReport::spilled`](crate::ShutdownReport::spilled).
-    /// - A job that the store does not take ends [`Aborted`](crate::TaskEnd::Aborted), and is named
-    ///   as unfinished. If the store did not answer in time, it may have the job all the same.
-    /// - A job that would not run now, because of its response's end or an earlier task's failure,
-    ///   is not pushed. It ends as it would have ended here, such as
+    /// - A job that the store does not take ends [`Aborted`](crate::TaskEnd::Aborted). The report
+    ///   names it as unfinished. If the store did not answer in time, it may still have the job.
+    /// - A job that would not run now is not pushed: its response's end or an earlier task's
+    ///   failure prevents it. It ends as it would here, such as
     ///   [`Skipped`](crate::TaskEnd::Skipped).
-    /// - A job that is held ([`BackgroundTasks::hold`](crate::BackgroundTasks::hold)) is not pushed
-    ///   either. It ends aborted, and is named.
+    /// - A [held](crate::BackgroundTasks::hold) job is not pushed either. It ends aborted, and the
+    ///   report names it.
     ///
-    /// A spilled job runs at least once: a job that was running may have done its work, or a part
-    /// of it. It runs whether or not its response ever ends, and beside the other jobs of its
-    /// request. A job in the middle of a poll goes on to its next await point here, perhaps while a
-    /// worker runs it.
+    /// A spilled job runs at least once: if it was running, it may have done some or all of its
+    /// work. It does not wait for its response to end, or for other jobs of its request. A job in
+    /// the middle of a poll goes on here to its next await point, perhaps while a worker runs it.
     ///
-    /// Only jobs can be handed over, and other tasks are aborted. Jobs are aborted too if there is
-    /// no shutdown: at a crash, a `kill -9`, the end of the runtime, or a
+    /// The shutdown aborts tasks that are not jobs. Jobs are aborted too, or lost, if they end
+    /// without a shutdown: by a crash, a `kill -9`, the end of the runtime, or a
     /// [`cancel`](crate::Runner::cancel). To survive those, use a [`job_store`](Self::job_store).
-    /// Jobs that were added to a stand-alone queue
-    /// ([`BackgroundTasks::with_jobs`](crate::BackgroundTasks::with_jobs)) are tasks like others.
+    /// Jobs of a stand-alone queue
+    /// ([`BackgroundTasks::with_jobs`](crate::BackgroundTasks::with_jobs)) are aborted like tasks.
     ///
-    /// With this setting each job is serialised when it is added, as it cannot be once it runs.
-    /// Without it, none is.
+    /// With this setting, each job is serialised when it is added, because it cannot be once it
+    /// runs. Without a store, no job is serialised.
     pub fn spill_store(mut self, store: impl JobStore) -> Self {
         self.job_settings().spill_store = Some(Arc::new(store));
         self.note_traces();
@@ -273,9 +272,9 @@ impl RunnerBuilder {
     /// [`spill_store`](Self::spill_store); 3 seconds by default. Jobs that the store has not taken
     /// by then are aborted. So a shutdown takes up to the sum of its grace period and this time.
     ///
-    /// The store is asked for 16 jobs at once. A push that has not been answered after 250 ms goes
-    /// on, and gives its place to the next. None begins after this time. One that blocks its thread
-    /// may outlast it.
+    /// The runner pushes up to 16 jobs at once. A push without an answer after 250 ms goes on, and
+    /// the next push begins beside it. No push begins after this timeout. A push that blocks its
+    /// thread may outlast the timeout.
     ///
     /// # Panics
     ///
@@ -285,14 +284,14 @@ impl RunnerBuilder {
         self
     }
 
-    /// Sets a function that writes down the current trace. It is called when a job is added that
-    /// may go to a store. It writes the headers of W3C's Trace Context, or what the worker's
-    /// [`Jobs::link_span`](crate::Jobs::link_span) can read.
+    /// Sets a function that writes the current trace into a map. The runner calls it when a job is
+    /// added that may go to a store. It writes the headers of W3C Trace Context, or any entries
+    /// that the worker's [`Jobs::link_span`](crate::Jobs::link_span) can read.
     ///
-    /// If this is not set, or writes nothing, the request's own `traceparent` and `tracestate` are
-    /// passed on as they came. A `traceparent` of more than 256 bytes, a `tracestate` of more than
-    /// 512, or one that is empty or no text, is dropped. Without its `traceparent`, a `tracestate` is
-    /// dropped too.
+    /// Without this function, or if it writes nothing, the job gets the `traceparent` and
+    /// `tracestate` of its request. A header that is empty or not text is dropped, and so is a
+    /// `traceparent` over 256 bytes or a `tracestate` over 512. Without a `traceparent`, the
+    /// `tracestate` is dropped too.
     ///
     /// ```
     /// use tower_background_tasks::Runner;
@@ -305,7 +304,7 @@ impl RunnerBuilder {
     ///     .build();
     /// ```
     ///
-    /// With OpenTelemetry, for which the map is an injector (the example `traces` has it whole):
+    /// With OpenTelemetry, the map is an injector (the example `traces` has the whole code):
     ///
     /// ```text
     /// .job_trace(|trace| {

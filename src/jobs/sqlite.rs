@@ -1,4 +1,4 @@
-//! [`SqliteStore`]: jobs in the caller's transaction, and duplicates told, in `SQLite`.
+//! [`SqliteStore`]: inserts into `SQLite` in the caller's transaction, and detects duplicates.
 
 use std::{any::Any, fmt, sync::Arc, time::SystemTime};
 
@@ -14,10 +14,10 @@ use crate::{BoxError, DuplicateJob, JobId, JobStore, PushFuture, StoredJob};
 
 /// A [`JobStore`] over apalis' [`SqliteStorage`].
 ///
-/// It does what [`ApalisStore`](crate::ApalisStore) does, and two things more. It inserts a job by
-/// the caller's own connection or transaction
-/// ([`add_job_in`](crate::BackgroundTasks::add_job_in)), and it tells duplicates
-/// ([`Job::unique`](crate::Job::unique)). Workers are the same.
+/// Beyond what [`ApalisStore`](crate::ApalisStore) does, this store inserts jobs through the
+/// caller's own connection or transaction ([`add_job_in`](crate::BackgroundTasks::add_job_in)). It
+/// also detects duplicates ([`Job::unique`](crate::Job::unique)), and postpones failed jobs for
+/// `Jobs::retry`. Workers are the same.
 ///
 /// ```
 /// use apalis_sqlite::{Config, SqlitePool, SqliteStorage};
@@ -49,8 +49,8 @@ use crate::{BoxError, DuplicateJob, JobId, JobStore, PushFuture, StoredJob};
 /// }
 /// ```
 ///
-/// `SQLite` has one writer at a time. A transaction that reads first and then writes fails at once
-/// if another has written in between: begin it with `pool.begin_with("BEGIN IMMEDIATE")`.
+/// `SQLite` allows one writer at a time. A transaction that reads and then writes fails at once if
+/// another has written in between. To prevent this, use `pool.begin_with("BEGIN IMMEDIATE")`.
 #[derive(Clone)]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub struct SqliteStore {
@@ -65,7 +65,7 @@ impl SqliteStore {
         Self { storage, prepare }
     }
 
-    /// The same, where `prepare` sets up each job: see
+    /// Makes a store that keeps jobs in `storage`. `prepare` sets up each task, as for
     /// [`ApalisStore::prepared`](crate::ApalisStore::prepared).
     pub fn prepared(
         storage: SqliteStorage<StoredJob>,
@@ -87,7 +87,7 @@ impl SqliteStore {
         let Some(key) = key else {
             return Ok(());
         };
-        // apalis inserts nothing, and says nothing, if another job has the key.
+        // If another job has the key, apalis neither inserts this one nor returns an error.
         let sql = "SELECT id FROM Jobs WHERE job_type = ? AND idempotency_key = ?";
         let query = sqlx::query_scalar(sql).bind(self.queue()).bind(key);
         let holder: Option<String> = query.fetch_optional(connection).await?;
