@@ -283,8 +283,8 @@ impl<S> Jobs<S> {
         self.run_attempt(stored, 1)
     }
 
-    /// Runs a stored job. `attempt` is the number of this attempt since the job was stored, from 1.
-    /// With apalis, pass `attempt.current()`.
+    /// Runs a stored job. `attempt` is the number of this attempt since the job was stored, where 1
+    /// is the first. With apalis, pass `attempt.current()`.
     ///
     /// Otherwise this behaves as [`run`](Self::run) does, also for errors and when it is dropped.
     pub fn run_attempt(&self, stored: StoredJob, attempt: u32) -> RunJob {

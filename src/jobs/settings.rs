@@ -156,7 +156,7 @@ impl RunnerBuilder {
     /// Sets the store that keeps jobs until a worker runs them, on this machine or another.
     ///
     /// [`add_job`](crate::BackgroundTasks::add_job) then resolves when the store has the job. The
-    /// job runs at least once, even if this process dies at that moment or the response fails. This
+    /// job runs at least once, even if this process dies at that moment or the response fails. The
     /// runner's settings for tasks do not apply to the job, its counts do not include the job, and
     /// a shutdown does not wait for the job.
     ///
@@ -234,9 +234,9 @@ impl RunnerBuilder {
     ///
     /// Jobs run here, as tasks of their requests. When the grace period of
     /// [`Runner::shutdown`](crate::Runner::shutdown) ends, it stops unfinished jobs like any other
-    /// task. It then pushes each into this store, for a worker to run: first the waiting jobs, then
-    /// the running ones. A job may wait behind others, for a place under the limits, or for its
-    /// response to end.
+    /// task. It then pushes each into this store, for a worker to run. Jobs that wait are pushed
+    /// first, then those that ran. A job may wait behind others, for a place under the limits, or
+    /// for its response to end.
     ///
     /// - A job that the store takes ends [`Spilled`](crate::TaskEnd::Spilled), and is in
     ///   [`ShutdownReport::spilled`](crate::ShutdownReport::spilled).
@@ -252,9 +252,9 @@ impl RunnerBuilder {
     /// work. It does not wait for its response to end, or for other jobs of its request. A job in
     /// the middle of a poll goes on here to its next await point, perhaps while a worker runs it.
     ///
-    /// The shutdown aborts tasks that are not jobs. Jobs are aborted too, or lost, if they end
-    /// without a shutdown: by a crash, a `kill -9`, the end of the runtime, or a
-    /// [`cancel`](crate::Runner::cancel). To survive those, use a [`job_store`](Self::job_store).
+    /// The shutdown aborts tasks that are not jobs. Only a shutdown hands jobs over: a crash, a
+    /// `kill -9`, the end of the runtime, or a [`cancel`](crate::Runner::cancel) does not. A
+    /// [`job_store`](Self::job_store) keeps jobs through those.
     /// Jobs of a stand-alone queue
     /// ([`BackgroundTasks::with_jobs`](crate::BackgroundTasks::with_jobs)) are aborted like tasks.
     ///

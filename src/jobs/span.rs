@@ -1,5 +1,5 @@
-//! [`JobSpan`]: the `tracing` span that a job runs in on a worker. Empty without the feature, or
-//! without a subscriber.
+//! [`JobSpan`]: the `tracing` span in which a worker runs a job. It is empty without the feature
+//! `tracing`, or without a subscriber.
 
 use super::{job_report::JobEnd, registered::Registry};
 use crate::StoredJob;
@@ -12,7 +12,7 @@ pub(crate) struct JobSpan {
 }
 
 impl JobSpan {
-    /// Opens the span within the worker's own span, if it has one.
+    /// Opens the span as a child of the worker's current span, if there is one.
     pub(crate) fn open(registry: &Registry, stored: &StoredJob, attempt: u32) -> Self {
         #[cfg(feature = "tracing")]
         {
@@ -30,7 +30,7 @@ impl JobSpan {
         }
     }
 
-    /// Marks the span of an attempt that ends with an error, by OpenTelemetry's conventions.
+    /// Marks the span of an attempt that did not complete, by OpenTelemetry's conventions.
     pub(crate) fn record_end(&self, end: JobEnd) {
         #[cfg(feature = "tracing")]
         if end != JobEnd::Completed {
@@ -43,7 +43,7 @@ impl JobSpan {
         let _ = end;
     }
 
-    /// Calls `f` in the span. The caller contains panics.
+    /// Calls `f` in the span. This does not contain panics: the caller does.
     pub(crate) fn in_scope<R>(&self, f: impl FnOnce() -> R) -> R {
         #[cfg(feature = "tracing")]
         return self.span.in_scope(f);

@@ -1,12 +1,13 @@
-//! The spill: it hands the jobs that a shutdown finds unfinished to the store. Keeps the promise
-//! "nothing disappears".
+//! [`Spill`]: hands the unfinished jobs of a shutdown to the store. Keeps the promise "nothing
+//! disappears".
 //!
-//! 1. A job is claimed first. Its batch can no longer end it, and is woken to drop it.
-//! 2. The job is then a [`SpillingJob`], whose end is told once: when the store has answered, or
-//!    when the [`SpillingJob`] is dropped.
-//! 3. A [`Spill`] holds the jobs until they are answered. It is a task of the runner's runtime. So it
-//!    goes on if the caller of the shutdown has gone, or is itself a claimed task.
-//! 4. No push is polled under a lock. So a store that holds its thread holds nobody else.
+//! 1. The shutdown claims a job first. The job's batch can no longer end it, and is woken to drop
+//!    it.
+//! 2. A claimed job becomes a [`SpillingJob`], whose end is told once: when the store has
+//!    answered, or when the [`SpillingJob`] is dropped.
+//! 3. A [`Spill`] holds each job until the store has answered. It runs on the runner's runtime. So
+//!    it goes on if the shutdown's caller has gone, or is itself a claimed task.
+//! 4. No push is polled under a lock. So a store that blocks its thread blocks no other thread.
 
 use std::{
     mem,
@@ -33,10 +34,10 @@ use crate::{
     },
 };
 
-/// How many jobs are pushed at once, besides those whose pushes are slow.
+/// How many pushes run at once, not counting slow ones.
 const PUSHED_AT_ONCE: usize = 16;
 
-/// When a push is slow. The next one then begins beside it.
+/// A push that takes longer is slow. The next push then begins beside it.
 const SLOW: Duration = Duration::from_millis(250);
 
 /// Jobs on their way to the store.
@@ -48,9 +49,9 @@ pub(crate) struct Spill {
 }
 
 struct Jobs {
-    /// `None` once the store has answered. Empty once the spill has ended.
+    /// A job is `None` once the store has answered. The list is empty once the spill has ended.
     unanswered: Vec<Option<SpillingJob>>,
-    /// The place of the next job to push.
+    /// The index of the next job to push.
     next: usize,
 }
 
@@ -58,19 +59,20 @@ struct Jobs {
 #[cfg_attr(docsrs, doc(cfg(feature = "jobs")))]
 impl ShutdownReport {
     /// Returns the jobs that the [`spill_store`](crate::RunnerBuilder::spill_store) took, in the
-    /// order added. They ended [`Spilled`](crate::TaskEnd::Spilled), and a worker runs them.
+    /// order in which they were added. They ended [`Spilled`](crate::TaskEnd::Spilled), and a
+    /// worker runs them.
     pub fn spilled(&self) -> &[TaskInfo] {
         &self.unfinished.spilled
     }
 
-    /// Returns why the store did not take the first of the jobs that are
-    /// [`unfinished`](Self::unfinished).
+    /// Returns why the store did not take a job: the first reason if there are several. Such jobs
+    /// are [`unfinished`](Self::unfinished). `None` if the store took each job that was pushed.
     pub fn spill_error(&self) -> Option<&str> {
         self.unfinished.spill_error.as_deref()
     }
 }
 
-/// Aborts the unfinished tasks, except for jobs: it hands those to the spill store.
+/// Hands the unfinished jobs to the spill store, and aborts all other unfinished tasks.
 pub(super) async fn spill_jobs(runner: Runner) {
     let Some(settings) = JobSettings::of(runner.owner()) else {
         return;
@@ -85,22 +87,23 @@ pub(super) async fn spill_jobs(runner: Runner) {
             settings.note_spill(&spill);
             spill.run_on(runner.owner().runtime(), limit).await;
         }
-        // Another shutdown may run a spill too. Its jobs belong in this shutdown's report as well.
+        // An overlapping shutdown may run a spill too. Its jobs belong in this report as well.
         runner.owner().shared.ended().await;
     };
     within(limit, spilled).await;
-    // A spill is still unfinished only if the time is over, here or on a runtime that nobody runs.
+    // A spill is unfinished here only if its time is over. It cannot end itself on a runtime that
+    // nothing drives.
     settings.end_spills();
 }
 
-/// Claims the unfinished tasks. Returns the jobs that the store gets.
+/// Claims the unfinished tasks. Returns the jobs to push, and ends the other tasks.
 fn claim_jobs(runner: &Runner) -> Vec<SpillingJob> {
     let claims = runner.owner().abort_all(SpillingJob::is_for_store);
     let now = tokio::time::Instant::now();
     let spilling = |claim: Claim| SpillingJob::new(runner, claim, now);
     let mut jobs: Vec<_> = claims.into_iter().map(spilling).collect();
     jobs.retain_mut(SpillingJob::may_run);
-    // If the time runs out, it does so for jobs that may have done their work.
+    // Jobs that have begun come last: if the time runs out, they may have done their work.
     jobs.sort_by_key(|job| job.info.running_for().is_some());
     jobs
 }
@@ -118,26 +121,26 @@ impl Spill {
         }
     }
 
-    /// Runs the spill on `runtime`, or else here.
+    /// Runs the spill on `runtime`, or else in the caller's task.
     async fn run_on(self: Arc<Self>, runtime: Option<Handle>, limit: Duration) {
         if let Some(runtime) = runtime {
             let mut running = runtime.spawn(Arc::clone(&self).run(limit));
-            // A runtime that nobody runs gets half of the time. The rest is for running the spill
-            // here.
+            // A runtime that nothing drives gets half of the time. The other half is for running
+            // the spill here.
             match within(limit / 2, &mut running).await {
                 Some(Ok(())) => return,
                 None if self.is_begun() => return drop(running.await),
                 _ => {}
             }
         }
-        // There is no runtime, it has gone, or nobody runs it.
+        // There is no runtime, it has shut down, or nothing drives it.
         self.run(limit).await;
     }
 
     async fn run(self: Arc<Self>, limit: Duration) {
         let _ = self.begun.set(());
-        // Otherwise what is unanswered is being pushed by another run: a runtime may come late, when
-        // the spill also runs where the shutdown was called.
+        // If `push_all` returns in time, a second run is pushing the jobs that are still
+        // unanswered. There are two runs if the runtime starts its own after the caller's.
         if within(limit, self.push_all(limit)).await.is_none() {
             self.end();
         }
@@ -147,11 +150,11 @@ impl Spill {
         self.begun.get().is_some()
     }
 
-    /// Pushes the jobs that no push has yet, some of them at once.
+    /// Pushes the jobs that no other run has taken, several at once.
     async fn push_all(&self, limit: Duration) {
         let (begun, places) = (Instant::now(), Semaphore::new(PUSHED_AT_ONCE));
         let push_one = async |place| {
-            // A push before may have held this thread until the time was over.
+            // An earlier push may have blocked this thread until the time was over.
             if begun.elapsed() >= limit {
                 return;
             }
@@ -175,7 +178,7 @@ impl Spill {
             .await;
     }
 
-    /// Returns the next job to push, and its number here.
+    /// Takes the next job to push. Returns it with its index.
     fn next(&self) -> Option<(usize, StoredJob)> {
         let mut jobs = lock(&self.jobs);
         loop {
@@ -192,13 +195,14 @@ impl Spill {
     fn answered(&self, number: usize, pushed: Result<(), String>) {
         let mut jobs = lock(&self.jobs);
         let job = jobs.unanswered.get_mut(number).and_then(Option::take);
-        // Named under the lock: a thread that ends the spill finds each job here or named.
+        // The job is named under the lock. So a thread that ends the spill finds the job in the
+        // list or already named.
         let job = job.map(|job| job.answered(pushed));
         drop(jobs);
         drop(job); // which tells its end
     }
 
-    /// Ends the jobs that the store has not taken by now aborted.
+    /// Ends the jobs that the store has not answered yet. They end aborted.
     pub(crate) fn end(&self) {
         let unanswered = mem::take(&mut lock(&self.jobs).unanswered);
         drop(unanswered);

@@ -1,4 +1,4 @@
-//! [`SpillingJob`]: a job that a shutdown has claimed, until its one end.
+//! [`SpillingJob`]: a job that a shutdown has claimed and whose end is not yet told.
 
 use std::{mem, sync::Arc};
 
@@ -10,16 +10,16 @@ use crate::{
     util::sync::lock,
 };
 
-/// The job is named, as spilled or unfinished, before its end is told, so that a waiter finds the
-/// name. When this is dropped, the job ends as `end` says.
+/// The report names the job, as spilled or unfinished, before its end is told. So a waiter finds
+/// the name. When this is dropped, the job ends as `end` says.
 pub(super) struct SpillingJob {
     runner: Runner,
-    /// `None` once the end is told.
+    /// `None` once the end has been told.
     claim: Option<Claim>,
-    /// `None` once the job is pushed.
+    /// `None` once a push has taken it.
     pub(super) stored: Option<StoredJob>,
     pub(super) info: TaskInfo,
-    /// `Aborted`, unless the store takes the job, or the job would not have run.
+    /// `Aborted`, unless the store takes the job or the job would not run.
     end: TaskEnd,
     /// Why the store did not take the job.
     error: Option<String>,
@@ -27,12 +27,13 @@ pub(super) struct SpillingJob {
 }
 
 impl SpillingJob {
-    /// False for a held job. What it waits for may yet be rolled back, and a worker would run it.
+    /// True for a job with a stored form that is not held. A worker would run a held job even if
+    /// the transaction that it waits for is rolled back.
     pub(super) fn is_for_store(claim: &Claim) -> bool {
         !claim.queue().is_held() && stored_of(claim).is_some()
     }
 
-    /// Stops the job.
+    /// Stops the claimed job. Its stored form counts the attempt if the job had begun.
     pub(super) fn new(runner: &Runner, mut claim: Claim, now: Instant) -> Self {
         let attempts = u32::from(claim.begun.is_some());
         let stored = stored_of(&claim).map(|stored| stored.clone().with_attempts(attempts));
@@ -48,7 +49,7 @@ impl SpillingJob {
         }
     }
 
-    /// False for a job that would not run here now. No worker gets it either.
+    /// False for a job that would not run here now. So no worker gets the job either.
     pub(super) fn may_run(&mut self) -> bool {
         let waits = self.claim.as_ref().filter(|claim| claim.begun.is_none());
         if let Some(Err(end)) = waits.map(|claim| claim.queue().may_run(|| None)) {
@@ -57,7 +58,7 @@ impl SpillingJob {
         matches!(self.end, TaskEnd::Aborted)
     }
 
-    /// Names the job, by the store's answer.
+    /// Records the store's answer, and names the job in the report.
     pub(super) fn answered(mut self, pushed: Result<(), String>) -> Self {
         match pushed {
             Ok(()) => self.end = TaskEnd::Spilled,

@@ -1,4 +1,4 @@
-//! [`JobStore`]: where jobs are kept until a worker runs them.
+//! [`JobStore`]: keeps jobs until a worker runs them.
 
 use std::{
     any::Any,
@@ -16,16 +16,16 @@ use crate::{
     util::timer::elapse,
 };
 
-/// What [`JobStore::push`] returns.
+/// The future that each method of a [`JobStore`] returns.
 pub type PushFuture<'a> = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send + 'a>>;
 
-/// Keeps jobs: a queue in a database, or on a broker. [`ApalisStore`](crate::ApalisStore) is a
-/// store over any backend of apalis.
+/// Keeps jobs until a worker runs them: a queue in a database or on a broker.
+/// [`ApalisStore`](crate::ApalisStore) is a store over any backend of apalis.
 ///
-/// Serialised, a [`StoredJob`] is all that a worker needs. The options of
+/// A worker needs only the serialised [`StoredJob`]. The options of
 /// [`Job::after`](crate::Job::after), [`priority`](crate::Job::priority) and
-/// [`unique`](crate::Job::unique) are not in it: a store reads them, and refuses a job whose option it
-/// does not have.
+/// [`unique`](crate::Job::unique) are not serialised. A store applies these itself, and refuses a
+/// job with an option that it does not support.
 ///
 /// ```
 /// use std::sync::Mutex;
@@ -44,26 +44,26 @@ pub type PushFuture<'a> = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Se
 /// }
 /// ```
 pub trait JobStore: Send + Sync + 'static {
-    /// Keeps a job. The future resolves when the job is kept, and a worker will find it.
+    /// Stores a job. The future resolves when the job is stored and a worker will find it.
     ///
-    /// The future may be dropped when it takes longer than
-    /// [`RunnerBuilder::job_store_timeout`](crate::RunnerBuilder::job_store_timeout). The store may
-    /// or may not have kept the job then.
+    /// The runner may drop the future earlier, for example after
+    /// [`RunnerBuilder::job_store_timeout`](crate::RunnerBuilder::job_store_timeout). Whether the
+    /// store then has the job is open.
     ///
     /// # Errors
     ///
-    /// The future returns an error when the job is not kept: a [`DuplicateJob`] if another has its
-    /// key, and an [`UnsupportedByStore`] for an option that this store does not have.
+    /// The future returns an error when the job is not stored: a [`DuplicateJob`] if another job
+    /// has its key, and an [`UnsupportedByStore`] if the store does not support one of its options.
     fn push(&self, job: StoredJob) -> PushFuture<'_>;
 
-    /// Keeps a job by the caller's connection or transaction, for
-    /// [`add_job_in`](crate::BackgroundTasks::add_job_in). By default that is an
-    /// [`UnsupportedByStore`].
+    /// Stores a job through the caller's connection or transaction, for
+    /// [`add_job_in`](crate::BackgroundTasks::add_job_in). The default implementation does not: it
+    /// returns an [`UnsupportedByStore`].
     ///
     /// # Errors
     ///
-    /// As for [`push`](Self::push). A connection that is not the store's own is an
-    /// [`UnsupportedByStore`], too.
+    /// The future returns the errors of [`push`](Self::push). It also returns an
+    /// [`UnsupportedByStore`] if the connection is not of the store's type.
     fn push_in<'a>(
         &'a self,
         connection: &'a mut (dyn Any + Send),
@@ -75,9 +75,10 @@ pub trait JobStore: Send + Sync + 'static {
         Box::pin(ready(Err(error.into())))
     }
 
-    /// Has a job wait until `time`, if it fails: for [`Jobs::retry`](crate::Jobs::retry). The job
-    /// still runs, and its worker has not told this store of the failure. By default that is an
-    /// [`UnsupportedByStore`].
+    /// Sets the earliest time of a failed job's next attempt, for
+    /// [`Jobs::retry`](crate::Jobs::retry). The worker calls this before it reports the failure,
+    /// so the store still counts the job as running. The default implementation does not postpone:
+    /// it returns an [`UnsupportedByStore`].
     ///
     /// # Errors
     ///
@@ -91,7 +92,7 @@ pub trait JobStore: Send + Sync + 'static {
     }
 }
 
-/// A connection of another kind than the store's.
+/// Refuses a connection that is not of the store's own type.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(super) fn not_its_connection(own: &str) -> PushFuture<'static> {
     let error = UnsupportedByStore::new(format!("the store's connections are {own}"));
@@ -143,7 +144,7 @@ pub(crate) enum PushError {
 }
 
 impl PushError {
-    /// Looks at what a store has answered.
+    /// Classifies the error of a store.
     pub(super) fn of(error: BoxError) -> Self {
         let error = match error.downcast() {
             Ok(duplicate) => return Self::Duplicate(*duplicate),
@@ -167,12 +168,12 @@ impl From<PushError> for BoxError {
     }
 }
 
-/// Pushes a job. A store is user code, and a panic in it counts as its failure.
+/// Pushes a job. A store is user code: its panic is contained and becomes the error.
 pub(crate) async fn push(store: &dyn JobStore, job: StoredJob) -> Result<(), BoxError> {
     contained(|| store.push(job)).await
 }
 
-/// Pushes a job by the caller's connection.
+/// Pushes a job through the caller's connection.
 pub(super) async fn push_in(
     store: &dyn JobStore,
     connection: &mut (dyn Any + Send),
@@ -181,7 +182,7 @@ pub(super) async fn push_in(
     contained(|| store.push_in(connection, job)).await
 }
 
-/// Has a job wait, if it fails.
+/// Postpones a failed job.
 #[cfg(feature = "apalis")]
 pub(super) async fn postpone(
     store: &dyn JobStore,
@@ -198,8 +199,8 @@ async fn contained<'a>(push: impl FnOnce() -> PushFuture<'a>) -> Result<(), BoxE
     }
 }
 
-/// A push that has not been answered; `None` once it has. A panic in its destructor changes
-/// nothing.
+/// A push that a panic cannot leave. It is `None` once the store has answered. A panic in the
+/// push's destructor is ignored.
 struct Push<'a>(Option<PushFuture<'a>>);
 
 impl Future for Push<'_> {
@@ -229,14 +230,14 @@ fn panicked(panic: &TaskPanic) -> BoxError {
     format!("the store panicked: {panic}").into()
 }
 
-/// Returns the text of a store's error. The error is user code, too.
+/// Returns the text of a store's error. The error is user code, so its panics are contained.
 pub(crate) fn text_of(error: BoxError) -> String {
     let text = contain(|| error.to_string());
     let _ = contain_drop(error);
     text.unwrap_or_else(|message| format!("an error that panicked: {message}"))
 }
 
-/// Pushes a job, and waits no longer than `limit`.
+/// Pushes a job, and waits for the store no longer than `limit`.
 pub(crate) async fn push_within(
     store: &dyn JobStore,
     job: StoredJob,

@@ -1,10 +1,10 @@
-//! [`DuplicateJob`] and [`UnsupportedByStore`]: what a store may answer but for its own failures.
+//! [`DuplicateJob`] and [`UnsupportedByStore`]: a store's answers that are not its own failures.
 
 use std::{borrow::Cow, error::Error, fmt};
 
 use crate::JobId;
 
-/// A [`JobStore`](crate::JobStore) did not take a job, as it keeps another of the same
+/// A [`JobStore`](crate::JobStore) refused a job because it keeps another one of the same
 /// [key](crate::Job::unique).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DuplicateJob {
@@ -12,7 +12,7 @@ pub struct DuplicateJob {
 }
 
 impl DuplicateJob {
-    /// Makes the answer of a store. `id` is the job that has the key, if the store knows it.
+    /// Makes a store's answer. `id` is that of the job that has the key, if the store knows it.
     pub fn of(id: Option<JobId>) -> Self {
         Self { id }
     }
@@ -34,12 +34,12 @@ impl fmt::Display for DuplicateJob {
 
 impl Error for DuplicateJob {}
 
-/// A [`JobStore`](crate::JobStore) cannot do what was asked of it, now or ever.
+/// A [`JobStore`](crate::JobStore) does not support what was asked of it, now or later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnsupportedByStore(Cow<'static, str>);
 
 impl UnsupportedByStore {
-    /// Makes the answer of a store. `text` says what it cannot do, and what can.
+    /// Makes a store's answer. `text` says what the store cannot do, and which store can.
     pub fn new(text: impl Into<Cow<'static, str>>) -> Self {
         Self(text.into())
     }

@@ -10,11 +10,11 @@ use serde_json::Value;
 use super::job_request::JobOptions;
 use crate::{Job, JobId, task::request_info::RequestInfo};
 
-/// A job as a store keeps it: an id, a name, a payload, and the request and trace that it came
+/// A job as a store keeps it: its id, name and payload, and the request and trace that it comes
 /// from.
 ///
-/// It is serialisable, and a backend of apalis stores it as its arguments. A worker hands it to
-/// [`Jobs::run`](crate::Jobs::run).
+/// A store serialises this, and apalis' backends store it as a task's arguments. A worker passes
+/// it to [`Jobs::run`](crate::Jobs::run).
 ///
 /// ```
 /// # use serde::{Deserialize, Serialize};
@@ -36,16 +36,17 @@ use crate::{Job, JobId, task::request_info::RequestInfo};
 ///
 /// # What cannot be read
 ///
-/// A worker of apalis ends at arguments that it cannot read, and finds them again when it is
-/// started anew. So what this type has written can always be read. The payload is a string in it.
-/// Its text is parsed only when the job is run, and fails under the job's name
-/// ([`RunJobError::Payload`](crate::RunJobError::Payload)). JSON that is no job, as it has no name
-/// or no id, fails as a job, with [`RunJobError::Unreadable`](crate::RunJobError::Unreadable).
+/// An apalis worker stops at arguments that it cannot read, and meets them again after a restart.
+/// So this type can read whatever it has written. It writes the payload as a string, which is
+/// parsed only when the job runs. If the payload does not parse, the job fails under its own name
+/// with [`RunJobError::Payload`](crate::RunJobError::Payload). JSON without a name or a valid id
+/// can be read too, and fails with [`RunJobError::Unreadable`](crate::RunJobError::Unreadable)
+/// when it runs.
 ///
-/// Reading what others have written fails if `serde_json` does not take it for JSON. Examples are
-/// nesting deeper than 127, a number that is too large for an `f64`, and half a surrogate pair. A
-/// job that is written by hand may have its payload as it is (`"payload": {"to": …}`), unless the
-/// payload is itself a string: a string is JSON text.
+/// Reading what others have written fails if `serde_json` does not accept it as JSON. Examples are
+/// nesting deeper than 127 levels, a number too large for an `f64`, and half a surrogate pair. A
+/// job that is written by hand may have a plain payload (`"payload": {"to": …}`). A string payload
+/// is always read as JSON text, so a job that is itself a string must be encoded twice.
 #[derive(Clone, PartialEq)]
 pub struct StoredJob {
     id: JobId,
@@ -55,25 +56,25 @@ pub struct StoredJob {
     attempts: u32,
     request: Option<JobOrigin>,
     trace: HashMap<String, String>,
-    /// For the store that is to keep the job. They are not in the JSON.
+    /// The options for the store that keeps the job. They are not in the JSON.
     options: JobOptions,
-    /// The value that was read, if it is no job.
+    /// The value that was read, if it is not a job.
     no_job: Option<Value>,
 }
 
-/// The request that a job came from.
+/// The request that added a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct JobOrigin {
     /// The request's method, such as `POST`.
     pub method: String,
-    /// The request's path. The query is left out, as it may hold what does not belong in a store.
+    /// The request's path, without the query: it may hold data that does not belong in a store.
     pub path: String,
 }
 
 impl StoredJob {
-    /// Makes a stored job of no request. A program can store it by other means than a
-    /// [`JobStore`](crate::JobStore), such as a row in the same transaction as its data.
+    /// Makes a stored job that belongs to no request. A program can store it without a
+    /// [`JobStore`](crate::JobStore), for example in the same transaction as its data.
     ///
     /// # Errors
     ///
@@ -106,7 +107,7 @@ impl StoredJob {
         self
     }
 
-    /// Counts an attempt that was stopped before the job came to the store.
+    /// Sets the number of attempts that began before the job was stored.
     pub(crate) fn with_attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts;
         self
@@ -122,36 +123,38 @@ impl StoredJob {
         &self.name
     }
 
-    /// Returns the job's own fields, as JSON. If this is no job, it is all that was read.
+    /// Returns the job's own fields as JSON. If this is not a job, returns all that was read.
     pub fn payload(&self) -> &str {
         &self.payload
     }
 
-    /// Returns how often the job had begun to run before it was stored. This is 1 for a job that
-    /// ran when its runner shut down, and otherwise 0. The store counts its own attempts.
+    /// Returns how many attempts began before the job was stored: 1 for a job that ran when its
+    /// runner shut down, and otherwise 0. The store counts its own attempts.
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// Returns the request in which the job was added, or `None` for a job of no request.
+    /// Returns the request that added the job, or `None` if no request did.
     pub fn request(&self) -> Option<&JobOrigin> {
         self.request.as_ref()
     }
 
-    /// Returns the trace in which the job was added, as the headers of W3C's Trace Context:
-    /// `traceparent`, `tracestate`. [`RunnerBuilder::job_trace`](crate::RunnerBuilder::job_trace)
-    /// may have put others there.
+    /// Returns the trace in which the job was added, as the headers of W3C Trace Context:
+    /// `traceparent` and `tracestate`.
+    /// [`RunnerBuilder::job_trace`](crate::RunnerBuilder::job_trace) may write other entries.
     pub fn trace(&self) -> &HashMap<String, String> {
         &self.trace
     }
 
-    /// Returns when the job may run at the earliest ([`Job::after`]). `None` once the job has been
-    /// read from JSON, as is true of the other options: a store keeps them in its own way.
+    /// Returns the earliest time at which the job may run ([`Job::after`]).
+    ///
+    /// This and the other options are `None` in a job that was read from JSON: a store keeps them
+    /// in its own way.
     pub fn run_at(&self) -> Option<SystemTime> {
         self.options.run_at
     }
 
-    /// Returns how urgent the job is ([`Job::priority`]).
+    /// Returns the job's priority ([`Job::priority`]).
     pub fn priority(&self) -> Option<u16> {
         self.options.priority
     }
@@ -194,7 +197,7 @@ impl StoredJob {
                     Value::String(json) => json,
                     payload => payload.to_string(),
                 },
-                // These may be missing, if an older version stored the job or a person wrote it.
+                // These may be missing if an older version or a person wrote the job.
                 attempts: taken(&mut value, "attempts"),
                 request: taken(&mut value, "request"),
                 trace: taken(&mut value, "trace"),
@@ -215,7 +218,7 @@ impl StoredJob {
     }
 }
 
-/// Takes a part of the value that was read. Returns the default if the part is missing, or of
+/// Takes a part of the value that was read. Returns the default if the part is missing or has
 /// another type.
 fn taken<T: DeserializeOwned + Default>(value: &mut Value, part: &str) -> T {
     let part = value.get_mut(part).map(Value::take).unwrap_or_default();
@@ -238,7 +241,7 @@ impl JobOrigin {
     }
 }
 
-/// Leaves out the payload, which may hold what does not belong in a log.
+/// Omits the payload, which may hold data that does not belong in a log.
 impl fmt::Debug for StoredJob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StoredJob")

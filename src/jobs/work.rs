@@ -11,7 +11,7 @@ use pin_project_lite::pin_project;
 use crate::{Job, TaskContext, TaskResult, task::work::Form};
 
 pin_project! {
-    /// A job that is started with its context. Until then it can be taken back.
+    /// A job that starts with its context at the first poll. Before that, it can be taken back.
     #[project = JobWorkProj]
     pub(crate) enum JobWork<J, C, F> {
         /// `job` and `start` are `Some` until the first poll.
@@ -37,7 +37,7 @@ where
 {
     const IS_BLOCKING: bool = false;
 
-    /// Returns the job's name, so that the name costs nothing.
+    /// Returns the job's name, so that naming the task costs nothing.
     fn type_name() -> &'static str {
         J::NAME
     }
@@ -55,7 +55,7 @@ where
         }
         match self.project() {
             JobWorkProj::Running { future } => future.poll(cx),
-            // Only after `start` panicked, and a panicked task is not polled again.
+            // Reached only after `start` has panicked. A panicked task is not polled again.
             JobWorkProj::Waiting { .. } => Poll::Pending,
         }
     }
