@@ -60,7 +60,7 @@ impl BackgroundTasks {
     /// - the runner refuses it, for the reasons of [`try_add_task`](Self::try_add_task),
     /// - the job has options, and the runner has no store,
     /// - the job cannot be serialised, or is too large,
-    /// - the store fails or does not answer in time,
+    /// - the store fails, does not answer in time, or does not support an option of the job,
     /// - the store keeps another job of the same [key](Job::unique).
     ///
     /// See [`AddJobErrorKind`](crate::AddJobErrorKind).
@@ -91,7 +91,8 @@ impl BackgroundTasks {
     ///
     /// This returns an error when [`add_job`](Self::add_job) does, except for a timeout and a full
     /// or closed runner. Without a store, it returns
-    /// [`NeedsStore`](crate::AddJobErrorKind::NeedsStore). After a
+    /// [`NeedsStore`](crate::AddJobErrorKind::NeedsStore), and for another type of connection
+    /// [`Unsupported`](crate::AddJobErrorKind::Unsupported). After a
     /// [`Duplicate`](crate::AddJobErrorKind::Duplicate), the transaction is still usable.
     ///
     /// # Cancel safety

@@ -13,8 +13,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A job's id. It is the same for each run of the job, on any machine, and unique to the job.
 ///
-/// A job can use its id to be idempotent: as the idempotency key for a payment provider, or as a
-/// unique column of the row that says "done". apalis' backends keep the job under this id.
+/// A job can use its id to be idempotent: as a payment provider's idempotency key, or in a unique
+/// column of the row that says "done". apalis' backends keep the job under this id.
 ///
 /// The id is a [ULID] of 26 characters: the time in milliseconds, then 80 random bits. So later
 /// jobs have greater ids, which suits the indices of databases.

@@ -63,7 +63,7 @@ use crate::{JobContext, JobRequest, TaskResult};
 ///
 /// # What JSON cannot hold
 ///
-/// Stored jobs are JSON. `serde_json` writes some values that it does not read back: it writes NaN
+/// Stored jobs are JSON. `serde_json` writes some values that it does not read back. It writes NaN
 /// and infinity as `null`, and does not read nesting deeper than 127 levels. Such a job fails with
 /// [`RunJobError::Payload`](crate::RunJobError::Payload) when a worker runs it.
 pub trait Job: Serialize + DeserializeOwned + Send + 'static {

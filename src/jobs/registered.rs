@@ -199,9 +199,9 @@ impl<S> Jobs<S> {
     /// `store` must be the one that the worker's backend fetches from, and must be able to
     /// [postpone](JobStore::postpone). A job has `max_attempts` attempts: 25, unless
     /// [`prepared`](crate::ApalisStore::prepared) sets another number. After its last attempt, the
-    /// job ends with an `AbortError`, and apalis keeps it as dead. Two cases end so at once: a
-    /// stored value that is not a job ([`RunJobError::Unreadable`]), and a job that itself returns
-    /// an `AbortError`.
+    /// job ends with an `AbortError`, and apalis keeps it as dead. This happens at once to a
+    /// stored value that is not a job ([`RunJobError::Unreadable`]), and to a job that itself
+    /// returns an `AbortError`.
     ///
     /// Without this setting, apalis' backends differ: some run a failed job again at once.
     ///
@@ -245,9 +245,9 @@ impl<S> Jobs<S> {
     /// [`run_attempt`](Self::run_attempt).
     ///
     /// The job runs in a span `background_task`, which has the job's name, and the method and path
-    /// of its request. The job's end is one event in the span. The event's level is error for a
-    /// panic or a job that cannot run, warning for a job that fails or that the worker drops, and
-    /// otherwise debug. The feature `metrics` counts `background_jobs_ended_total` and records
+    /// of its request. The job's end is one event in the span: an error for a panic or a job that
+    /// cannot run, and a warning for a job that fails or that the worker drops. Otherwise its
+    /// level is debug. The feature `metrics` counts `background_jobs_ended_total` and records
     /// `background_jobs_running_seconds`.
     ///
     /// ```
@@ -272,9 +272,9 @@ impl<S> Jobs<S> {
     ///
     /// # Errors
     ///
-    /// This returns a [`RunJobError`] when the stored value is not a job, when no job of its name
-    /// is registered, when the payload does not parse, and when the job panics. It returns the
-    /// job's own error when the job fails. In each case, the worker decides whether to try again.
+    /// This returns a [`RunJobError`] when the stored job cannot be read or is not registered, and
+    /// when the job panics. It returns the job's own error when the job fails. In each case, the
+    /// worker decides whether to try again.
     ///
     /// # Cancel safety
     ///
@@ -283,8 +283,8 @@ impl<S> Jobs<S> {
         self.run_attempt(stored, 1)
     }
 
-    /// Runs a stored job. `attempt` is the number of this attempt since the job was stored, where 1
-    /// is the first. With apalis, pass `attempt.current()`.
+    /// Runs a stored job. `attempt` is the number of this attempt since the job was stored; the
+    /// first is 1. With apalis, pass `attempt.current()`.
     ///
     /// Otherwise this behaves as [`run`](Self::run) does, also for errors and when it is dropped.
     pub fn run_attempt(&self, stored: StoredJob, attempt: u32) -> RunJob {

@@ -70,7 +70,7 @@ impl JobSettings {
         settings.map_or(MAX_BYTES, |settings| settings.max_bytes)
     }
 
-    /// Returns the trace that the user's function writes. It is empty without one.
+    /// Returns the trace that the user's function writes, which may be empty.
     pub(super) fn trace(&self) -> HashMap<String, String> {
         let mut trace = HashMap::new();
         if let Some(inject) = &self.inject {
@@ -157,8 +157,8 @@ impl RunnerBuilder {
     ///
     /// [`add_job`](crate::BackgroundTasks::add_job) then resolves when the store has the job. The
     /// job runs at least once, even if this process dies at that moment or the response fails. The
-    /// runner's settings for tasks do not apply to the job, its counts do not include the job, and
-    /// a shutdown does not wait for the job.
+    /// runner's settings for tasks do not apply to the job. The runner does not count it, and a
+    /// shutdown does not wait for it.
     ///
     /// With [`jobs`](Self::jobs), the runner accepts only jobs that are registered there, though
     /// they do not run here. Without it, the runner accepts every job.
@@ -214,7 +214,7 @@ impl RunnerBuilder {
 
     /// Limits the payload of a job that may go to a store, in bytes of JSON; 1 MiB by default.
     ///
-    /// The runner refuses a job with a larger one
+    /// The runner refuses a job with a larger payload
     /// ([`AddJobErrorKind::TooLarge`](crate::AddJobErrorKind::TooLarge)): keep its data elsewhere,
     /// and a key to them in the job.
     ///
@@ -256,7 +256,7 @@ impl RunnerBuilder {
     /// `kill -9`, the end of the runtime, or a [`cancel`](crate::Runner::cancel) does not. A
     /// [`job_store`](Self::job_store) keeps jobs through those.
     /// Jobs of a stand-alone queue
-    /// ([`BackgroundTasks::with_jobs`](crate::BackgroundTasks::with_jobs)) are aborted like tasks.
+    /// ([`BackgroundTasks::with_jobs`](crate::BackgroundTasks::with_jobs)) are aborted too.
     ///
     /// With this setting, each job is serialised when it is added, because it cannot be once it
     /// runs. Without a store, no job is serialised.

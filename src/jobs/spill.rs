@@ -202,7 +202,7 @@ impl Spill {
         drop(job); // which tells its end
     }
 
-    /// Ends the jobs that the store has not answered yet. They end aborted.
+    /// Drops the jobs that the store has not answered yet, which ends them aborted.
     pub(crate) fn end(&self) {
         let unanswered = mem::take(&mut lock(&self.jobs).unanswered);
         drop(unanswered);

@@ -47,13 +47,13 @@ pub trait JobStore: Send + Sync + 'static {
     /// Stores a job. The future resolves when the job is stored and a worker will find it.
     ///
     /// The runner may drop the future earlier, for example after
-    /// [`RunnerBuilder::job_store_timeout`](crate::RunnerBuilder::job_store_timeout). Whether the
-    /// store then has the job is open.
+    /// [`RunnerBuilder::job_store_timeout`](crate::RunnerBuilder::job_store_timeout). The store
+    /// may or may not have the job then.
     ///
     /// # Errors
     ///
-    /// The future returns an error when the job is not stored: a [`DuplicateJob`] if another job
-    /// has its key, and an [`UnsupportedByStore`] if the store does not support one of its options.
+    /// The future returns an error when the job is not stored. It returns a [`DuplicateJob`] if
+    /// another job has the key, and an [`UnsupportedByStore`] for an option that is not supported.
     fn push(&self, job: StoredJob) -> PushFuture<'_>;
 
     /// Stores a job through the caller's connection or transaction, for
@@ -199,8 +199,7 @@ async fn contained<'a>(push: impl FnOnce() -> PushFuture<'a>) -> Result<(), BoxE
     }
 }
 
-/// A push that a panic cannot leave. It is `None` once the store has answered. A panic in the
-/// push's destructor is ignored.
+/// A push whose panics are contained. It is `None` once the store has answered.
 struct Push<'a>(Option<PushFuture<'a>>);
 
 impl Future for Push<'_> {
