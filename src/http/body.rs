@@ -73,7 +73,7 @@ impl<B: Body> Body for ResponseBody<B> {
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let mut this = self.project();
         let Some(mut inner) = this.inner.as_mut().as_pin_mut() else {
-            return Poll::Pending; // cut off: the connection ends with its server
+            return Poll::Pending; // cut off: the server will drop the connection
         };
         let Some(guard) = this.guard else {
             return inner.poll_frame(cx);

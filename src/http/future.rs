@@ -45,7 +45,7 @@ where
         let mut this = self.project();
         let (Some(inner), Some(guard)) = (this.inner.as_mut().as_pin_mut(), this.guard.as_mut())
         else {
-            return Poll::Pending; // cut off: the connection ends with its server
+            return Poll::Pending; // cut off: the server will drop the connection
         };
         if guard.before_poll() {
             let entered = guard.enter();

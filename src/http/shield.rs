@@ -233,9 +233,9 @@ async fn work<F: Future>(
         .err()
         .map(|payload| message_of(&**payload));
     let sent = contain(|| sender.send(finished)); // this wakes the awaiter
-    drop(sent); // without an awaiter, it has the output
+    drop(sent); // if nobody awaits, this holds the output
     if let Some(message) = message {
-        resume_unwind(Box::new(message)); // the task has panicked, too
+        resume_unwind(Box::new(message)); // so that the task ends panicked
     }
 }
 

@@ -29,8 +29,9 @@ impl BackgroundTasks {
     ///
     /// In a [held](Self::hold) queue, a job runs only if the queue is released. With a store, a
     /// task of this request then hands the job over once the response has ended. If the store
-    /// fails, the task fails, and the caller gets no error. If the process is killed before the
-    /// task has run, the job is lost. [`add_job_in`](Self::add_job_in) loses no job.
+    /// fails, the task fails, and the caller gets no error. A duplicate completes the task. If the
+    /// process is killed before the task has run, the job is lost.
+    /// [`add_job_in`](Self::add_job_in) loses no job.
     ///
     /// This returns the job's id, which is also [`JobContext::id`].
     ///

@@ -65,7 +65,8 @@ use crate::{JobContext, JobRequest, TaskResult};
 ///
 /// Stored jobs are JSON. `serde_json` writes some values that it does not read back. It writes NaN
 /// and infinity as `null`, and does not read nesting deeper than 127 levels. Such a job fails with
-/// [`RunJobError::Payload`](crate::RunJobError::Payload) when a worker runs it.
+/// [`RunJobError::Payload`](crate::RunJobError::Payload) when a worker runs it. An `Option` reads
+/// `null` as `None`.
 pub trait Job: Serialize + DeserializeOwned + Send + 'static {
     /// The job's name in stores, logs and reports. It must not change while a store keeps jobs
     /// under it.

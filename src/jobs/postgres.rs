@@ -90,7 +90,7 @@ impl PostgresStore {
                 savepoint.rollback().await?;
                 Err(self.duplicate(connection, &key).await?.into())
             }
-            Err(error) => Err(error.into()), // its drop rolls the savepoint back
+            Err(error) => Err(error.into()), // the savepoint's drop rolls back
         }
     }
 

@@ -289,9 +289,9 @@ impl RunnerBuilder {
     /// that the worker's [`Jobs::link_span`](crate::Jobs::link_span) can read.
     ///
     /// Without this function, or if it writes nothing, the job gets the `traceparent` and
-    /// `tracestate` of its request. A header that is empty or not text is dropped, and so is a
-    /// `traceparent` over 256 bytes or a `tracestate` over 512. Without a `traceparent`, the
-    /// `tracestate` is dropped too.
+    /// `tracestate` of its request, if the runner has jobs or a store of jobs. A header that is
+    /// empty or not text is dropped, and so is a `traceparent` over 256 bytes or a `tracestate`
+    /// over 512. Without a `traceparent`, the `tracestate` is dropped too.
     ///
     /// ```
     /// use tower_background_tasks::Runner;

@@ -199,7 +199,7 @@ impl Spill {
         // list or already named.
         let job = job.map(|job| job.answered(pushed));
         drop(jobs);
-        drop(job); // which tells its end
+        drop(job); // tells its end
     }
 
     /// Drops the jobs that the store has not answered yet, which ends them aborted.

@@ -70,7 +70,7 @@ impl Repeats {
 
     pub(crate) fn new(every: Duration) -> Arc<Self> {
         Arc::new(Self {
-            every: every.min(Self::FOR_EVER), // an `Instant` holds no more than some centuries
+            every: every.min(Self::FOR_EVER), // a longer time may overflow an `Instant`
             rows: Mutex::default(),
         })
     }
@@ -138,7 +138,7 @@ async fn log_later(repeats: Weak<Repeats>, kind: Kind, mut time: Duration, _wait
     loop {
         elapse(time).await;
         let Some(repeats) = repeats.upgrade() else {
-            return; // its drop has told what was counted
+            return; // its drop has logged the counts
         };
         if !repeats.log(&kind) {
             return;

@@ -251,7 +251,7 @@ impl Report<'_> {
                     {
                         task.name = &*label.name(), // as a `str`: a subscriber escapes it
                         task.end = self.end.as_str(),
-                        error = error.or_else(|| self.end.error()).as_deref(), // not made if nobody reads it
+                        error = error.or_else(|| self.end.error()).as_deref(), // made only if a subscriber reads it
                         panic.location = panic.and_then(TaskPanic::location),
                         panic.backtrace = panic.and_then(TaskPanic::backtrace),
                         task.id = label_of.map(|label| field::display(label.id)),

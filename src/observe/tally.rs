@@ -257,7 +257,7 @@ impl Group {
         for more in other.seconds.iter() {
             let place = &self.seconds[place(more.number)];
             if place.number > more.number {
-                continue; // what is in this place now is later
+                continue; // the other second is older
             }
             let second = self.second_mut(more.number);
             second.ended += more.ended;

@@ -137,7 +137,7 @@ impl Queue {
         let entry = state.entries.get_mut(id);
         let claim = entry.and_then(|entry| Claim::of_entry(self, entry));
         drop(state);
-        drop(claim); // which tells the end
+        drop(claim); // tells the end
     }
 
     /// Aborts each waiting task and makes the queue idle. A destructor may add more tasks, so each

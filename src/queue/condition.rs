@@ -34,7 +34,7 @@ impl Queue {
             return Err(TaskEnd::Skipped(SkipReason::EarlierFailure));
         }
         let Some(outcome) = self.outcome.get() else {
-            return Ok(()); // there is no response to judge by
+            return Ok(()); // there is no response to check
         };
         let of_the_runner = self
             .settings()

@@ -351,7 +351,7 @@ impl Signals {
             Some(Listening::System(signals)) => signals.poll_next(cx),
             Some(Listening::Given(signal)) => {
                 ready!(signal.as_mut().poll(cx));
-                self.source = None; // it comes once
+                self.source = None; // a source yields one signal
                 Poll::Ready(())
             }
             None => Poll::Pending,

@@ -164,7 +164,8 @@ impl TaskContext {
     /// Sets how far the task has come, from 0.0 to 1.0, for
     /// [`TaskInfo::progress`](crate::TaskInfo::progress) and the dashboard. The value stays until
     /// the next call. A value outside the range becomes the nearest one inside it. NaN changes
-    /// nothing, and neither does a call after the task has ended. Each call briefly takes a lock.
+    /// nothing, and neither does a call after the task has ended, unless it is a timed-out blocking
+    /// task that still runs. Each call briefly takes a lock.
     ///
     /// ```
     /// use tower_background_tasks::Task;

@@ -91,7 +91,7 @@ mod never {
     pub(super) type Never = <fn() -> ! as Returns>::Output;
 }
 
-#[diagnostic::do_not_recommend] // an error would show how it is named
+#[diagnostic::do_not_recommend] // its name would only confuse in an error
 impl TaskOutput for never::Never {
     fn into_task_result(self) -> TaskResult {
         self
