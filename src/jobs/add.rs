@@ -29,7 +29,7 @@ impl BackgroundTasks {
     ///
     /// In a [held](Self::hold) queue, a job runs only if the queue is released. With a store, a
     /// task of this request then hands the job over once the response has ended. If the store
-    /// fails, the task fails, and the caller gets no error. A duplicate completes the task. If the
+    /// fails, or the job is a duplicate, the task fails, and the caller gets no error. If the
     /// process is killed before the task has run, the job is lost.
     /// [`add_job_in`](Self::add_job_in) loses no job.
     ///
@@ -345,10 +345,8 @@ fn add_once_released<J: Job>(
     let (id, kept) = (stored.id(), Arc::new(stored));
     let stored = Arc::clone(&kept);
     let mut task = Task::from_work(JobWork::new(job, async move |_: J, _| {
-        match push_within(&*store, StoredJob::clone(&stored), timeout).await {
-            Ok(()) | Err(PushError::Duplicate(_)) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        let pushed = push_within(&*store, StoredJob::clone(&stored), timeout).await;
+        pushed.map_err(BoxError::from)
     }));
     if spills(queue) {
         task.attach(kept);

@@ -148,11 +148,13 @@ impl AddJobError {
         }
     }
 
-    /// Returns true if the program is at fault, so that trying again does not help.
+    /// Returns true if trying again does not help: the program is at fault, or the store has the job
+    /// already.
     pub fn is_permanent(&self) -> bool {
         matches!(
             self.kind,
             AddJobErrorKind::NotRegistered
+                | AddJobErrorKind::Duplicate(_)
                 | AddJobErrorKind::NotSerialised(_)
                 | AddJobErrorKind::NeedsStore
                 | AddJobErrorKind::Unsupported(_)

@@ -16,6 +16,7 @@ use tower::Service;
 use super::{apalis_task::Prepare, retries::Failed, run::Attempt};
 use crate::{
     BoxError, JobStore, Jobs, PushFuture, StoredJob, UnsupportedByStore,
+    util::contain::{contain, contain_drop},
     util::sync::{Mutex, lock},
 };
 
@@ -164,7 +165,7 @@ where
 }
 
 /// How many attempts apalis' backends give a task that has no limit of its own.
-const MAX_ATTEMPTS: usize = 25;
+pub(super) const MAX_ATTEMPTS: usize = 25;
 
 /// The service of an apalis worker: `WorkerBuilder::new(…).backend(…).build(jobs)`.
 #[cfg_attr(docsrs, doc(cfg(feature = "apalis")))]
@@ -178,23 +179,36 @@ impl<S> Service<Task<StoredJob>> for Jobs<S> {
     }
 
     fn call(&mut self, task: Task<StoredJob>) -> Self::Future {
-        let (id, retries) = (task.args.id(), self.retries());
+        let (id, is_job, retries) = (task.args.id(), task.args.is_readable(), self.retries());
         let max_attempts = task.max_attempts().unwrap_or(MAX_ATTEMPTS);
         let attempt = task.raw_attempt().clone();
         let run = self.run_with(task.args, Attempt::Counted(attempt.clone()));
         Box::pin(async move {
-            let (error, retries) = match (run.await, retries) {
-                (Err(error), Some(retries)) => (error, retries),
-                (ended, _) => return ended,
+            let Err(error) = run.await else { return Ok(()) };
+            let error = printable(error);
+            let Some(retries) = retries else {
+                return Err(error);
             };
-            let attempt = attempt.current();
             let failed = Failed {
                 id,
-                attempt,
+                is_job,
+                attempt: attempt.current(),
                 max_attempts,
             };
             Err(retries.after(failed, error).await)
         })
+    }
+}
+
+/// Replaces an error that panics when it is printed. apalis prints it outside of the job, and its
+/// worker would end.
+fn printable(error: BoxError) -> BoxError {
+    match contain(|| error.to_string()) {
+        Ok(_) => error,
+        Err(panic) => {
+            let _ = contain_drop(error);
+            format!("an error that panicked: {panic}").into()
+        }
     }
 }
 

@@ -41,10 +41,11 @@ impl StoredJob {
         task
     }
 
-    /// Returns the unique key, prefixed with the job's name: one table keeps jobs of all names.
-    pub(super) fn idempotency_key(&self) -> Option<String> {
-        let key = self.unique_key()?;
-        Some(format!("{}/{key}", self.name()))
+    /// Returns the unique key, prefixed with the job's name: one table keeps jobs of all names. The
+    /// length tells where the name ends, as a name may have any character.
+    fn idempotency_key(&self) -> Option<String> {
+        let (name, key) = (self.name(), self.unique_key()?);
+        Some(format!("{}:{name}/{key}", name.len()))
     }
 }
 

@@ -52,12 +52,13 @@ impl JobEnd {
         Self::WORDS[self as usize]
     }
 
-    /// Returns how an attempt with this error ended.
-    pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
-        match error.downcast_ref() {
-            Some(RunJobError::Panicked { .. }) => Self::Panicked,
-            Some(_) => Self::Unreadable,
-            None => Self::Failed,
+    /// Returns how an attempt ended that could not start.
+    pub(super) fn of(error: &RunJobError) -> Self {
+        match error {
+            RunJobError::Panicked { .. } => Self::Panicked,
+            RunJobError::NotRegistered { .. }
+            | RunJobError::Payload { .. }
+            | RunJobError::Unreadable => Self::Unreadable,
         }
     }
 }

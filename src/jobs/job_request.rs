@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::Job;
+use crate::{Job, util::timer::FOR_EVER};
 
 /// A job with options for the store that keeps it. [`Job::after`], [`Job::priority`] and
 /// [`Job::unique`] return this.
@@ -42,9 +42,6 @@ pub(super) struct JobOptions {
 }
 
 impl<J: Job> JobRequest<J> {
-    /// The longest delay. A longer one is shortened to this.
-    const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-
     /// Makes a request for `job` without options.
     pub fn new(job: J) -> Self {
         let options = JobOptions::default();
@@ -53,7 +50,7 @@ impl<J: Job> JobRequest<J> {
 
     /// The same as [`Job::after`].
     pub fn after(mut self, delay: Duration) -> Self {
-        self.options.run_at = SystemTime::now().checked_add(delay.min(Self::FOR_EVER));
+        self.options.run_at = SystemTime::now().checked_add(delay.min(FOR_EVER));
         self
     }
 

@@ -3,14 +3,31 @@
 use std::{any::Any, fmt, sync::Arc, time::SystemTime};
 
 use apalis_core::task::builder::TaskBuilder;
-use apalis_postgres::{Error, PgConnection, PostgresStorage, queries::push_tasks};
-use sqlx::Connection;
+use apalis_postgres::{PgConnection, PostgresStorage};
+use sqlx::postgres::types::PgHstore;
 
 use super::{
+    apalis::MAX_ATTEMPTS,
     apalis_task::{Prepare, whole_seconds},
-    store::not_its_connection,
+    store::{duplicate_of, not_its_connection, postponed},
 };
-use crate::{BoxError, DuplicateJob, JobId, JobStore, PushFuture, StoredJob};
+use crate::{BoxError, JobId, JobStore, PushFuture, StoredJob, UnsupportedByStore};
+
+/// Inserts a job as apalis does, unless another job has its key.
+///
+/// apalis' own statement would fail, and with it the caller's transaction. A savepoint is no remedy:
+/// sqlx makes none within a transaction that the caller has begun by a statement of its own.
+const INSERT: &str =
+    "INSERT INTO apalis.jobs (id, job_type, status, attempts, max_attempts, run_at,
+        priority, metadata, idempotency_key, job)
+    VALUES ($1, $2, 'Pending', 0, $3, coalesce(to_timestamp($4), date_trunc('second', now())),
+        $5, $6, $7, $8)
+    ON CONFLICT (job_type, idempotency_key) DO NOTHING";
+
+/// The longest key, in bytes. An index of Postgres takes about 2,700 for queue and key.
+const LONGEST_KEY: usize = 2_000;
+
+const NO_SUCH_KEYS: &str = "a key and its job's name have at most 2,000 bytes together, and no NUL";
 
 /// A [`JobStore`] over apalis' [`PostgresStorage`].
 ///
@@ -52,9 +69,9 @@ use crate::{BoxError, DuplicateJob, JobId, JobStore, PushFuture, StoredJob};
 ///
 /// # Duplicates
 ///
-/// The store inserts a job with a key within a savepoint. So the caller's transaction is still
-/// usable if the job is a duplicate. If another transaction has inserted the key and has not
-/// committed, this one waits for it, as with any unique index.
+/// After a duplicate, the caller's transaction is still usable. If another transaction has inserted
+/// the key and has not committed, this one waits for it, as with any unique index. Above the
+/// isolation level READ COMMITTED, Postgres may answer with a serialisation failure instead.
 #[derive(Clone)]
 #[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
 pub struct PostgresStore {
@@ -80,48 +97,41 @@ impl PostgresStore {
     }
 
     async fn insert(&self, connection: &mut PgConnection, job: StoredJob) -> Result<(), BoxError> {
-        let Some(key) = job.idempotency_key() else {
-            return Ok(self.push_task(connection, job).await?);
-        };
-        let mut savepoint = connection.begin().await?;
-        match self.push_task(&mut savepoint, job).await {
-            Ok(()) => Ok(savepoint.commit().await?),
-            Err(Error::Database(error)) if is_duplicate(&error) => {
-                savepoint.rollback().await?;
-                Err(self.duplicate(connection, &key).await?.into())
-            }
-            Err(error) => Err(error.into()), // the savepoint's drop rolls back
-        }
-    }
-
-    async fn push_task(&self, connection: &mut PgConnection, job: StoredJob) -> Result<(), Error> {
         let task = self.prepare.task_of(job);
-        let task = task.try_map_args(|job| serde_json::to_vec(&job));
-        let task = task.map_err(Error::JsonError)?.build();
-        push_tasks(connection, &self.queue(), vec![task]).await
-    }
-
-    /// Looks up which job has the key.
-    async fn duplicate(
-        &self,
-        connection: &mut PgConnection,
-        key: &str,
-    ) -> Result<DuplicateJob, BoxError> {
+        let task = task.try_map_args(|job| serde_json::to_vec(&job))?.build();
+        let (id, key) = (
+            task.task_id().map(ToString::to_string),
+            task.idempotency_key(),
+        );
+        if key.is_some_and(|key| key.len() > LONGEST_KEY || key.contains('\0')) {
+            return Err(UnsupportedByStore::new(NO_SUCH_KEYS).into());
+        }
+        let number = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+        let metadata = task.metadata().clone().into_inner().into_iter();
+        let inserted = sqlx::query(INSERT)
+            .bind(&id)
+            .bind(self.queue())
+            .bind(number(task.max_attempts().unwrap_or(MAX_ATTEMPTS)))
+            .bind(task.run_at().map(|seconds| seconds as f64))
+            .bind(number(task.priority().unwrap_or_default()))
+            .bind(PgHstore(
+                metadata.map(|(name, value)| (name, Some(value))).collect(),
+            ))
+            .bind(key)
+            .bind(&task.args)
+            .execute(&mut *connection)
+            .await?;
+        if inserted.rows_affected() > 0 {
+            return Ok(());
+        }
         let sql = "SELECT id FROM apalis.jobs WHERE job_type = $1 AND idempotency_key = $2";
         let query = sqlx::query_scalar(sql).bind(self.queue()).bind(key);
-        let id: Option<String> = query.fetch_optional(connection).await?;
-        Ok(DuplicateJob::of(id.and_then(|id| id.parse().ok())))
+        Err(duplicate_of(query.fetch_optional(connection).await?))
     }
 
     fn queue(&self) -> String {
         self.storage.config().queue.to_string()
     }
-}
-
-/// True if the unique index of the keys refused the row.
-fn is_duplicate(error: &sqlx::Error) -> bool {
-    let error = error.as_database_error();
-    error.is_some_and(|error| error.constraint() == Some("idx_jobs_idempotency_key"))
 }
 
 impl JobStore for PostgresStore {
@@ -148,8 +158,8 @@ impl JobStore for PostgresStore {
         let seconds = whole_seconds(time) as f64;
         let query = sqlx::query(sql).bind(seconds).bind(id.to_string());
         Box::pin(async move {
-            query.execute(self.storage.pool()).await?;
-            Ok(())
+            let updated = query.execute(self.storage.pool()).await?;
+            postponed(id, updated.rows_affected())
         })
     }
 }

@@ -8,10 +8,10 @@ use std::{
 use apalis_core::error::AbortError;
 
 use super::store::{postpone, text_of};
-use crate::{Backoff, BoxError, JobId, JobStore, RunJobError};
+use crate::{Backoff, BoxError, JobId, JobStore, util::timer::FOR_EVER};
 
-/// The longest pause. Every store can represent the time at its end.
-const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+/// How long a worker waits for its store to postpone a job. The job keeps its place meanwhile.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
 pub(crate) struct Retries {
@@ -22,6 +22,8 @@ pub(crate) struct Retries {
 /// An attempt that failed. apalis counts the first as 1.
 pub(super) struct Failed {
     pub(super) id: JobId,
+    /// False if the stored value is not a job.
+    pub(super) is_job: bool,
     pub(super) attempt: usize,
     pub(super) max_attempts: usize,
 }
@@ -35,20 +37,17 @@ impl Retries {
         if error.is::<AbortError>() {
             return error;
         }
-        if failed.attempt >= failed.max_attempts || is_no_job(&error) {
+        if failed.attempt >= failed.max_attempts || !failed.is_job {
             return AbortError::new(error).into();
         }
         let pause = self.backoff.pause(failed.attempt).min(FOR_EVER);
         let time = SystemTime::now() + pause;
-        if let Err(why) = postpone(&*self.store, failed.id, time).await {
+        let postponed = postpone(&*self.store, failed.id, time, ANSWERS_WITHIN).await;
+        if let Err(why) = postponed {
             warn_of_no_pause(failed.id, &text_of(why));
         }
         error
     }
-}
-
-fn is_no_job(error: &BoxError) -> bool {
-    matches!(error.downcast_ref(), Some(RunJobError::Unreadable))
 }
 
 fn warn_of_no_pause(id: JobId, why: &str) {

@@ -12,10 +12,11 @@ use std::{
 use super::{
     job_report::{JobEnd, JobReport},
     registered::{Registry, Running},
-    span::JobSpan,
+    span,
 };
 use crate::{
     BoxError, JobContext, RunJobError, StoredJob, TaskResult,
+    observe::span::TaskSpan,
     util::contain::{contain, contain_drop},
     util::panic::TaskPanic,
 };
@@ -77,7 +78,7 @@ struct RunningJob {
     stored: StoredJob,
     attempt: u32,
     begun: Instant,
-    span: JobSpan,
+    span: TaskSpan,
     /// `None` before the job has started and after it has been dropped.
     job: Option<Running>,
     is_told: bool,
@@ -87,7 +88,7 @@ impl Waiting {
     fn start(self) -> Result<Box<RunningJob>, BoxError> {
         let attempt = self.stored.attempts().saturating_add(self.attempt.number());
         let mut running = Box::new(RunningJob {
-            span: JobSpan::open(&self.registry, &self.stored, attempt),
+            span: span::open(&self.registry, &self.stored, attempt),
             registry: self.registry,
             stored: self.stored,
             attempt,
@@ -97,7 +98,10 @@ impl Waiting {
         });
         match running.start() {
             Ok(job) => running.job = Some(job),
-            Err(error) => return running.ended(Err(error.into())).map(|()| running),
+            Err(error) => {
+                running.tell(JobEnd::of(&error), Some(&error));
+                return Err(error.into());
+            }
         }
         Ok(running)
     }
@@ -124,17 +128,18 @@ impl RunningJob {
         };
         let polled = contain(|| self.span.in_scope(|| job.as_mut().poll(cx)));
         let result = match polled {
-            Ok(polled) => ready!(polled),
-            Err(panic) => Err(self.panicked(&panic).into()),
+            Ok(polled) => Ok(ready!(polled)),
+            Err(panic) => Err(panic),
         };
         // The job is dropped within its span, before its end is told.
-        Poll::Ready(match self.drop_job() {
-            Ok(()) => self.ended(result),
-            Err(panic) => {
+        let result = match (self.drop_job(), result) {
+            (Ok(()), result) => result,
+            (Err(panic), result) => {
                 let _ = contain_drop(result);
-                self.ended(Err(self.panicked(&panic).into()))
+                Err(panic)
             }
-        })
+        };
+        Poll::Ready(self.ended(result))
     }
 
     fn drop_job(&mut self) -> Result<(), TaskPanic> {
@@ -150,12 +155,20 @@ impl RunningJob {
     }
 
     /// Tells the end and returns the result.
-    fn ended(&mut self, result: TaskResult) -> TaskResult {
-        match &result {
-            Ok(()) => self.tell(JobEnd::Completed, None),
-            Err(error) => self.tell(JobEnd::of(&**error), Some(&**error)),
+    fn ended(&mut self, result: Result<TaskResult, TaskPanic>) -> TaskResult {
+        match result {
+            Ok(Ok(())) => self.tell(JobEnd::Completed, None),
+            Ok(Err(error)) => {
+                self.tell(JobEnd::Failed, Some(&*error));
+                return Err(error);
+            }
+            Err(panic) => {
+                let error = self.panicked(&panic);
+                self.tell(JobEnd::Panicked, Some(&error));
+                return Err(error.into());
+            }
         }
-        result
+        Ok(())
     }
 
     fn tell(&mut self, end: JobEnd, error: Option<&(dyn Error + Send + Sync + 'static)>) {
@@ -171,7 +184,9 @@ impl RunningJob {
             error,
             ran: self.begun.elapsed(),
         };
-        self.span.record_end(end);
+        if end != JobEnd::Completed {
+            self.span.record_error(end.as_str());
+        }
         self.span.in_scope(|| report.tell(self.registry.on_end()));
     }
 }

@@ -8,9 +8,9 @@ use sqlx::SqliteConnection;
 
 use super::{
     apalis_task::{Prepare, whole_seconds},
-    store::not_its_connection,
+    store::{duplicate_of, not_its_connection, postponed},
 };
-use crate::{BoxError, DuplicateJob, JobId, JobStore, PushFuture, StoredJob};
+use crate::{BoxError, JobId, JobStore, PushFuture, StoredJob};
 
 /// A [`JobStore`] over apalis' [`SqliteStorage`].
 ///
@@ -80,21 +80,19 @@ impl SqliteStore {
         connection: &mut SqliteConnection,
         job: StoredJob,
     ) -> Result<(), BoxError> {
-        let (id, key) = (job.id().to_string(), job.idempotency_key());
         let task = self.prepare.task_of(job);
         let task = task.try_map_args(|job| serde_json::to_vec(&job))?.build();
+        let key = task.idempotency_key().map(str::to_owned);
         push_tasks(connection, &self.queue(), &[task]).await?;
-        let Some(key) = key else {
-            return Ok(());
-        };
         // If another job has the key, apalis neither inserts this one nor returns an error.
+        let changes = sqlx::query_scalar("SELECT changes()");
+        let inserted: i64 = changes.fetch_one(&mut *connection).await?;
+        if inserted > 0 {
+            return Ok(());
+        }
         let sql = "SELECT id FROM Jobs WHERE job_type = ? AND idempotency_key = ?";
         let query = sqlx::query_scalar(sql).bind(self.queue()).bind(key);
-        let holder: Option<String> = query.fetch_optional(connection).await?;
-        match holder {
-            Some(other) if other != id => Err(DuplicateJob::of(other.parse().ok()).into()),
-            _ => Ok(()),
-        }
+        Err(duplicate_of(query.fetch_optional(connection).await?))
     }
 
     fn queue(&self) -> String {
@@ -126,8 +124,8 @@ impl JobStore for SqliteStore {
         let seconds = i64::try_from(whole_seconds(time)).unwrap_or(i64::MAX);
         let query = sqlx::query(sql).bind(seconds).bind(id.to_string());
         Box::pin(async move {
-            query.execute(self.storage.pool()).await?;
-            Ok(())
+            let updated = query.execute(self.storage.pool()).await?;
+            postponed(id, updated.rows_affected())
         })
     }
 }

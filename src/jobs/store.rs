@@ -92,6 +92,21 @@ pub trait JobStore: Send + Sync + 'static {
     }
 }
 
+/// Returns the error of a job that was not inserted, as the job of this id has its key.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(super) fn duplicate_of(holder: Option<String>) -> BoxError {
+    DuplicateJob::of(holder.and_then(|id| id.parse().ok())).into()
+}
+
+/// Checks that the statement which postpones a job has found it.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(super) fn postponed(id: JobId, rows: u64) -> Result<(), BoxError> {
+    match rows {
+        0 => Err(format!("the store has no task of the id {id}").into()),
+        _ => Ok(()),
+    }
+}
+
 /// Refuses a connection that is not of the store's own type.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(super) fn not_its_connection(own: &str) -> PushFuture<'static> {
@@ -182,14 +197,16 @@ pub(super) async fn push_in(
     contained(|| store.push_in(connection, job)).await
 }
 
-/// Postpones a failed job.
+/// Postpones a failed job, and waits for the store no longer than `limit`.
 #[cfg(feature = "apalis")]
 pub(super) async fn postpone(
     store: &dyn JobStore,
     id: JobId,
     time: SystemTime,
+    limit: Duration,
 ) -> Result<(), BoxError> {
-    contained(|| store.postpone(id, time)).await
+    let answer = contained(|| store.postpone(id, time));
+    Ok(within(limit, answer).await?)
 }
 
 async fn contained<'a>(push: impl FnOnce() -> PushFuture<'a>) -> Result<(), BoxError> {
@@ -242,9 +259,17 @@ pub(crate) async fn push_within(
     job: StoredJob,
     limit: Duration,
 ) -> Result<(), PushError> {
-    let (mut push, mut over) = (pin!(push(store, job)), pin!(elapse(limit)));
-    poll_fn(|cx| match push.as_mut().poll(cx) {
-        Poll::Ready(pushed) => Poll::Ready(pushed.map_err(PushError::of)),
+    within(limit, push(store, job)).await
+}
+
+/// Waits for a store's answer no longer than `limit`.
+async fn within(
+    limit: Duration,
+    answer: impl Future<Output = Result<(), BoxError>>,
+) -> Result<(), PushError> {
+    let (mut answer, mut over) = (pin!(answer), pin!(elapse(limit)));
+    poll_fn(|cx| match answer.as_mut().poll(cx) {
+        Poll::Ready(answer) => Poll::Ready(answer.map_err(PushError::of)),
         Poll::Pending => over
             .as_mut()
             .poll(cx)

@@ -25,7 +25,7 @@ use super::report;
 use crate::util::{
     sync::{Mutex, lock},
     text::cut,
-    timer::elapse,
+    timer::{FOR_EVER, elapse},
 };
 
 pub(crate) struct Repeats {
@@ -63,14 +63,12 @@ struct Row {
 }
 
 impl Repeats {
-    const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-
     /// The default period.
     pub(crate) const EVERY: Duration = Duration::from_secs(10);
 
     pub(crate) fn new(every: Duration) -> Arc<Self> {
         Arc::new(Self {
-            every: every.min(Self::FOR_EVER), // a longer time may overflow an `Instant`
+            every: every.min(FOR_EVER),
             rows: Mutex::default(),
         })
     }

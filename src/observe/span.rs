@@ -89,6 +89,20 @@ impl TaskSpan {
         Self::default()
     }
 
+    /// Takes the span that `open` opens. If the subscriber panics, there is no span.
+    #[cfg(all(feature = "jobs", feature = "tracing"))]
+    pub(crate) fn opened(open: impl FnOnce() -> Span) -> Self {
+        let span = contain(open).ok().filter(|span| !span.is_disabled());
+        let span = span.map(|span| Arc::new(Contained(Some(span))));
+        Self { span }
+    }
+
+    /// Returns the span, or `None` if no subscriber wants it.
+    #[cfg(all(feature = "jobs", feature = "tracing"))]
+    pub(crate) fn get(&self) -> Option<&Span> {
+        self.span.as_deref()?.0.as_ref()
+    }
+
     /// Returns the span that is current on this thread, for work that is a part of it.
     pub(crate) fn current() -> Self {
         #[cfg(feature = "tracing")]
@@ -108,17 +122,24 @@ impl TaskSpan {
         true
     }
 
-    /// Marks the span of a task that ends with an error, by OpenTelemetry's conventions.
+    /// Marks the span of a task that ends with an error.
     pub(crate) fn record_end(&self, end: &TaskEnd) {
+        if end.is_error() {
+            self.record_error(end.as_str());
+        }
+    }
+
+    /// Marks the span as failed, by OpenTelemetry's conventions.
+    pub(crate) fn record_error(&self, error_type: &str) {
         #[cfg(feature = "tracing")]
-        if let Some(Contained(Some(span))) = self.span.as_deref().filter(|_| end.is_error()) {
+        if let Some(Contained(Some(span))) = self.span.as_deref() {
             let _ = contain(|| {
                 span.record("otel.status_code", "ERROR");
-                span.record("error.type", end.as_str());
+                span.record("error.type", error_type);
             });
         }
         #[cfg(not(feature = "tracing"))]
-        let _ = end;
+        let _ = error_type;
     }
 
     /// Calls `f` in the span. If the subscriber panics as the span is entered, `f` runs without it.

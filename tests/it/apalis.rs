@@ -1,7 +1,9 @@
 //! apalis: its queue, and its workers.
 
 use std::{
-    future::{Ready, poll_fn, ready},
+    error::Error,
+    fmt,
+    future::{Ready, pending, poll_fn, ready},
     sync::{Arc, Mutex},
     task::Poll,
     time::{Duration, SystemTime},
@@ -17,11 +19,12 @@ use apalis_core::{
     task::{ExecutionContext, attempt::Attempt, builder::TaskBuilder, data::Data},
     worker::{builder::WorkerBuilder, ext::ack::AcknowledgementExt},
 };
+use serde::{Deserialize, Serialize};
 use tokio::{sync::mpsc, time::Instant};
 use tower::Service;
 use tower_background_tasks::{
-    ApalisStore, Backoff, BoxError, Job, JobId, JobStore, Jobs, PollInterval, PushFuture, Runner,
-    StoredJob, UnsupportedByStore,
+    ApalisStore, Backoff, BoxError, Job, JobContext, JobId, JobStore, Jobs, PollInterval,
+    PushFuture, Runner, StoredJob, TaskResult, UnsupportedByStore,
 };
 
 use crate::{
@@ -235,4 +238,85 @@ async fn a_store_that_cannot_postpone_changes_no_failure() {
     let mut jobs = notes(&Log::default()).retry(Backoff::default(), Cannot);
     let error = attempt(&mut jobs, stored("fail"), 1).await.unwrap_err();
     assert_eq!(error.to_string(), "on purpose");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_never_answers_holds_no_place_on_the_worker() {
+    struct Hangs;
+    impl JobStore for Hangs {
+        fn push(&self, _: StoredJob) -> PushFuture<'_> {
+            Box::pin(pending())
+        }
+        fn postpone(&self, _: JobId, _: SystemTime) -> PushFuture<'_> {
+            Box::pin(pending())
+        }
+    }
+    let (begun, mut jobs) = (
+        Instant::now(),
+        notes(&Log::default()).retry(Backoff::default(), Hangs),
+    );
+    let error = attempt(&mut jobs, stored("fail"), 1).await.unwrap_err();
+    assert_eq!(error.to_string(), "on purpose");
+    assert_eq!(begun.elapsed().as_secs(), 5);
+}
+
+/// apalis prints the error of a job outside of the job.
+#[tokio::test]
+async fn an_error_that_panics_when_it_is_printed_does_not_reach_the_worker() {
+    let mut jobs = Jobs::new(()).register::<Unprintable>();
+    let stored = StoredJob::new(&Unprintable).unwrap();
+    let error = jobs.call(stored.into_task().build()).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "an error that panicked: on purpose: no text"
+    );
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Unprintable;
+
+impl Job for Unprintable {
+    const NAME: &'static str = "unprintable";
+    type State = ();
+
+    async fn run(self, (): (), _: JobContext) -> TaskResult {
+        Err(self.into())
+    }
+}
+
+impl fmt::Display for Unprintable {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        panic!("on purpose: no text")
+    }
+}
+
+impl Error for Unprintable {}
+
+/// It returns the error of another job.
+#[derive(Serialize, Deserialize)]
+struct RunsAnother;
+
+impl Job for RunsAnother {
+    const NAME: &'static str = "runs-another";
+    type State = ();
+
+    async fn run(self, (): (), _: JobContext) -> TaskResult {
+        let no_job: StoredJob = serde_json::from_str("{}").unwrap();
+        Jobs::new(()).run(no_job).await
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_returns_another_jobs_error_has_failed() {
+    let (store, ends) = (Arc::new(Postponing::default()), Log::default());
+    let seen = ends.clone();
+    let mut jobs = Jobs::new(())
+        .register::<RunsAnother>()
+        .on_job_end(move |report| seen.write(report.end().as_str()))
+        .retry(Backoff::default(), store.clone());
+    let task = StoredJob::new(&RunsAnother).unwrap().into_task();
+    let error = jobs.call(task.attempt(1).max_attempts(5).build()).await;
+    assert!(!error.unwrap_err().is::<AbortError>());
+    assert_eq!(ends.lines(), ["failed"]);
+    assert_eq!(store.0.lock().unwrap().len(), 1);
 }

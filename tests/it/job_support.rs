@@ -14,8 +14,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tower_background_tasks::{
-    AddJobError, BackgroundTasks, BoxError, Job, JobContext, JobStore, Jobs, PushFuture, StoredJob,
-    TaskResult,
+    AddJobError, BackgroundTasks, BoxError, DuplicateJob, Job, JobContext, JobStore, Jobs,
+    PushFuture, StoredJob, TaskResult,
 };
 
 use crate::support::Log;
@@ -81,6 +81,8 @@ pub(crate) enum Mood {
     #[default]
     Takes,
     Fails,
+    /// Another job has the key.
+    Duplicate,
     Panics,
     NeverAnswers,
     /// Takes each after this time.
@@ -132,6 +134,7 @@ impl JobStore for Store {
             self.asked.notify_one();
             match mood {
                 Mood::Fails => return Err("the store is down".into()),
+                Mood::Duplicate => return Err(DuplicateJob::of(None).into()),
                 Mood::Panics => panic!("on purpose: a store"),
                 Mood::NeverAnswers => std::future::pending().await,
                 Mood::Slow(time) => tokio::time::sleep(time).await,

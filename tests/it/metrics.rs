@@ -300,3 +300,44 @@ fn slow_polls_are_counted() {
     });
     assert_eq!(sums.count("background_tasks_slow_polls_total "), 1);
 }
+
+#[cfg(feature = "jobs")]
+#[test]
+fn each_attempt_of_a_stored_job_is_counted_once() {
+    use crate::{
+        job_support::{note, notes},
+        support::Log,
+    };
+    use tower_background_tasks::StoredJob;
+
+    let sums = Sums::default();
+    recorded(&sums, || async {
+        let jobs = notes(&Log::default());
+        let of = |text: &str| StoredJob::new(&note(text)).unwrap();
+        let with = |name: &str| {
+            let json = r#"{"id": "0FHYPNQPEB8TFT2SBGGSVJH58E", "name": "NAME", "payload": 1}"#;
+            serde_json::from_str(&json.replace("NAME", name)).unwrap()
+        };
+        for stored in [
+            of("done"),
+            of("fail"),
+            of("panic"),
+            with("other"),
+            with("note"),
+        ] {
+            let _ = jobs.run(stored).await;
+        }
+        let unfinished = jobs.run(of("waits"));
+        let _ = tokio::time::timeout(Duration::ZERO, unfinished).await;
+    });
+    for (end, count) in [
+        ("completed", 1),
+        ("failed", 1),
+        ("panicked", 1),
+        ("unreadable", 2),
+        ("aborted", 1),
+    ] {
+        let name = format!("background_jobs_ended_total {end}");
+        assert_eq!(sums.count(&name), count, "{end}");
+    }
+}

@@ -200,7 +200,7 @@ async fn a_duplicate_is_answered_with_the_id_that_has_the_key() {
     ] {
         let error = again.unwrap_err();
         assert_eq!(error.duplicate().unwrap().id(), Some(id));
-        assert!(!error.is_permanent());
+        assert!(error.is_permanent());
         let response = error.into_response();
         assert_eq!(response.status(), StatusCode::CONFLICT);
         assert_eq!(
@@ -335,6 +335,9 @@ async fn a_held_job_is_stored_only_once_it_is_released() {
     assert_eq!(store.texts(), ["job"]);
     let down = Store::new(Mood::Fails);
     assert_eq!(held(down, true).await, ["note failed: the store is down"]);
+    let duplicate = Store::new(Mood::Duplicate);
+    let ends = held(duplicate, true).await;
+    assert_eq!(ends, ["note failed: another job has the same key"]);
 }
 
 #[tokio::test]

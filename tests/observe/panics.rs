@@ -240,3 +240,61 @@ fn idle_survives_a_subscriber_that_panics_at_its_warning() {
     });
     assert_eq!((idle.waiting().len(), subscriber.panics()), (1, 1));
 }
+
+#[cfg(feature = "jobs")]
+mod jobs {
+    use serde::{Deserialize, Serialize};
+    use tokio::time::timeout;
+    use tower_background_tasks::{Job, JobContext, Jobs, StoredJob, TaskResult};
+
+    use super::*;
+
+    #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+    enum Ends {
+        Completed,
+        Failed,
+        Aborted,
+    }
+
+    impl Job for Ends {
+        const NAME: &'static str = "ends";
+        type State = ();
+
+        async fn run(self, (): (), _: JobContext) -> TaskResult {
+            match self {
+                Self::Completed => Ok(()),
+                Self::Failed => Err("on purpose".into()),
+                Self::Aborted => pending().await,
+            }
+        }
+    }
+
+    /// Returns how often the observer was told.
+    fn run_under(subscriber: &Arc<Panicking>, job: Ends) -> usize {
+        let told = Arc::new(AtomicUsize::new(0));
+        let seen = told.clone();
+        let dispatch = Dispatch::new(subscriber.clone());
+        with_default(&dispatch, || {
+            let jobs = Jobs::new(()).register::<Ends>().on_job_end(move |_| {
+                seen.fetch_add(1, Ordering::SeqCst);
+            });
+            let stored = StoredJob::new(&job).unwrap();
+            subscriber.arm(true);
+            runtime().block_on(async {
+                let _ = timeout(Duration::from_millis(1), jobs.run(stored)).await;
+            });
+            subscriber.arm(false);
+        });
+        told.load(Ordering::SeqCst)
+    }
+
+    #[test]
+    fn a_subscriber_that_panics_harms_no_job_and_its_end_is_told_once() {
+        for method in METHODS {
+            for job in [Ends::Completed, Ends::Failed, Ends::Aborted] {
+                let told = run_under(&Panicking::in_method(method), job);
+                assert_eq!(told, 1, "{job:?}, {method:?}");
+            }
+        }
+    }
+}

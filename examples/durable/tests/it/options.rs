@@ -2,17 +2,18 @@
 
 use std::{
     collections::HashMap,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use durable::{Engine as Store, Settings, ShipOrder, engine::Orders};
+use serde::{Deserialize, Serialize};
 use sqlx::{Connection, PgConnection, SqliteConnection};
 use tokio::{
     runtime::Runtime,
     task::JoinSet,
     time::{sleep, timeout},
 };
-use tower_background_tasks::{AddJobError, Job, JobId, Runner};
+use tower_background_tasks::{AddJobError, Job, JobContext, JobId, Runner, StoredJob, TaskResult};
 
 use crate::{
     engines::{Engine, on_postgres, on_sqlite, shared},
@@ -165,6 +166,124 @@ fn of_two_transactions_with_a_key_the_second_waits_for_the_first_on_postgres() {
     );
 }
 
+/// sqlx does not know of this transaction.
+#[test]
+fn a_transaction_begun_by_hand_decides_on_postgres() {
+    on_postgres("a_transaction_begun_by_hand_decides", |engine| {
+        shared(|| {
+            let scene = Scene::new(engine);
+            with_runner(&scene, async |runner| {
+                let mut connection = PgConnection::connect(scene.url()).await.unwrap();
+                sqlx::query("BEGIN").execute(&mut connection).await.unwrap();
+                runner.add_job_in(&mut connection, once()).await.unwrap();
+                sqlx::query("ROLLBACK")
+                    .execute(&mut connection)
+                    .await
+                    .unwrap();
+
+                let id = runner.add_job(once()).await.unwrap(); // the key is free
+                sqlx::query("BEGIN").execute(&mut connection).await.unwrap();
+                connection.insert_order(2).await.unwrap();
+                let again = runner.add_job_in(&mut connection, once()).await;
+                assert_eq!(again.unwrap_err().duplicate().unwrap().id(), Some(id));
+                sqlx::query("COMMIT")
+                    .execute(&mut connection)
+                    .await
+                    .unwrap();
+                let orders = sqlx::query_scalar("SELECT count(*) FROM orders");
+                let orders: i64 = orders.fetch_one(&mut connection).await.unwrap();
+                assert_eq!(orders, 1);
+            });
+        });
+    });
+}
+
+/// The names of both, each with its key, are the same text.
+#[derive(Serialize, Deserialize)]
+struct Ship;
+
+impl Job for Ship {
+    const NAME: &'static str = "ship";
+    type State = ();
+
+    async fn run(self, (): (), _: JobContext) -> TaskResult {
+        Ok(())
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct ShipPart;
+
+impl Job for ShipPart {
+    const NAME: &'static str = "ship/part";
+    type State = ();
+
+    async fn run(self, (): (), _: JobContext) -> TaskResult {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_key_is_of_one_name_on_sqlite() {
+    on_sqlite(a_key_is_of_one_name);
+}
+
+#[test]
+fn a_key_is_of_one_name_on_postgres() {
+    on_postgres("a_key_is_of_one_name", a_key_is_of_one_name);
+}
+
+fn a_key_is_of_one_name(engine: Engine) {
+    shared(|| {
+        with_runner(&Scene::new(engine), async |runner| {
+            runner.add_job(Ship.unique("part/1")).await.unwrap();
+            runner.add_job(ShipPart.unique("1")).await.unwrap();
+        });
+    });
+}
+
+/// An index of Postgres cannot hold such a key, and no text of Postgres a NUL.
+#[test]
+fn a_key_that_postgres_cannot_hold_is_refused_for_good() {
+    on_postgres("a_key_that_postgres_cannot_hold_is_refused", |engine| {
+        shared(|| {
+            with_runner(&Scene::new(engine), async |runner| {
+                let longest = "k".repeat(2_000 - "4:ship/".len());
+                runner.add_job(Ship.unique(&*longest)).await.unwrap();
+                for key in [longest + "k", "\0".to_owned()] {
+                    let error = runner.add_job(Ship.unique(key)).await.unwrap_err();
+                    assert!(error.is_permanent(), "{error}");
+                }
+            });
+        });
+    });
+}
+
+#[test]
+fn a_job_that_is_not_there_cannot_be_postponed_on_sqlite() {
+    on_sqlite(a_job_that_is_not_there_cannot_be_postponed);
+}
+
+#[test]
+fn a_job_that_is_not_there_cannot_be_postponed_on_postgres() {
+    let name = "a_job_that_is_not_there_cannot_be_postponed";
+    on_postgres(name, a_job_that_is_not_there_cannot_be_postponed);
+}
+
+fn a_job_that_is_not_there_cannot_be_postponed(engine: Engine) {
+    shared(|| {
+        let scene = Scene::new(engine);
+        Runtime::new().unwrap().block_on(async {
+            let store = Store::connect(&settings(&scene)).await.unwrap().store();
+            let stored = StoredJob::new(&Ship).unwrap();
+            let (id, time) = (stored.id(), SystemTime::now());
+            assert!(store.postpone(id, time).await.is_err());
+            store.push(stored).await.unwrap();
+            store.postpone(id, time).await.unwrap();
+        });
+    });
+}
+
 /// Waits until a connection to this database waits for another's transaction.
 async fn wait_for_a_lock(observer: &mut PgConnection) {
     let sql = "SELECT count(*) FROM pg_stat_activity
@@ -225,11 +344,16 @@ fn order(number: u64) -> ShipOrder {
     }
 }
 
-/// A runner in this process, whose store is the scene's.
-fn with_runner(scene: &Scene, act: impl AsyncFnOnce(Runner)) {
+fn settings(scene: &Scene) -> Settings {
     let mut settings = Settings::read([scene.url().to_owned()].into_iter()).unwrap();
     scene.queue().clone_into(&mut settings.queue);
     settings.store_timeout = Duration::from_secs(120);
+    settings
+}
+
+/// A runner in this process, whose store is the scene's.
+fn with_runner(scene: &Scene, act: impl AsyncFnOnce(Runner)) {
+    let settings = settings(scene);
     Runtime::new().unwrap().block_on(async {
         let store = Store::connect(&settings).await.unwrap().store();
         let runner = Runner::builder().job_store(store);
