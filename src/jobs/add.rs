@@ -86,15 +86,16 @@ impl BackgroundTasks {
     /// and its `SqliteConnection` for a `SqliteStore`. A transaction derefs to it: `&mut *tx`.
     /// `PostgresStore` has an example. The store's timeout does not apply here.
     ///
-    /// In a [held](Self::hold) queue too, the job is inserted at once: the transaction decides.
+    /// The job is inserted at once, even if the queue is [held](Self::hold): the transaction alone
+    /// decides whether it runs.
     ///
     /// # Errors
     ///
     /// This returns an error when [`add_job`](Self::add_job) does, except for a timeout and a full
-    /// or closed runner. Without a store, it returns
-    /// [`NeedsStore`](crate::AddJobErrorKind::NeedsStore), and for another type of connection
-    /// [`Unsupported`](crate::AddJobErrorKind::Unsupported). After a
-    /// [`Duplicate`](crate::AddJobErrorKind::Duplicate), the transaction is still usable.
+    /// or closed runner. The error is [`NeedsStore`](crate::AddJobErrorKind::NeedsStore) if there
+    /// is no store, and [`Unsupported`](crate::AddJobErrorKind::Unsupported) if the connection is
+    /// of another type. After a [`Duplicate`](crate::AddJobErrorKind::Duplicate), the transaction
+    /// is still usable.
     ///
     /// # Cancel safety
     ///
@@ -109,8 +110,9 @@ impl BackgroundTasks {
 
     /// Adds a job by calling `insert`: an outbox in any database, with any client.
     ///
-    /// `insert` gets the [`StoredJob`], which has an id, and the request and trace that it comes
-    /// from. [`StoredJob::into_task`] converts it to a task of apalis. The runner needs no store.
+    /// `insert` gets the [`StoredJob`], which has an id, and the request and trace that the job
+    /// comes from. [`StoredJob::into_task`] converts it to a task of apalis. The runner needs no
+    /// store.
     ///
     /// ```
     /// # use serde::{Deserialize, Serialize};
@@ -141,7 +143,8 @@ impl BackgroundTasks {
     ///
     /// This returns an error that holds the job when:
     ///
-    /// - the runner has [`jobs`](crate::RunnerBuilder::jobs), and this job is not one of them,
+    /// - the runner or stand-alone queue has [`jobs`](crate::RunnerBuilder::jobs), and this job is
+    ///   not one of them,
     /// - the job cannot be serialised, or is too large,
     /// - `insert` fails. If it returns a [`DuplicateJob`](crate::DuplicateJob), the kind is
     ///   [`Duplicate`](crate::AddJobErrorKind::Duplicate).
@@ -275,7 +278,7 @@ async fn add_in<J: Job>(
     add_with(queue, request, insert).await
 }
 
-/// Makes the stored form of a job, unless the job is not registered.
+/// Makes the stored form of a job. If the queue or runner has jobs, the job must be one of them.
 fn to_stored<J: Job>(
     queue: &Arc<Queue>,
     root: &Queue,
@@ -333,7 +336,7 @@ fn add_to_queue<J: Job>(
     add_task::<J>(root, task, location).map(|()| id)
 }
 
-/// Adds a task that hands a job to the store. A held queue runs it only once it is released.
+/// Adds a task that pushes a job to the store. A held queue runs the task only once released.
 fn add_once_released<J: Job>(
     queue: &Arc<Queue>,
     store: Arc<dyn JobStore>,
@@ -369,8 +372,8 @@ fn add_task<J: Job>(
     }
 }
 
-/// True for a queue with jobs of its own. They run as tasks, even after the queue is merged into
-/// another: that queue's runner does not store them.
+/// Returns true if the queue has jobs of its own. They run as tasks, even after the queue is
+/// merged into another queue, whose runner has a store.
 fn has_own_jobs(queue: &Queue) -> bool {
     JobSide::of(queue).is_some_and(|side| side.jobs.is_some())
 }

@@ -11,7 +11,7 @@ use crate::{BoxError, DuplicateJob, Job, Task, UnsupportedByStore};
 /// error, and [`into_job`](Self::into_job) gives back the job.
 ///
 /// As an axum response, this is a 503, or a 409 for a duplicate. If the program is at fault, the
-/// response is a plain 500, and this error's text is logged.
+/// response is a 500 without details, and this error's text is logged.
 ///
 /// ```
 /// # use serde::{Deserialize, Serialize};
@@ -55,7 +55,8 @@ pub enum AddJobErrorKind {
     Closed,
     /// The job cannot be serialised to JSON.
     NotSerialised(serde_json::Error),
-    /// The store reported an error. If only its answer was lost, the store may still have the job.
+    /// The store, or the caller's `insert`, returned an error. If only the answer was lost, the
+    /// store may still have the job.
     StoreFailed(BoxError),
     /// The store did not answer within this time
     /// ([`RunnerBuilder::job_store_timeout`](crate::RunnerBuilder::job_store_timeout)), but it may
@@ -68,7 +69,7 @@ pub enum AddJobErrorKind {
     /// The runner has no [`job_store`](crate::RunnerBuilder::job_store). Options
     /// ([`JobRequest`](crate::JobRequest)) and transactions need one.
     NeedsStore,
-    /// The store does not have the job's option, or does not insert by this connection.
+    /// The store does not support an option of the job, or a connection of this type.
     Unsupported(UnsupportedByStore),
     /// The payload is larger than
     /// [`RunnerBuilder::max_job_bytes`](crate::RunnerBuilder::max_job_bytes) allows.
@@ -140,7 +141,7 @@ impl AddJobError {
     ///
     /// # Errors
     ///
-    /// This returns this error unchanged when the job is of another type.
+    /// This returns this error unchanged when the job is not a `J`.
     pub fn into_job<J: Job>(self) -> Result<J, Self> {
         match self.job.into_inner().downcast() {
             Ok(job) => Ok(*job),
@@ -162,7 +163,7 @@ impl AddJobError {
         )
     }
 
-    /// Returns which job has the same key, if this job is a duplicate.
+    /// Returns the job that has the same key, if this job is a duplicate.
     pub fn duplicate(&self) -> Option<DuplicateJob> {
         match self.kind {
             AddJobErrorKind::Duplicate(duplicate) => Some(duplicate),
@@ -236,8 +237,8 @@ impl fmt::Debug for AddJobError {
     }
 }
 
-/// A 503, or a 409 for a duplicate. If the program is at fault, this is a plain 500, and the log
-/// has an error that says what to do.
+/// A 503, or a 409 for a duplicate. If the program is at fault, this is a 500 without details, and
+/// the remedy is logged as an error.
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 impl axum_core::response::IntoResponse for AddJobError {

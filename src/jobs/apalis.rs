@@ -23,7 +23,7 @@ use crate::{
 /// A [`JobStore`] over any backend of apalis 1.x that stores [`StoredJob`] and can be cloned:
 /// `SQLite`, Postgres, Redis and others.
 ///
-/// Workers are apalis' own. [`Jobs`] is a worker's service, so each job is told its attempt:
+/// Workers are apalis' own. With [`Jobs`] as the worker's service, each job knows its attempt:
 ///
 /// ```
 /// use apalis_core::{backend::dequeue::VecDequeBackend, worker::builder::WorkerBuilder};
@@ -103,8 +103,8 @@ pub struct ApalisStore<S> {
 }
 
 struct Shared<S> {
-    /// Each push clones the backend, because pushing needs `&mut`. Under the lock, a backend that
-    /// is not `Sync` can be cloned.
+    /// Each push clones the backend, because pushing needs `&mut`. The lock is for backends that
+    /// are not `Sync`.
     storage: Mutex<S>,
     prepare: Prepare,
 }
@@ -116,7 +116,7 @@ impl<S> ApalisStore<S> {
     }
 
     /// Makes a store that keeps jobs in `storage`. `prepare` sets up each task: its number of
-    /// attempts, priority or time. The job's own options are set before `prepare` is called.
+    /// attempts, priority or time. It gets a task on which the job's own options are set.
     ///
     /// ```
     /// use apalis_core::backend::dequeue::VecDequeBackend;

@@ -49,7 +49,7 @@ impl StoredJob {
     }
 }
 
-/// Rounds up to whole seconds, which is what stores keep. So no job runs before its time.
+/// Rounds up to whole seconds, because stores keep no fractions. So no job runs before its time.
 pub(super) fn whole_seconds(time: SystemTime) -> u64 {
     let time = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     time.as_secs() + u64::from(time.subsec_nanos() > 0)

@@ -6,11 +6,11 @@ use std::{
 };
 
 /// How long a failed job waits before its next attempt, for [`Jobs::retry`](crate::Jobs::retry).
-/// Each pause is three times the one before, up to a limit. It then varies at random by up to a
-/// fifth.
+/// Each pause is three times the previous one, up to a limit, and is then varied at random by up
+/// to a fifth.
 ///
 /// The default pauses are about 10 seconds, 30 seconds, 90 seconds, 4 minutes, 13 minutes,
-/// 40 minutes, 2 hours, and from then on 6 hours.
+/// 40 minutes, 2 hours, and then always 6 hours.
 ///
 /// ```
 /// use std::time::Duration;

@@ -81,7 +81,7 @@ impl JobContext {
     /// Returns the number of this attempt, which is 1 for the first.
     ///
     /// This counts only known attempts: a worker that died may have run the job without reporting
-    /// it. [`Jobs::run`](crate::Jobs::run) does not know how often the store has run the job.
+    /// it. [`Jobs::run`](crate::Jobs::run) counts each run as the first since the job was stored.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
@@ -97,7 +97,7 @@ impl JobContext {
     }
 
     /// Returns the task's context if the job runs as a task, and `None` on a worker. The context
-    /// tells how the response ended, and whether the runner shuts down.
+    /// has the response's outcome, and shows whether the runner is shutting down.
     pub fn task(&self) -> Option<&TaskContext> {
         self.task.as_ref()
     }

@@ -14,10 +14,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 /// A job's id. It is the same for each run of the job, on any machine, and unique to the job.
 ///
 /// A job can use its id to be idempotent: as a payment provider's idempotency key, or in a unique
-/// column of the row that says "done". apalis' backends keep the job under this id.
+/// column of the row that records its result. apalis' backends keep the job under this id.
 ///
-/// The id is a [ULID] of 26 characters: the time in milliseconds, then 80 random bits. So later
-/// jobs have greater ids, which suits the indices of databases.
+/// The id is a [ULID] of 26 characters: the time in milliseconds, then 80 random bits. A job of a
+/// later millisecond has a greater id, which suits the indices of databases.
 ///
 /// [ULID]: https://github.com/ulid/spec
 ///
@@ -36,8 +36,8 @@ impl JobId {
 
     /// Makes a new id.
     ///
-    /// The standard library keys its hashers from the system's source of randomness. The hash of a
-    /// count is unique, but not a secret.
+    /// The standard library keys its hashers from the system's source of randomness. Such a hash
+    /// of a counter is as good as unique, but not secret.
     pub(crate) fn random() -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let (count, keys) = (COUNT.fetch_add(1, Ordering::Relaxed), RandomState::new());
@@ -52,7 +52,7 @@ impl JobId {
 /// Crockford's base 32: each digit is five bits.
 const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
-/// 26 digits hold 130 bits, of which the first two are zero.
+/// 26 digits hold 130 bits. The first two are always zero.
 const LENGTH: usize = 26;
 
 impl fmt::Display for JobId {
@@ -90,7 +90,7 @@ impl FromStr for JobId {
     }
 }
 
-/// A text is not a [`JobId`].
+/// A text could not be parsed as a [`JobId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ParseJobIdError;

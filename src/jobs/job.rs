@@ -82,17 +82,17 @@ pub trait Job: Serialize + DeserializeOwned + Send + 'static {
     ///
     /// # Errors
     ///
-    /// This returns an error when the job fails. A task then ends
-    /// [`Failed`](crate::TaskEnd::Failed). An apalis worker gets the error unchanged and retries
-    /// the job, unless the error is an `apalis_core::error::AbortError`.
+    /// This returns an error when the job fails. If the job runs as a task, it then ends
+    /// [`Failed`](crate::TaskEnd::Failed). An apalis worker retries the job, unless the error is
+    /// an `apalis_core::error::AbortError`.
     ///
     /// # Cancel safety
     ///
     /// The runner or worker may drop this at an await point, for example at a timeout or shutdown.
     fn run(self, state: Self::State, cx: JobContext) -> impl Future<Output = TaskResult> + Send;
 
-    /// Delays the job: no worker runs it before `delay` is over. apalis' stores round the time up
-    /// to a whole second. This needs a store.
+    /// Delays the job: no worker runs it before `delay` has passed. apalis' stores round the time
+    /// up to a whole second. This needs a store.
     fn after(self, delay: Duration) -> JobRequest<Self> {
         JobRequest::new(self).after(delay)
     }
@@ -103,8 +103,8 @@ pub trait Job: Serialize + DeserializeOwned + Send + 'static {
         JobRequest::new(self).priority(priority)
     }
 
-    /// Makes the job unique: the store refuses it while it keeps another job of the same name and
-    /// `key`, done or not. So a client that asks twice is served once. The error is
+    /// Makes the job unique: a store that keeps another job of the same name and `key`, finished
+    /// or not, refuses this one. So a client that repeats its request adds one job. The error is
     /// [`AddJobErrorKind::Duplicate`](crate::AddJobErrorKind::Duplicate). This needs a store that
     /// detects duplicates, such as a `PostgresStore` or a `SqliteStore`.
     fn unique(self, key: impl Into<String>) -> JobRequest<Self> {

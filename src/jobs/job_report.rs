@@ -1,5 +1,5 @@
 //! [`JobReport`]: what observers learn of an attempt that ended on a worker. Keeps the promise
-//! "nothing disappears" there.
+//! "nothing disappears" for workers.
 
 use std::{error::Error, time::Duration};
 
@@ -7,8 +7,9 @@ use std::{error::Error, time::Duration};
 use crate::task::end::with_causes;
 use crate::{JobId, JobOrigin, RunJobError, observe::metrics, util::contain::contain};
 
-/// One attempt of a stored job, which has ended on a worker. A job that fails may be tried again.
-/// [`Jobs::on_job_end`](crate::Jobs::on_job_end) gets this.
+/// An attempt of a stored job that has ended on a worker, for
+/// [`Jobs::on_job_end`](crate::Jobs::on_job_end). If the attempt failed, the worker may try the
+/// job again.
 #[derive(Debug)]
 pub struct JobReport<'a> {
     pub(super) id: JobId,
@@ -34,10 +35,10 @@ pub enum JobEnd {
     Failed,
     /// The job panicked.
     Panicked,
-    /// The job did not run: its name is not registered, or its payload does not parse
-    /// ([`RunJobError`]).
+    /// The job did not run: its name is not registered, its payload does not parse, or the stored
+    /// value is not a job ([`RunJobError`]).
     Unreadable,
-    /// The worker dropped the job before its end: the worker stopped, or its timeout expired.
+    /// The worker dropped the job before its end, because the worker stopped or a timeout expired.
     Aborted,
 }
 
@@ -94,7 +95,8 @@ impl JobReport<'_> {
         self.end
     }
 
-    /// Returns the error: the job's own, or a [`RunJobError`]. The worker gets the same error.
+    /// Returns the job's own error or a [`RunJobError`]. Returns `None` if the attempt completed
+    /// or was aborted.
     pub fn error(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
         self.error
     }
@@ -104,8 +106,8 @@ impl JobReport<'_> {
         self.ran
     }
 
-    /// Tells each observer of the end. Observers are user code: after a panic in one, the next is
-    /// still told.
+    /// Reports the end to each observer. Observers are user code: if one panics, the next is still
+    /// called.
     pub(super) fn tell(&self, on_end: Option<&OnJobEnd>) {
         metrics::job_ended(self.registered, self.end.as_str(), JobEnd::WORDS, self.ran);
         #[cfg(feature = "tracing")]

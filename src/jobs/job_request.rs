@@ -25,7 +25,7 @@ use crate::{Job, util::timer::FOR_EVER};
 /// }
 /// ```
 ///
-/// Only a store applies the options. A runner without a store refuses a job that has some
+/// Only a store applies the options. A runner without a store refuses a job with options
 /// ([`AddJobErrorKind::NeedsStore`](crate::AddJobErrorKind::NeedsStore)).
 #[derive(Clone, Debug)]
 #[must_use = "a job does nothing unless it is added"]

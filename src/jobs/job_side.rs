@@ -7,9 +7,9 @@ use http::{Extensions, HeaderValue, request::Parts};
 use super::registered::Registry;
 use crate::{BackgroundTasks, Jobs, queue::Queue, task::context::ContextSource};
 
-/// The headers of W3C Trace Context, each with the greatest length that is passed on, in bytes. A
-/// `traceparent` has 55 bytes, and a later version may have more. The specification asks to pass
-/// on at least 512 bytes of `tracestate`.
+/// The headers of W3C Trace Context, each with the greatest length that jobs keep, in bytes. A
+/// `traceparent` has 55 bytes, and a later version may have more. The specification requires
+/// programs to pass on at least 512 bytes of `tracestate`.
 const TRACE_HEADERS: [(&str, usize); 2] = [("traceparent", 256), ("tracestate", 512)];
 
 /// A value in the extensions of a queue.
@@ -64,10 +64,10 @@ impl JobSide {
 /// Jobs.
 #[cfg_attr(docsrs, doc(cfg(feature = "jobs")))]
 impl BackgroundTasks {
-    /// Makes a stand-alone queue that accepts jobs, for a unit test of a handler or to attach to a
-    /// response.
+    /// Makes a stand-alone queue that accepts jobs. Use it in a unit test of a handler, or attach
+    /// it to a response.
     ///
-    /// Its jobs run as tasks, even if the runner that takes the queue has a store.
+    /// Its jobs run as tasks, even if the queue is attached to a runner with a store.
     ///
     /// ```
     /// # use serde::{Deserialize, Serialize};

@@ -14,7 +14,7 @@ use tokio::time::{Sleep, sleep};
 ///
 /// Without this, a worker finds another process's job only at its next heartbeat, by default every
 /// 30 seconds. apalis' own `poll_with_interval` suits a worker that something else also wakes:
-/// after its interval, it waits for that or for the heartbeat.
+/// after one interval without a job, the worker waits for that or for the heartbeat.
 ///
 /// ```
 /// use std::time::Duration;
@@ -51,7 +51,7 @@ impl PollInterval {
 impl PollStrategy for PollInterval {
     fn poll_drive(&mut self, cx: &mut Context<'_>, _: &PollSnapshot) -> Poll<Option<()>> {
         let mut is_over = false;
-        // Only a polled sleep wakes the worker, so the loop ends with one that is pending.
+        // Only a sleep that has been polled wakes the worker. So the loop ends with a pending one.
         loop {
             let next = || Box::pin(sleep(self.every));
             let sleep = self.sleep.get_or_insert_with(next);

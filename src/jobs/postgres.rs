@@ -34,7 +34,7 @@ const NO_SUCH_KEYS: &str = "a key and its job's name have at most 2,000 bytes to
 /// Beyond what [`ApalisStore`](crate::ApalisStore) does, this store inserts jobs through the
 /// caller's own connection or transaction ([`add_job_in`](crate::BackgroundTasks::add_job_in)). It
 /// also detects duplicates ([`Job::unique`](crate::Job::unique)), and postpones failed jobs for
-/// `Jobs::retry`. Workers are the same.
+/// `Jobs::retry`. Workers are the same for both stores.
 ///
 /// ```
 /// use apalis_postgres::{Config, PgPool, PostgresStorage};

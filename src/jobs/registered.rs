@@ -111,8 +111,8 @@ impl<S> Jobs<S> {
         }
     }
 
-    /// Sets the state of jobs that are registered from now on. Jobs that are already registered
-    /// keep theirs.
+    /// Sets the state of jobs that are registered after this call. Jobs that are already
+    /// registered keep their state.
     pub fn with_state<T>(self, state: T) -> Jobs<T> {
         Jobs {
             registry: self.registry,
@@ -144,9 +144,9 @@ impl<S> Jobs<S> {
         self
     }
 
-    /// Sets a function that a worker calls with each job's span before the job runs. It can link
-    /// the span to the trace in which the job was added ([`StoredJob::trace`]). A panic in it is
-    /// contained.
+    /// Sets a function that a worker calls with each job's span before the job runs. The function
+    /// can link the span to the trace in which the job was added ([`StoredJob::trace`]). A panic
+    /// in the function is contained.
     ///
     /// ```
     /// use tower_background_tasks::Jobs;
@@ -174,9 +174,9 @@ impl<S> Jobs<S> {
         self
     }
 
-    /// Sets an observer. A worker with these jobs calls it once for each attempt of a stored job
-    /// that ends. A panic in it is contained. A job that runs as a task is not reported here, but
-    /// to [`on_task_end`](crate::RunnerBuilder::on_task_end).
+    /// Sets an observer. A worker with these jobs calls it at the end of each attempt of a stored
+    /// job. A panic in the observer is contained. A job that runs as a task is not reported here,
+    /// but to [`on_task_end`](crate::RunnerBuilder::on_task_end).
     ///
     /// ```
     /// use tower_background_tasks::{JobEnd, Jobs};
@@ -194,14 +194,15 @@ impl<S> Jobs<S> {
     }
 
     /// Makes an apalis worker postpone a failed job in `store`, for the pause of `backoff`. During
-    /// the pause, the job takes no place on the worker. The pause survives the worker's death.
+    /// the pause, the job does not occupy the worker. The store keeps the time of the next
+    /// attempt, even if the worker dies.
     ///
     /// `store` must be the one that the worker's backend fetches from, and must be able to
     /// [postpone](JobStore::postpone). A job has `max_attempts` attempts: 25, unless
     /// [`prepared`](crate::ApalisStore::prepared) sets another number. After its last attempt, the
-    /// job ends with an `AbortError`, and apalis keeps it as dead. This happens at once to a
-    /// stored value that is not a job ([`RunJobError::Unreadable`]), and to a job that itself
-    /// returns an `AbortError`.
+    /// job ends with an `AbortError`, and apalis keeps it as dead. Two kinds of jobs end so after
+    /// one attempt: a stored value that is not a job ([`RunJobError::Unreadable`]), and a job that
+    /// itself returns an `AbortError`.
     ///
     /// Without this setting, apalis' backends differ: some run a failed job again at once.
     ///
@@ -239,16 +240,16 @@ impl<S> Jobs<S> {
         self.registry.entries.keys().copied().collect()
     }
 
-    /// Runs a stored job. This is the body of a worker's function.
+    /// Runs a stored job. Call this in a worker's function.
     ///
     /// This counts as the job's first attempt since it was stored. To pass another number, call
     /// [`run_attempt`](Self::run_attempt).
     ///
     /// The job runs in a span `background_task`, which has the job's name, and the method and path
-    /// of its request. The job's end is one event in the span: an error for a panic or a job that
-    /// cannot run, and a warning for a job that fails or that the worker drops. Otherwise its
-    /// level is debug. The feature `metrics` counts `background_jobs_ended_total` and records
-    /// `background_jobs_running_seconds`.
+    /// of its request. When the job ends, one event is logged in the span. Its level is error if
+    /// the job panicked or cannot run. It is warn if the job failed or the worker dropped it, and
+    /// debug if the job completed. The feature `metrics` counts `background_jobs_ended_total` and
+    /// records `background_jobs_running_seconds`.
     ///
     /// ```
     /// # use serde::{Deserialize, Serialize};
@@ -286,7 +287,8 @@ impl<S> Jobs<S> {
     /// Runs a stored job. `attempt` is the number of this attempt since the job was stored; the
     /// first is 1. With apalis, pass `attempt.current()`.
     ///
-    /// Otherwise this behaves as [`run`](Self::run) does, also for errors and when it is dropped.
+    /// Otherwise this behaves as [`run`](Self::run) does. It returns the same errors, and is as
+    /// cancel safe.
     pub fn run_attempt(&self, stored: StoredJob, attempt: u32) -> RunJob {
         self.run_with(stored, Attempt::Given(attempt))
     }

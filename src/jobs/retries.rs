@@ -29,10 +29,11 @@ pub(super) struct Failed {
 }
 
 impl Retries {
-    /// Postpones a failed job in the store. Returns an `AbortError` if it must not run again.
+    /// Postpones a failed job in the store, and returns the error. If the job must not run again,
+    /// returns an `AbortError` instead.
     ///
-    /// The worker reports the failure to the store afterwards. If the worker dies in between, the
-    /// job still waits for its pause.
+    /// The worker then reports the failure to the store. If the worker dies before that, the store
+    /// has already postponed the job.
     pub(super) async fn after(&self, failed: Failed, error: BoxError) -> BoxError {
         if error.is::<AbortError>() {
             return error;

@@ -23,7 +23,8 @@ use crate::{
 
 /// Runs a stored job. [`Jobs::run`](crate::Jobs::run) returns this future.
 ///
-/// It does nothing until it is polled. A panic of the job is contained and becomes the error.
+/// It does nothing until it is polled. If the job panics, the panic is contained, and this future
+/// returns it as an error.
 #[must_use = "futures do nothing unless polled"]
 pub struct RunJob {
     stage: Stage,
@@ -44,7 +45,7 @@ struct Waiting {
 /// The number of this attempt since the job was stored.
 pub(crate) enum Attempt {
     Given(u32),
-    /// apalis counts an attempt at the first poll of its future, after this value is made.
+    /// apalis' counter. apalis increments it at the first poll of its future, after this is made.
     #[cfg(feature = "apalis")]
     Counted(apalis_core::task::attempt::Attempt),
 }
@@ -72,7 +73,7 @@ impl RunJob {
     }
 }
 
-/// An attempt that has begun. Its end is told once.
+/// An attempt that has begun. Its end is reported once.
 struct RunningJob {
     registry: Arc<Registry>,
     stored: StoredJob,
@@ -191,7 +192,7 @@ impl RunningJob {
     }
 }
 
-/// Tells the end of a job that the worker drops unfinished: it stops, or its timeout expires.
+/// Reports an attempt that the worker drops unfinished, because it stops or a timeout expires.
 impl Drop for RunningJob {
     fn drop(&mut self) {
         if self.is_told {

@@ -5,7 +5,7 @@ use std::{error::Error, fmt};
 /// A stored job could not start, or it panicked. [`Jobs::run`](crate::Jobs::run) returns this.
 ///
 /// A worker treats this like any other error, so the job stays in the store for its retries. A
-/// worker of another version may know the name or parse the payload.
+/// worker of another version may then know the name, or parse the payload.
 ///
 /// ```
 /// # use tower_background_tasks::{Jobs, RunJobError, StoredJob};
@@ -31,7 +31,7 @@ pub enum RunJobError {
         /// The name of the stored job.
         name: String,
     },
-    /// The payload does not parse: an older or newer version of the job stored it.
+    /// The payload does not parse, usually because another version of the program stored it.
     #[non_exhaustive]
     Payload {
         /// The name of the job.
@@ -41,7 +41,7 @@ pub enum RunJobError {
     },
     /// The stored value is not a job: it has no name or no valid id.
     Unreadable,
-    /// The job panicked. The worker and its other jobs go on.
+    /// The job panicked. The worker and its other jobs continue.
     #[non_exhaustive]
     Panicked {
         /// The name of the job.

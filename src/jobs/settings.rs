@@ -124,8 +124,8 @@ impl RunnerBuilder {
     /// Sets the jobs that can be added, and the states that they run with.
     ///
     /// Without a [`job_store`](Self::job_store), a job is a task of its request, named by
-    /// [`Job::NAME`](crate::Job::NAME). It runs here after the response, once, under this runner's
-    /// limits. The promises for tasks hold for it.
+    /// [`Job::NAME`](crate::Job::NAME). It runs here once, after the response, under this runner's
+    /// limits. All promises for tasks hold for it.
     ///
     /// ```
     /// # use serde::{Deserialize, Serialize};
@@ -155,8 +155,8 @@ impl RunnerBuilder {
 
     /// Sets the store that keeps jobs until a worker runs them, on this machine or another.
     ///
-    /// [`add_job`](crate::BackgroundTasks::add_job) then resolves when the store has the job. The
-    /// job runs at least once, even if this process dies at that moment or the response fails. The
+    /// [`add_job`](crate::BackgroundTasks::add_job) then resolves when the store has the job. From
+    /// then on, the job runs at least once, even if this process dies or the response fails. The
     /// runner's settings for tasks do not apply to the job. The runner does not count it, and a
     /// shutdown does not wait for it.
     ///
@@ -200,9 +200,9 @@ impl RunnerBuilder {
         self
     }
 
-    /// Sets how long [`add_job`](crate::BackgroundTasks::add_job) waits for the
-    /// [`job_store`](Self::job_store) to answer; 5 seconds by default. After that, the caller gets
-    /// an error that holds the job.
+    /// Sets how long [`add_job`](crate::BackgroundTasks::add_job) waits for the answer of the
+    /// [`job_store`](Self::job_store): by default 5 seconds. After that, the caller gets an error
+    /// that holds the job.
     ///
     /// # Panics
     ///
@@ -212,11 +212,11 @@ impl RunnerBuilder {
         self
     }
 
-    /// Limits the payload of a job that may go to a store, in bytes of JSON; 1 MiB by default.
+    /// Limits the payload of a job that may go to a store, in bytes of JSON: by default 1 MiB.
     ///
     /// The runner refuses a job with a larger payload
-    /// ([`AddJobErrorKind::TooLarge`](crate::AddJobErrorKind::TooLarge)): keep its data elsewhere,
-    /// and a key to them in the job.
+    /// ([`AddJobErrorKind::TooLarge`](crate::AddJobErrorKind::TooLarge)). Keep such data
+    /// elsewhere, and put a key to it into the job.
     ///
     /// # Panics
     ///
@@ -233,33 +233,33 @@ impl RunnerBuilder {
     /// Sets the store to which a shutdown hands unfinished jobs, so that a deploy loses none.
     ///
     /// Jobs run here, as tasks of their requests. When the grace period of
-    /// [`Runner::shutdown`](crate::Runner::shutdown) ends, it stops unfinished jobs like any other
-    /// task. It then pushes each into this store, for a worker to run. Jobs that wait are pushed
-    /// first, then those that ran. A job may wait behind others, for a place under the limits, or
-    /// for its response to end.
+    /// [`Runner::shutdown`](crate::Runner::shutdown) ends, the shutdown stops unfinished jobs like
+    /// any other task. It then pushes each into this store, for a worker to run. It first pushes
+    /// the jobs that wait: for earlier tasks, for a permit of the limits, or for their response to
+    /// end. Then it pushes the jobs that were running.
     ///
     /// - A job that the store takes ends [`Spilled`](crate::TaskEnd::Spilled), and is in
     ///   [`ShutdownReport::spilled`](crate::ShutdownReport::spilled).
     /// - A job that the store does not take ends [`Aborted`](crate::TaskEnd::Aborted). The report
     ///   names it as unfinished. If the store did not answer in time, it may still have the job.
-    /// - A job that would not run now is not pushed: its response's end or an earlier task's
-    ///   failure prevents it. It ends as it would here, such as
+    /// - A job is not pushed if its response's end or an earlier task's failure prevents it from
+    ///   running. It ends as it would without a shutdown, for example
     ///   [`Skipped`](crate::TaskEnd::Skipped).
     /// - A [held](crate::BackgroundTasks::hold) job is not pushed either. It ends aborted, and the
     ///   report names it.
     ///
     /// A spilled job runs at least once: if it was running, it may have done some or all of its
-    /// work. It does not wait for its response to end, or for other jobs of its request. A job in
-    /// the middle of a poll goes on here to its next await point, perhaps while a worker runs it.
+    /// work. It does not wait for its response to end, or for other jobs of its request. A job
+    /// that is being polled continues to its next await point, perhaps while a worker runs it.
     ///
-    /// The shutdown aborts tasks that are not jobs. Only a shutdown hands jobs over: a crash, a
-    /// `kill -9`, the end of the runtime, or a [`cancel`](crate::Runner::cancel) does not. A
-    /// [`job_store`](Self::job_store) keeps jobs through those.
-    /// Jobs of a stand-alone queue
-    /// ([`BackgroundTasks::with_jobs`](crate::BackgroundTasks::with_jobs)) are aborted too.
+    /// The shutdown aborts tasks that are not jobs, and jobs of a stand-alone queue
+    /// ([`BackgroundTasks::with_jobs`](crate::BackgroundTasks::with_jobs)). Only a shutdown hands
+    /// jobs over: a crash, a `kill -9`, the end of the runtime, or a
+    /// [`cancel`](crate::Runner::cancel) does not. Use a [`job_store`](Self::job_store) to keep
+    /// jobs through those.
     ///
-    /// With this setting, each job is serialised when it is added, because it cannot be once it
-    /// runs. Without a store, no job is serialised.
+    /// With this setting, each job is serialised when it is added, because a running job cannot be
+    /// serialised. Without a store, no job is serialised.
     pub fn spill_store(mut self, store: impl JobStore) -> Self {
         self.job_settings().spill_store = Some(Arc::new(store));
         self.note_traces();
@@ -268,13 +268,13 @@ impl RunnerBuilder {
         self
     }
 
-    /// Sets how long a shutdown goes on after its grace period to hand all jobs to the
-    /// [`spill_store`](Self::spill_store); 3 seconds by default. Jobs that the store has not taken
+    /// Sets how long a shutdown may take, after its grace period, to hand all jobs to the
+    /// [`spill_store`](Self::spill_store): by default 3 seconds. Jobs that the store has not taken
     /// by then are aborted. So a shutdown takes up to the sum of its grace period and this time.
     ///
-    /// The runner pushes up to 16 jobs at once. A push without an answer after 250 ms goes on, and
-    /// the next push begins beside it. No push begins after this timeout. A push that blocks its
-    /// thread may outlast the timeout.
+    /// The runner pushes up to 16 jobs at once. A push without an answer after 250 ms continues,
+    /// but no longer counts towards the 16. No push begins after this timeout. A push that blocks
+    /// its thread may outlast the timeout.
     ///
     /// # Panics
     ///
@@ -284,14 +284,14 @@ impl RunnerBuilder {
         self
     }
 
-    /// Sets a function that writes the current trace into a map. The runner calls it when a job is
-    /// added that may go to a store. It writes the headers of W3C Trace Context, or any entries
-    /// that the worker's [`Jobs::link_span`](crate::Jobs::link_span) can read.
+    /// Sets a function that writes the current trace into a map. The runner calls it when a job
+    /// that may go to a store is added. The function writes the headers of W3C Trace Context, or
+    /// any entries that the worker's [`Jobs::link_span`](crate::Jobs::link_span) can read.
     ///
     /// Without this function, or if it writes nothing, the job gets the `traceparent` and
-    /// `tracestate` of its request, if the runner has jobs or a store of jobs. A header that is
-    /// empty or not text is dropped, and so is a `traceparent` over 256 bytes or a `tracestate`
-    /// over 512. Without a `traceparent`, the `tracestate` is dropped too.
+    /// `tracestate` of its request, if the runner has jobs or a store for jobs. The runner ignores
+    /// a header that is empty or not text, a `traceparent` over 256 bytes and a `tracestate` over
+    /// 512. It also ignores a `tracestate` without a `traceparent`.
     ///
     /// ```
     /// use tower_background_tasks::Runner;

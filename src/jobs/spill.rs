@@ -1,13 +1,13 @@
 //! [`Spill`]: hands the unfinished jobs of a shutdown to the store. Keeps the promise "nothing
 //! disappears".
 //!
-//! 1. The shutdown claims a job first. The job's batch can no longer end it, and is woken to drop
-//!    it.
-//! 2. A claimed job becomes a [`SpillingJob`], whose end is told once: when the store has
+//! 1. The shutdown first claims a job. The job's batch can then no longer report its end. If the
+//!    job is running, its batch is woken and drops it.
+//! 2. A claimed job becomes a [`SpillingJob`], whose end is reported once: when the store has
 //!    answered, or when the [`SpillingJob`] is dropped.
 //! 3. A [`Spill`] holds each job until the store has answered. It runs on the runner's runtime. So
-//!    it goes on if the shutdown's caller has gone, or is itself a claimed task.
-//! 4. No push is polled under a lock. So a store that blocks its thread blocks no other thread.
+//!    it continues if the shutdown's future is dropped, or if its caller is itself a claimed task.
+//! 4. No thread polls a push under a lock. So a store that blocks its thread blocks no other.
 
 use std::{
     mem,
@@ -37,14 +37,14 @@ use crate::{
 /// How many pushes run at once, not counting slow ones.
 const PUSHED_AT_ONCE: usize = 16;
 
-/// A push that takes longer is slow. The next push then begins beside it.
+/// A push that takes longer is slow. It continues, and gives its place to the next push.
 const SLOW: Duration = Duration::from_millis(250);
 
 /// Jobs on their way to the store.
 pub(crate) struct Spill {
     store: Arc<dyn JobStore>,
     jobs: Mutex<Jobs>,
-    /// Set when the first push is about to begin.
+    /// Set when a run begins.
     begun: OnceLock<()>,
 }
 
@@ -66,7 +66,8 @@ impl ShutdownReport {
     }
 
     /// Returns why the store did not take a job: the first reason if there are several. Such jobs
-    /// are [`unfinished`](Self::unfinished). `None` if the store took each job that was pushed.
+    /// are [`unfinished`](Self::unfinished). Returns `None` if the store took each job that was
+    /// pushed.
     pub fn spill_error(&self) -> Option<&str> {
         self.unfinished.spill_error.as_deref()
     }
@@ -91,8 +92,8 @@ pub(super) async fn spill_jobs(runner: Runner) {
         runner.owner().shared.ended().await;
     };
     within(limit, spilled).await;
-    // A spill is unfinished here only if its time is over. It cannot end itself on a runtime that
-    // nothing drives.
+    // A spill is unfinished here only if its time is over. It cannot end itself if no thread runs
+    // its runtime.
     settings.end_spills();
 }
 
@@ -103,7 +104,8 @@ fn claim_jobs(runner: &Runner) -> Vec<SpillingJob> {
     let spilling = |claim: Claim| SpillingJob::new(runner, claim, now);
     let mut jobs: Vec<_> = claims.into_iter().map(spilling).collect();
     jobs.retain_mut(SpillingJob::may_run);
-    // Jobs that have begun come last: if the time runs out, they may have done their work.
+    // Jobs that have begun come last: if the time runs out before their push, they may already
+    // have done their work.
     jobs.sort_by_key(|job| job.info.running_for().is_some());
     jobs
 }
@@ -125,22 +127,22 @@ impl Spill {
     async fn run_on(self: Arc<Self>, runtime: Option<Handle>, limit: Duration) {
         if let Some(runtime) = runtime {
             let mut running = runtime.spawn(Arc::clone(&self).run(limit));
-            // A runtime that nothing drives gets half of the time. The other half is for running
-            // the spill here.
+            // No thread may be running that runtime. So it gets half of the time to begin. In the
+            // other half, the caller's task runs the spill.
             match within(limit / 2, &mut running).await {
                 Some(Ok(())) => return,
                 None if self.is_begun() => return drop(running.await),
                 _ => {}
             }
         }
-        // There is no runtime, it has shut down, or nothing drives it.
+        // There is no runtime, it has shut down, or no thread runs it.
         self.run(limit).await;
     }
 
     async fn run(self: Arc<Self>, limit: Duration) {
         let _ = self.begun.set(());
-        // If `push_all` returns in time, a second run is pushing the jobs that are still
-        // unanswered. There are two runs if the runtime starts its own after the caller's.
+        // The runtime may start its run after the caller's task has started another. If
+        // `push_all` returns in time, jobs that are still unanswered belong to the other run.
         if within(limit, self.push_all(limit)).await.is_none() {
             self.end();
         }
@@ -195,14 +197,14 @@ impl Spill {
     fn answered(&self, number: usize, pushed: Result<(), String>) {
         let mut jobs = lock(&self.jobs);
         let job = jobs.unanswered.get_mut(number).and_then(Option::take);
-        // The job is named under the lock. So a thread that ends the spill finds the job in the
-        // list or already named.
+        // The report lists the job before the lock is released. So a thread that ends the spill
+        // finds the job in `unanswered` or in the report.
         let job = job.map(|job| job.answered(pushed));
         drop(jobs);
         drop(job); // tells its end
     }
 
-    /// Drops the jobs that the store has not answered yet, which ends them aborted.
+    /// Drops the jobs that the store has not answered yet. They end aborted.
     pub(crate) fn end(&self) {
         let unanswered = mem::take(&mut lock(&self.jobs).unanswered);
         drop(unanswered);

@@ -1,4 +1,4 @@
-//! [`SpillingJob`]: a job that a shutdown has claimed and whose end is not yet told.
+//! [`SpillingJob`]: a job that a shutdown has claimed and whose end has not been reported.
 
 use std::{mem, sync::Arc};
 
@@ -10,11 +10,11 @@ use crate::{
     util::sync::lock,
 };
 
-/// The report names the job, as spilled or unfinished, before its end is told. So a waiter finds
-/// the name. When this is dropped, the job ends as `end` says.
+/// The shutdown's report lists the job, as spilled or unfinished, before its end is reported. So a
+/// caller that waits for the end finds the job in the list. Dropping this ends the job with `end`.
 pub(super) struct SpillingJob {
     runner: Runner,
-    /// `None` once the end has been told.
+    /// `None` once the end has been reported.
     claim: Option<Claim>,
     /// `None` once a push has taken it.
     pub(super) stored: Option<StoredJob>,
@@ -27,13 +27,13 @@ pub(super) struct SpillingJob {
 }
 
 impl SpillingJob {
-    /// True for a job with a stored form that is not held. A worker would run a held job even if
-    /// the transaction that it waits for is rolled back.
+    /// Returns true if the task is a job with a stored form, and its queue is not held. A worker
+    /// would run a held job even if the transaction that it waits for is rolled back.
     pub(super) fn is_for_store(claim: &Claim) -> bool {
         !claim.queue().is_held() && stored_of(claim).is_some()
     }
 
-    /// Stops the claimed job. Its stored form counts the attempt if the job had begun.
+    /// Stops the claimed job. If the job had begun, its stored form counts that as an attempt.
     pub(super) fn new(runner: &Runner, mut claim: Claim, now: Instant) -> Self {
         let attempts = u32::from(claim.begun.is_some());
         let stored = stored_of(&claim).map(|stored| stored.clone().with_attempts(attempts));
@@ -49,7 +49,7 @@ impl SpillingJob {
         }
     }
 
-    /// False for a job that would not run here now. So no worker gets the job either.
+    /// Returns false if the job would not run here now. Such a job is not pushed.
     pub(super) fn may_run(&mut self) -> bool {
         let waits = self.claim.as_ref().filter(|claim| claim.begun.is_none());
         if let Some(Err(end)) = waits.map(|claim| claim.queue().may_run(|| None)) {
@@ -58,7 +58,7 @@ impl SpillingJob {
         matches!(self.end, TaskEnd::Aborted)
     }
 
-    /// Records the store's answer, and names the job in the report.
+    /// Records the store's answer, and lists the job in the report.
     pub(super) fn answered(mut self, pushed: Result<(), String>) -> Self {
         match pushed {
             Ok(()) => self.end = TaskEnd::Spilled,

@@ -17,7 +17,7 @@ use crate::{BoxError, JobId, JobStore, PushFuture, StoredJob};
 /// Beyond what [`ApalisStore`](crate::ApalisStore) does, this store inserts jobs through the
 /// caller's own connection or transaction ([`add_job_in`](crate::BackgroundTasks::add_job_in)). It
 /// also detects duplicates ([`Job::unique`](crate::Job::unique)), and postpones failed jobs for
-/// `Jobs::retry`. Workers are the same.
+/// `Jobs::retry`. Workers are the same for both stores.
 ///
 /// ```
 /// use apalis_sqlite::{Config, SqlitePool, SqliteStorage};

@@ -24,8 +24,8 @@ pub type PushFuture<'a> = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Se
 ///
 /// A worker needs only the serialised [`StoredJob`]. The options of
 /// [`Job::after`](crate::Job::after), [`priority`](crate::Job::priority) and
-/// [`unique`](crate::Job::unique) are not serialised. A store applies these itself, and refuses a
-/// job with an option that it does not support.
+/// [`unique`](crate::Job::unique) are not serialised. The store applies them, and refuses a job
+/// with an option that it does not support.
 ///
 /// ```
 /// use std::sync::Mutex;
@@ -46,7 +46,7 @@ pub type PushFuture<'a> = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Se
 pub trait JobStore: Send + Sync + 'static {
     /// Stores a job. The future resolves when the job is stored and a worker will find it.
     ///
-    /// The runner may drop the future earlier, for example after
+    /// The runner may drop the future before it resolves, for example after
     /// [`RunnerBuilder::job_store_timeout`](crate::RunnerBuilder::job_store_timeout). The store
     /// may or may not have the job then.
     ///
@@ -57,8 +57,8 @@ pub trait JobStore: Send + Sync + 'static {
     fn push(&self, job: StoredJob) -> PushFuture<'_>;
 
     /// Stores a job through the caller's connection or transaction, for
-    /// [`add_job_in`](crate::BackgroundTasks::add_job_in). The default implementation does not: it
-    /// returns an [`UnsupportedByStore`].
+    /// [`add_job_in`](crate::BackgroundTasks::add_job_in). The default implementation stores
+    /// nothing, and returns an [`UnsupportedByStore`].
     ///
     /// # Errors
     ///
@@ -77,8 +77,8 @@ pub trait JobStore: Send + Sync + 'static {
 
     /// Sets the earliest time of a failed job's next attempt, for
     /// [`Jobs::retry`](crate::Jobs::retry). The worker calls this before it reports the failure,
-    /// so the store still counts the job as running. The default implementation does not postpone:
-    /// it returns an [`UnsupportedByStore`].
+    /// so the store still counts the job as running. The default implementation postpones nothing,
+    /// and returns an [`UnsupportedByStore`].
     ///
     /// # Errors
     ///

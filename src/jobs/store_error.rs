@@ -4,7 +4,7 @@ use std::{borrow::Cow, error::Error, fmt};
 
 use crate::JobId;
 
-/// A [`JobStore`](crate::JobStore) refused a job because it keeps another one of the same
+/// A [`JobStore`](crate::JobStore) refused a job because it keeps another one with the same
 /// [key](crate::Job::unique).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DuplicateJob {
@@ -34,7 +34,7 @@ impl fmt::Display for DuplicateJob {
 
 impl Error for DuplicateJob {}
 
-/// A [`JobStore`](crate::JobStore) does not support what was asked of it, now or later.
+/// A [`JobStore`](crate::JobStore) does not support an operation. Trying again does not help.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnsupportedByStore(Cow<'static, str>);
 

@@ -36,17 +36,17 @@ use crate::{Job, JobId, task::request_info::RequestInfo};
 ///
 /// # What cannot be read
 ///
-/// An apalis worker stops at arguments that it cannot read, and meets them again after a restart.
-/// So this type can read whatever it has written. It writes the payload as a string, which is
+/// An apalis worker stops at arguments that it cannot read, and stops again after each restart. So
+/// this type can read everything that it writes. It writes the payload as a string, which is
 /// parsed only when the job runs. If the payload does not parse, the job fails under its own name
-/// with [`RunJobError::Payload`](crate::RunJobError::Payload). JSON without a name or a valid id
-/// can be read too, and fails with [`RunJobError::Unreadable`](crate::RunJobError::Unreadable)
-/// when it runs.
+/// with [`RunJobError::Payload`](crate::RunJobError::Payload). This type can also read JSON without
+/// a name or a valid id. Such a value fails with
+/// [`RunJobError::Unreadable`](crate::RunJobError::Unreadable) when it runs.
 ///
-/// Reading what others have written fails if `serde_json` does not accept it as JSON. Examples are
-/// nesting deeper than 127 levels, a number too large for an `f64`, and half a surrogate pair. A
-/// job that is written by hand may have a plain payload (`"payload": {"to": …}`). A string payload
-/// is always read as JSON text, so a job that is itself a string must be encoded twice.
+/// A value from another writer cannot be read if `serde_json` does not accept it as JSON. Examples
+/// are nesting deeper than 127 levels, a number too large for an `f64`, and half a surrogate pair.
+/// In a job that is written by hand, the payload may be an object (`"payload": {"to": …}`). A
+/// string is always parsed as JSON text, so a job that is itself a string must be encoded twice.
 #[derive(Clone, PartialEq)]
 pub struct StoredJob {
     id: JobId,
@@ -68,7 +68,7 @@ pub struct StoredJob {
 pub struct JobOrigin {
     /// The request's method, such as `POST`.
     pub method: String,
-    /// The request's path, without the query: it may hold data that does not belong in a store.
+    /// The request's path, without the query, which may hold data that does not belong in a store.
     pub path: String,
 }
 
@@ -123,7 +123,8 @@ impl StoredJob {
         &self.name
     }
 
-    /// Returns the job's own fields as JSON. If this is not a job, returns all that was read.
+    /// Returns the job's own fields as JSON. If the value that was read is not a job, this returns
+    /// the whole value.
     pub fn payload(&self) -> &str {
         &self.payload
     }
@@ -148,8 +149,8 @@ impl StoredJob {
 
     /// Returns the earliest time at which the job may run ([`Job::after`]).
     ///
-    /// This and the other options are `None` in a job that was read from JSON: a store keeps them
-    /// in its own way.
+    /// This and the other options are `None` in a job that was read from JSON, because a store
+    /// keeps them elsewhere.
     pub fn run_at(&self) -> Option<SystemTime> {
         self.options.run_at
     }
@@ -218,7 +219,7 @@ impl StoredJob {
     }
 }
 
-/// Takes a part of the value that was read. Returns the default if the part is missing or has
+/// Takes a part out of the value that was read. Returns the default if the part is missing or has
 /// another type.
 fn taken<T: DeserializeOwned + Default>(value: &mut Value, part: &str) -> T {
     let part = value.get_mut(part).map(Value::take).unwrap_or_default();
