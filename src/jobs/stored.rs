@@ -39,8 +39,8 @@ use crate::{Job, JobId, task::request_info::RequestInfo};
 /// An apalis worker stops at arguments that it cannot read, and stops again after each restart. So
 /// this type can read everything that it writes. It writes the payload as a string, which is
 /// parsed only when the job runs. If the payload does not parse, the job fails under its own name
-/// with [`RunJobError::Payload`](crate::RunJobError::Payload). This type can also read JSON without
-/// a name or a valid id. Such a value fails with
+/// with [`RunJobError::Payload`](crate::RunJobError::Payload). This type can also read JSON
+/// without a name or a valid id. Such a value fails with
 /// [`RunJobError::Unreadable`](crate::RunJobError::Unreadable) when it runs.
 ///
 /// A value from another writer cannot be read if `serde_json` does not accept it as JSON. Examples

@@ -36,7 +36,7 @@ pub struct TaskInfo {
     /// `None` while the task waits.
     pub(crate) running_for: Option<Duration>,
     pub(crate) request: Option<RequestInfo>,
-    /// True if the task has timed out.
+    /// True if the task has timed out and its code still runs.
     pub(crate) is_overdue: bool,
     pub(crate) progress: Option<f64>,
 }
@@ -51,8 +51,8 @@ pub enum TaskState {
     /// The task runs.
     Running,
     /// The task is blocking and has ended [`TimedOut`](crate::TaskEnd::TimedOut), but its code
-    /// still runs, as nothing can stop it. Until the code returns, the task holds its thread and
-    /// its permit.
+    /// still runs, because nothing can stop it. Until the code returns, it holds its thread and
+    /// permit.
     Overdue,
 }
 
@@ -118,13 +118,13 @@ impl TaskInfo {
 
     /// Returns the progress that the task last reported by
     /// [`TaskContext::progress`](crate::TaskContext::progress), from 0.0 to 1.0. Returns `None` if
-    /// it reported none.
+    /// the task has reported none.
     pub fn progress(&self) -> Option<f64> {
         self.progress
     }
 
-    /// Returns the method of the task's request, or `None` for a task of no request. A task that
-    /// came through [`Runner::attach`](crate::Runner::attach) has `None` too, as its request is
+    /// Returns the method of the task's request. Returns `None` if the task belongs to no request.
+    /// Also returns `None` after [`Runner::attach`](crate::Runner::attach), where the request is
     /// unknown.
     pub fn method(&self) -> Option<&Method> {
         self.request.as_ref().map(|request| &request.method)
@@ -161,8 +161,8 @@ impl fmt::Display for TaskInfo {
     }
 }
 
-/// Sorts the tasks in the order in which they were added. If a task has two rows, the first is
-/// kept.
+/// Sorts the tasks in the order in which they were added. If a task has two rows, this keeps the
+/// first.
 pub(crate) fn in_order(mut tasks: Vec<TaskInfo>) -> Vec<TaskInfo> {
     tasks.sort_by_key(TaskInfo::id);
     tasks.dedup_by_key(|task| task.id);

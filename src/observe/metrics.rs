@@ -1,15 +1,15 @@
-//! Counters, gauges and histograms through the [`metrics`](https://docs.rs/metrics) facade. Without
-//! the feature, `no_metrics.rs` replaces this file.
+//! Counters, gauges and histograms through the [`metrics`](https://docs.rs/metrics) facade. If the
+//! feature `metrics` is off, `no_metrics.rs` replaces this file.
 //!
 //! 1. The label `task` is a task's name if the name is a part of the program: a type name, or a
-//!    `&'static str`. A name made at run time may be a user's input, and each would be a time
-//!    series of its own. So all names made at run time are labelled `(dynamic)`. The label `route`
+//!    `&'static str`. A name that is made at run time may contain a user's input, and each would
+//!    be a time series of its own. So all such names have the label `(dynamic)`. The label `route`
 //!    exists only if the runner knows routes.
-//! 2. The first task of a name and route registers the counters of all ends, at zero. A rate over a
-//!    counter that appears with its first failure would miss that failure.
+//! 2. The first task of a name and route registers the counters of all ends, at zero. Otherwise a
+//!    counter would appear with its first failure, and a rate over it would miss that failure.
 //! 3. A task is in its queue before it is counted as added. If it begins on another thread in
 //!    between, the pending gauge is decremented before it is incremented. A scrape at that moment
-//!    reads one too few, perhaps below zero.
+//!    reads a value that is one too low, perhaps below zero.
 //! 4. A recorder is user code. It is called without a queue's lock, and its panics are contained.
 
 #[cfg(feature = "jobs")]
@@ -51,7 +51,7 @@ const JOBS_RAN: &str = "background_jobs_running_seconds";
 /// The metrics of one runner.
 #[derive(Default)]
 pub(crate) struct Metrics {
-    /// The keys of each series that was ever counted.
+    /// The keys of each series that has been counted.
     known: Mutex<HashMap<Series, Arc<Keys>>>,
 }
 
@@ -73,7 +73,7 @@ struct Keys {
     ended: Vec<Key>,
 }
 
-/// The label `task` of a task. It is read under the queue's lock, and recorded afterwards.
+/// The label `task` of a task. The caller reads it under the queue's lock, and records it after.
 #[derive(Clone, Copy)]
 pub(crate) struct MetricName(&'static str);
 
@@ -167,7 +167,7 @@ fn histogram_of(key: &Key) -> Histogram {
     with_recorder(|recorder| recorder.register_histogram(key, &METADATA))
 }
 
-/// Gauges that are recorded on demand, as they change too often.
+/// Gauges that are recorded only on demand, because they change too often.
 pub(crate) struct Gauges {
     pub(crate) awaiting_response: u64,
     pub(crate) overdue: usize,
@@ -186,7 +186,7 @@ impl Gauges {
 }
 
 /// Counts an attempt of a stored job that ended on a worker. `end` is one of `ends`. `name` is
-/// `None` for a job that is not registered, as its name could be anything.
+/// `None` if the job is not registered: its stored name may be any text.
 #[cfg(feature = "jobs")]
 pub(crate) fn job_ended(
     name: Option<&'static str>,

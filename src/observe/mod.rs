@@ -1,5 +1,5 @@
-//! What the outside sees of tasks: rows, reports, log events, spans and metrics. It uses `task` and
-//! below.
+//! What others can observe of tasks: rows, reports, log events, spans and metrics. This room uses
+//! `task` and below.
 
 pub(crate) mod info;
 pub(crate) mod limit_use;

@@ -1,4 +1,4 @@
-//! Replaces `metrics.rs` without the feature, and does nothing.
+//! Replaces `metrics.rs` if the feature `metrics` is off. Its functions do nothing.
 
 #[cfg(feature = "jobs")]
 use std::time::Duration;

@@ -17,7 +17,7 @@ pub struct OpenConnection {
     pub(crate) request: Option<RequestInfo>,
     pub(crate) location: &'static Location<'static>,
     pub(crate) since: Instant,
-    /// When the report was made. `None` until then.
+    /// When the shutdown recorded this connection. `None` until then.
     pub(crate) closed: Option<Instant>,
 }
 

@@ -1,4 +1,4 @@
-//! [`OpenRequest`]: a request that a shutdown cut off.
+//! [`OpenRequest`]: a request that outlasted a shutdown's time for requests.
 
 use std::{fmt, time::Duration};
 

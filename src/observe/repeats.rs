@@ -2,12 +2,12 @@
 //! each request does not flood the log.
 //!
 //! 1. The first failure of a kind is logged, and a period of length `every` begins. Failures
-//!    within the period are counted. Their number is logged at its end, and the next period
-//!    begins. After a period without failures, the next failure is logged as a first one.
-//! 2. While failures are counted, one task of the runtime waits for the end of the period. It
+//!    within the period are counted. At the end of the period their number is logged, and the next
+//!    period begins. After a period without failures, the next failure is again a first one.
+//! 2. While failures of a kind are counted, one Tokio task waits for the end of the period. It
 //!    starts and stops waiting under the lock, so each counted failure has a waiter.
-//! 3. If a subscriber reads the error, its text is a part of the kind. Beyond [`KINDS`] kinds, as
-//!    when each text has another number in it, the text is ignored.
+//! 3. If a subscriber reads the error, the error's text is a part of the kind. Beyond [`KINDS`]
+//!    kinds, for example if each text has another number in it, the text is ignored.
 //! 4. Without a runtime, each failure is logged and none is counted.
 
 use std::{
@@ -40,8 +40,8 @@ const LONGEST_ERROR: usize = 1_024;
 /// How many kinds may have an error's text.
 const KINDS: usize = 256;
 
-/// Failures that are summed up together. Without error texts, the number of kinds is bounded by the
-/// places in the program that add tasks, and by the names that they give.
+/// Failures that are summed up together. Without error texts, the number of kinds is bounded by
+/// the places in the program that add tasks, and by the names that they give.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Kind {
     pub(crate) level: Level,
@@ -57,8 +57,8 @@ struct Row {
     /// The end of the period.
     until: Instant,
     count: u64,
-    /// The task that waits for `until` holds the `Arc`, which is dropped with it or with its
-    /// runtime.
+    /// The task that waits for `until` holds the `Arc`. It drops the `Arc` when it ends, or when
+    /// its runtime does.
     waiter: Weak<()>,
 }
 
@@ -114,7 +114,7 @@ impl Repeats {
         }
     }
 
-    /// Logs the count of a kind. Returns false if the count is zero: then its waiter stops.
+    /// Logs the count of a kind. Returns false if the count is zero: then the waiter must stop.
     fn log(&self, kind: &Kind) -> bool {
         let mut rows = lock(&self.rows);
         let Some(row) = rows.get_mut(kind) else {

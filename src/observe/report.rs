@@ -1,4 +1,4 @@
-//! [`TaskReport`]: tells an observer about a task that has ended.
+//! [`TaskReport`]: what an observer learns of a task that has ended. Also the crate's log events.
 
 #[cfg(feature = "tracing")]
 use std::sync::Arc;
@@ -73,19 +73,19 @@ impl<'a> TaskReport<'a> {
         self.report.end
     }
 
-    /// Returns the time from when the task was added until it began. If it never began, this is the
-    /// time until it ended.
+    /// Returns the time from when the task was added until it began, or until it ended if it never
+    /// began.
     pub fn waited(&self) -> Duration {
         self.report.waited()
     }
 
-    /// Returns the time from when the task began until it ended. This is zero if it never began.
+    /// Returns the time from when the task began until it ended, or zero if it never began.
     pub fn ran(&self) -> Duration {
         self.report.ran()
     }
 
-    /// Returns the method of the task's request, or `None` for a task of no request. A task that
-    /// came through [`Runner::attach`](crate::Runner::attach) has `None` too, as its request is
+    /// Returns the method of the task's request. Returns `None` if the task belongs to no request.
+    /// Also returns `None` after [`Runner::attach`](crate::Runner::attach), where the request is
     /// unknown.
     pub fn method(&self) -> Option<&Method> {
         self.report.request.map(|request| &request.method)
@@ -103,8 +103,8 @@ impl<'a> TaskReport<'a> {
     }
 
     /// Returns the value that [`RunnerBuilder::capture`](crate::RunnerBuilder::capture) took from
-    /// the task's request. An observer can then report a failure for its tenant, or to its error
-    /// tracker.
+    /// the task's request, or `None` if it took none of this type. For example, an observer can
+    /// report a failure together with the tenant.
     ///
     /// ```
     /// use tower_background_tasks::{Runner, TaskEnd};
@@ -127,8 +127,8 @@ impl<'a> TaskReport<'a> {
         self.report.extensions.get()
     }
 
-    /// Returns how the response ended. Returns `None` for a task of no request, and for a task that
-    /// ended before its response.
+    /// Returns how the response ended. Returns `None` if the task belongs to no request, or ended
+    /// before its response did.
     pub fn response(&self) -> Option<&ResponseOutcome> {
         self.report.response
     }
@@ -191,8 +191,8 @@ impl Report<'_> {
 /// Logs the end under the task's name, so that no failure is silent. Failures of one kind are
 /// summed up.
 ///
-/// A failure goes to `tracing` even without a subscriber, as its feature `log` passes it on to the
-/// `log` crate.
+/// A failure becomes an event even without a subscriber, because `tracing` may pass events on to
+/// the `log` crate (its feature `log`).
 #[cfg(feature = "tracing")]
 pub(crate) fn log(report: &Report<'_>, repeats: &Arc<Repeats>) {
     // A subscriber is user code.
@@ -217,8 +217,8 @@ pub(super) fn line_of(location: &Location<'_>) -> i64 {
     location.line().into()
 }
 
-/// Returns the level of an end. A skip is for debugging: a condition asked for it, or the client
-/// disconnected before a response.
+/// Returns the level of an end. A skip is no fault of the task, so its level is debug: a condition
+/// did not hold, for example, or the client disconnected before a response.
 #[cfg(feature = "tracing")]
 fn level_of(end: &TaskEnd) -> Level {
     match end {
@@ -234,8 +234,8 @@ fn level_of(end: &TaskEnd) -> Level {
 
 #[cfg(feature = "tracing")]
 impl Report<'_> {
-    /// Logs the end. The fields of the task's span are on the event only if there is no span.
-    /// `error` is the error's text, if it was made before.
+    /// Logs the end. The event has the fields of the task's span only if there is no span. `error`
+    /// is the error's text, if the caller has made it.
     fn log(&self, error: Option<String>) {
         let (label, response) = (self.label, self.response);
         let label_of = (!self.has_span).then_some(label);
@@ -280,7 +280,8 @@ impl Report<'_> {
         }
     }
 
-    /// Returns the kind under which this end is summed up. Returns `None` if it is no failure.
+    /// Returns the kind under which this end is summed up. Returns `None` if each such end is
+    /// logged by itself.
     fn kind(&self) -> Option<Kind> {
         let level = level_of(self.end);
         let no_response = matches!(self.end, TaskEnd::Skipped(SkipReason::NoResponse));
@@ -324,7 +325,7 @@ pub(crate) fn repeated(kind: &Kind, count: u64) {
     });
 }
 
-/// Warns that a poll held its worker for `held`. The usual cause is blocking code in an async task.
+/// Warns that a poll held its worker thread for `held`, usually by blocking code in an async task.
 pub(crate) fn slow_poll(label: &Label, held: Duration, has_span: bool) {
     #[cfg(feature = "tracing")]
     let _ = contain(|| {
@@ -345,7 +346,7 @@ pub(crate) fn slow_poll(label: &Label, held: Duration, has_span: bool) {
     let _ = (label, held, has_span);
 }
 
-/// Warns that a stand-alone queue was dropped with these tasks in it.
+/// Warns that a stand-alone queue was dropped with these tasks in it, which then never run.
 pub(crate) fn never_attached(names: &[Cow<'static, str>]) {
     #[cfg(feature = "tracing")]
     tracing::warn!(
@@ -399,7 +400,7 @@ pub(crate) fn going_down(what: fmt::Arguments<'_>) {
     let _ = what;
 }
 
-/// Logs what remained when a server failed, as its caller gets the error and not the report.
+/// Logs a shutdown's report after the server has failed: the caller gets only the server's error.
 pub(crate) fn server_failed(report: &impl fmt::Display) {
     #[cfg(feature = "tracing")]
     let _ = contain(|| {
@@ -418,7 +419,7 @@ pub(crate) fn program_at_fault(error: &dyn fmt::Display) {
     let _ = error;
 }
 
-/// Warns that the process cannot listen for signals.
+/// Logs an error: the process cannot listen for signals.
 #[cfg(feature = "signal")]
 pub(crate) fn no_signals(why: &dyn fmt::Display) {
     #[cfg(feature = "tracing")]

@@ -1,5 +1,5 @@
-//! [`TaskSpan`]: the `tracing` span that a task runs in. Empty without the feature, or without a
-//! subscriber.
+//! [`TaskSpan`]: the `tracing` span in which a task runs. It is empty without the feature
+//! `tracing`, or without a subscriber.
 
 #[cfg(feature = "tracing")]
 use std::sync::Arc;
@@ -13,24 +13,25 @@ use crate::task::{added_in::AddedIn, end::TaskEnd, label::Label, request_info::R
 #[cfg(feature = "tracing")]
 use crate::util::contain::{contain, contain_drop};
 
-/// How the span of a task relates to the span that was current when the task was added, usually the
-/// request's.
+/// How the span of a task relates to the span that was current when the task was added. That is
+/// usually the request's span.
 #[cfg(feature = "tracing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SpanRelation {
-    /// The task's span follows from it. The two are linked, and the request's span stays open until
-    /// each of its tasks has begun.
+    /// The task's span follows from that span: the two are linked. The request's span stays open
+    /// until each of its tasks has begun.
     #[default]
     FollowsFrom,
-    /// The task's span is its child. The request's span stays open until its tasks have ended.
+    /// The task's span is a child of that span. The request's span stays open until its tasks have
+    /// ended.
     ///
-    /// Do not use this for a task that adds itself again and again. Each is the child of the one
-    /// before, and a child keeps all its ancestors open. Their spans close, and free their memory,
-    /// only when the last task has ended.
+    /// Do not use this for a task that adds itself again and again. Each new span is a child of
+    /// the previous one, and a child keeps all its ancestors open. The spans close, and free their
+    /// memory, only when the last task has ended.
     Child,
-    /// The task's span is a root.
+    /// The task's span is a root, without a link to that span.
     None,
 }
 
@@ -38,7 +39,8 @@ pub enum SpanRelation {
 /// poll of the task, for its destructor and for the event of its end.
 #[derive(Clone, Default)]
 pub(crate) struct TaskSpan {
-    /// `None` if no subscriber wants it. Shared, so that a subscriber sees one handle.
+    /// `None` if no subscriber wants the span. Clones share it, so that a subscriber sees one
+    /// handle.
     #[cfg(feature = "tracing")]
     span: Option<Arc<Contained>>,
 }
@@ -67,7 +69,7 @@ pub(crate) struct SpanOf<'a> {
 }
 
 impl TaskSpan {
-    /// Returns true if a subscriber may want spans of tasks. This is one load.
+    /// Returns true if a subscriber may want spans of tasks. This costs one atomic load.
     #[inline]
     pub(crate) fn is_wanted() -> bool {
         #[cfg(feature = "tracing")]
@@ -142,8 +144,8 @@ impl TaskSpan {
         let _ = error_type;
     }
 
-    /// Calls `f` in the span. If the subscriber panics as the span is entered, `f` runs without it.
-    /// A panic as the span is left is contained. The caller contains panics of `f`.
+    /// Calls `f` in the span. If the subscriber panics on entry, `f` runs outside the span. If it
+    /// panics on exit, the panic is contained. The caller contains panics of `f`.
     #[inline]
     pub(crate) fn in_scope<R>(&self, f: impl FnOnce() -> R) -> R {
         #[cfg(feature = "tracing")]
@@ -177,7 +179,8 @@ fn open_span(of: &SpanOf<'_>, label: &Label) -> Option<Arc<Contained>> {
             request.id = request.and_then(RequestInfo::id),
         )
     };
-    // A span's id is valid only for the subscriber that gave it. This thread may have another one.
+    // A span's id is valid only for the subscriber that gave it. This thread may have another
+    // subscriber.
     let span = match (of.relation, added_in) {
         (SpanRelation::Child, Some(parent)) => parent
             .with_subscriber(|(id, dispatch)| with_default(dispatch, || open(Some(id.clone()))))
@@ -196,7 +199,7 @@ fn open_span(of: &SpanOf<'_>, label: &Label) -> Option<Arc<Contained>> {
     (!span.is_disabled()).then(|| Arc::new(Contained(Some(span))))
 }
 
-/// Leaves a span when dropped, with panics contained.
+/// Exits a span when dropped, with panics contained.
 #[cfg(feature = "tracing")]
 struct Entered<'a>(Option<tracing::span::Entered<'a>>);
 

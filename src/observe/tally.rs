@@ -1,9 +1,9 @@
-//! [`Tally`]: counts recent ends by name and route, and keeps the last failures, for the dashboard.
+//! [`Tally`]: counts ends by name and route, and keeps the last failures, for the dashboard.
 //!
-//! 1. It is bounded: the last minute of at most [`GROUPS`] groups, and [`FAILURES`] failures.
-//!    Tasks of further groups are counted as `(others)`.
+//! 1. It is bounded: each shard has at most [`GROUPS`] groups, and each group keeps one minute.
+//!    Tasks of further groups are counted as `(others)`. At most [`FAILURES`] failures are kept.
 //! 2. Each thread counts in its own shard, under the shard's lock, and may hold a queue's lock. No
-//!    thread locks a queue while it holds a shard's lock. No user code runs under either.
+//!    thread locks a queue while it holds a shard's lock. No user code runs under either lock.
 
 use std::{
     borrow::Cow,
@@ -39,7 +39,7 @@ static OTHERS: &str = "(others)";
 /// How many failures are kept.
 const FAILURES: usize = 100;
 
-/// How many seconds the counts reach back.
+/// How many seconds a group keeps.
 pub(crate) const SECONDS: usize = 60;
 
 /// How much of an error's text is kept, in bytes.
@@ -47,8 +47,8 @@ const LONGEST_ERROR: usize = 4_096;
 
 pub(crate) struct Tally {
     since: Instant,
-    /// Unordered, as there are few. Names are compared by address. A name at two addresses has two
-    /// groups here, which a snapshot merges.
+    /// Each shard's groups are unordered, as there are few. Names are compared by address. A name
+    /// at two addresses has two groups here, which [`groups`](Self::groups) merges.
     groups: Sharded<Mutex<Vec<(GroupKey, Group)>>>,
     failures: Mutex<VecDeque<Failure>>,
 }
@@ -62,7 +62,7 @@ pub(crate) struct GroupKey {
 /// Tasks of one name and route.
 #[derive(Clone)]
 pub(crate) struct Group {
-    /// Counts of the ends, in the order of [`TaskEnd::WORDS`].
+    /// How many tasks ended in each way, in the order of [`TaskEnd::WORDS`].
     pub(crate) ends: [u64; TaskEnd::WORDS.len()],
     /// A ring buffer, indexed by the second's number modulo its length.
     seconds: Box<[Second; SECONDS]>,
@@ -137,7 +137,7 @@ impl Tally {
         lock(&self.failures).iter().rev().cloned().collect()
     }
 
-    /// Returns the groups, the busiest first and `(others)` last, and the seconds of each, the
+    /// Returns the groups, the busiest first and `(others)` last. Each comes with its seconds, the
     /// oldest first.
     pub(crate) fn groups(&self, now: Instant) -> Vec<(GroupKey, Group, [Second; SECONDS])> {
         let (mut all, mut others) = (BTreeMap::<GroupKey, Group>::new(), Group::default());
@@ -160,7 +160,7 @@ impl Tally {
             let ended: u64 = group.ends.iter().sum();
             Reverse((lately(group), ended))
         });
-        // Each shard has its own bound, so there may be more in all.
+        // Each shard has its own bound, so there may be more groups in all.
         for (_, rest) in groups.split_off(groups.len().min(GROUPS)) {
             others.add(&rest);
         }
@@ -192,7 +192,8 @@ fn oldest_of_most(failures: &mut VecDeque<Failure>) -> Option<Failure> {
     failures.remove(oldest)
 }
 
-/// Returns the index of a group, and adds the group if it is new.
+/// Returns the index of a group. Adds the group if it is new, or returns that of `(others)` if the
+/// shard is full.
 fn index_of(
     groups: &mut Vec<(GroupKey, Group)>,
     name: &'static str,
@@ -238,7 +239,7 @@ impl Default for Group {
 }
 
 impl Group {
-    /// Returns the second of this number. It replaces an older one at the same index.
+    /// Returns the second of this number. An older second at the same index is replaced.
     fn second_mut(&mut self, number: u64) -> &mut Second {
         let second = &mut self.seconds[place(number)];
         if second.number != number {
