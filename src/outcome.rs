@@ -1,4 +1,4 @@
-//! [`ResponseOutcome`]: how a response ended. Data only: `http/end_guard.rs` decides.
+//! [`ResponseOutcome`]: how a response ended. This is data only: `http/end_guard.rs` decides it.
 
 use std::time::Duration;
 
@@ -25,21 +25,21 @@ pub struct ResponseOutcome {
     pub end: ResponseEnd,
     /// The status of the response head, or `None` if there was no response.
     pub status: Option<StatusCode>,
-    /// The bytes of the body's data that the server took. Headers and chunk sizes do not count. A
-    /// compression outside the layer comes after this count.
+    /// The bytes of the body's data that the server took. Headers and chunk sizes do not count. If
+    /// a layer further out compresses the body, these are the bytes before compression.
     pub body_bytes: u64,
     /// The time from the request's arrival at the layer to the end of the response.
     pub elapsed: Duration,
-    /// The [status code](https://grpc.io/docs/guides/status-codes/) of a gRPC call, from its
-    /// trailers, or from its head if it has no body. It is 2 (`UNKNOWN`) if the call ended without
-    /// a status, as when its client disconnects. It is `None` for a response that is not gRPC, and
-    /// for gRPC-Web, whose status is in the body.
+    /// The [status code](https://grpc.io/docs/guides/status-codes/) of a gRPC call, from the
+    /// trailers, or from the head if there is no body. It is 2 (`UNKNOWN`) if the call ended
+    /// without a status, for example because the client disconnected. It is `None` for a response
+    /// that is not gRPC, and for gRPC-Web, which has its status in the body.
     pub grpc_status: Option<u32>,
 }
 
 impl ResponseOutcome {
-    /// Makes an outcome of zero bytes and zero time, for tests of conditions. A test then sets the
-    /// fields that its condition reads.
+    /// Makes an outcome of zero bytes and zero time, for the test of a condition. The test then
+    /// sets the fields that the condition reads.
     pub fn new(end: ResponseEnd, status: Option<StatusCode>) -> Self {
         Self {
             end,
@@ -54,7 +54,7 @@ impl ResponseOutcome {
     /// `grpc-status` of a gRPC call must also be 0.
     ///
     /// So a client that disconnects after the handler has committed its work still gets its mail.
-    /// A gRPC call has its status at the end: if its client disconnects earlier, the call is no
+    /// The status of a gRPC call comes last: if the client disconnects before that, the call is no
     /// success.
     ///
     /// ```
@@ -89,27 +89,27 @@ impl ResponseOutcome {
 pub enum ResponseEnd {
     /// The server took the whole body.
     ///
-    /// A body that is dropped with nothing more owed counts as taken whole. Nothing more is owed in
-    /// these cases:
+    /// A dropped body counts as taken whole if it had nothing more to give. That is so in these
+    /// cases:
     ///
     /// - `is_end_stream` was true, or trailers had passed.
     /// - All bytes of the body's exact size hint, or else of the response's `Content-Length`, had
     ///   passed. Over HTTP/2 this does not hold if the response announces trailers in a [`Trailer`
     ///   header](https://www.rfc-editor.org/rfc/rfc9110#section-6.6.2).
     /// - The response has no content by [RFC 9110, section
-    ///   6.4.1](https://www.rfc-editor.org/rfc/rfc9110#section-6.4.1): an answer to HEAD, a success
-    ///   for CONNECT, status 1xx, 204 or 304.
+    ///   6.4.1](https://www.rfc-editor.org/rfc/rfc9110#section-6.4.1): an answer to HEAD, a
+    ///   success for CONNECT, status 1xx, 204 or 304.
     Completed,
     /// The body was dropped before its end: the client disconnected, or the server gave up.
     Aborted,
-    /// The body returned an error, or ended before all bytes of its exact size hint (or else of the
-    /// response's `Content-Length`) had passed.
+    /// The body returned an error, or ended too early: before all bytes of its exact size hint, or
+    /// else of the response's `Content-Length`, had passed.
     BodyFailed,
     /// The inner service returned an error, so there was no response.
     ServiceFailed,
     /// The request was dropped before there was a response. Either the client disconnected while
-    /// the handler ran, or a timeout outside the layer expired: the layer cannot tell which. tonic
-    /// applies `grpc-timeout` and `Server::timeout` outside of all layers.
+    /// the handler ran, or a timeout outside the layer expired: the layer cannot distinguish them.
+    /// tonic applies `grpc-timeout` and `Server::timeout` outside of all layers.
     Cancelled,
     /// The handler or the body panicked, or the response was dropped while its thread unwound from
     /// another panic.

@@ -12,8 +12,8 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::feed::Events;
 
-/// The body of a response of [`Dashboard`](super::Dashboard): all at once, or a stream of events
-/// that ends when the runner shuts down.
+/// The body of a response of [`Dashboard`](super::Dashboard): either one piece of data, or a
+/// stream of events that ends when the runner shuts down.
 pub struct DashboardBody(Kind);
 
 enum Kind {

@@ -1,4 +1,4 @@
-//! [`Feed`]: makes one snapshot a second for all viewers. [`Events`]: the stream of one viewer.
+//! [`Feed`]: makes one snapshot a second for all viewers. [`Events`]: one viewer's stream.
 
 use std::{
     future::poll_fn,
@@ -23,8 +23,8 @@ use crate::{
 /// The time between two events of a stream.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The age at which a snapshot is replaced. It is below [`INTERVAL`], so that a stream whose timer
-/// is early does not get the same snapshot twice.
+/// The age at which a snapshot is replaced. It is less than [`INTERVAL`], so that a stream whose
+/// timer fires early does not get the same snapshot twice.
 const FRESH: Duration = Duration::from_millis(900);
 
 pub(super) struct Feed {
@@ -55,8 +55,8 @@ impl Feed {
         snapshot::json(&self.runner, self.allows_cancel)
     }
 
-    /// Returns a snapshot of this second as an event. Callers that come while it is made wait for
-    /// it.
+    /// Returns the current snapshot as an event. The lock is held while a new one is made, so that
+    /// concurrent callers wait for it and do not make their own.
     fn event(&self) -> Bytes {
         let mut latest = lock(&self.latest);
         let now = Instant::now();
@@ -75,8 +75,8 @@ impl Feed {
     }
 }
 
-/// A stream of events. Its last event is made after the shutdown has begun. It then ends, as a
-/// graceful shutdown waits for open responses.
+/// A stream of events. Its last event shows that the shutdown has begun. The stream then ends,
+/// because a graceful shutdown of the server waits for open responses.
 pub(super) struct Events {
     feed: Arc<Feed>,
     /// The timer of the next event. `None` before the first event.

@@ -1,6 +1,6 @@
-//! [`Dashboard`]: a page of what runs, waits, ended lately and failed. It uses `runner` and below.
+//! [`Dashboard`]: a page that shows a runner's tasks. This room uses `runner` and below.
 //!
-//! While the page has viewers, one snapshot a second is made for all of them ([`feed`]).
+//! While the page has viewers, [`feed`] makes one snapshot a second for all of them.
 
 mod body;
 mod feed;
@@ -27,18 +27,22 @@ pub use self::body::DashboardBody;
 use self::feed::{Events, Feed};
 use crate::{Runner, TaskId};
 
-/// A page of what a runner does, as a Tower service, from [`Runner::dashboard`].
+/// A page that shows what a runner does, as a Tower service, from [`Runner::dashboard`].
 ///
-/// The page shows what runs and waits, how far it has come
-/// ([`TaskContext::progress`](crate::TaskContext::progress)), what ended in the last minute by task
-/// and route ([`RunnerBuilder::route`](crate::RunnerBuilder::route)), the last failures with their
-/// causes, and how full the limits are. It updates itself, and loads nothing from other servers.
+/// The page shows:
+///
+/// - the tasks that run and wait, and their [`progress`](crate::TaskContext::progress),
+/// - how many tasks ended in the last minute, by name and [`route`](crate::RunnerBuilder::route),
+/// - the last failures with their causes,
+/// - how full the limits are.
+///
+/// It updates itself, and loads nothing from other servers.
 ///
 /// # Who may see it
 ///
 /// **Mount it behind your authentication, or on a port of its own that only operators reach.** The
 /// page shows paths, request ids and the texts of errors, and authenticates nobody. A local port
-/// does not protect it: by DNS rebinding, any page in a browser on the same machine may reach it.
+/// is no protection: any page in a browser on the same machine may reach it by DNS rebinding.
 ///
 /// ```
 /// # #[cfg(feature = "axum")] {
@@ -49,7 +53,7 @@ use crate::{Runner, TaskId};
 /// let app: Router = Router::new()
 ///     .route("/", get(async |tasks: BackgroundTasks| tasks.add_task(async {})))
 ///     .layer(runner.layer())
-///     // After the layer: the page has no tasks. Add your authentication here.
+///     // After the layer, as the page adds no tasks. Add your authentication here.
 ///     .nest_service("/admin/tasks", runner.dashboard());
 /// # drop(app);
 /// # }
@@ -57,28 +61,28 @@ use crate::{Runner, TaskId};
 ///
 /// # Where it is mounted
 ///
-/// Anywhere, whether or not the router strips its prefix. Let `base` be the path of the page:
+/// It works at any path, whether or not the router strips its prefix. Let `base` be that path:
 ///
 /// | Request | Response |
 /// |---|---|
 /// | `GET base` | the page |
 /// | `GET base/snapshot.json` | what the page shows, as JSON |
 /// | `GET base/events` | the same once a second, as [server-sent events] |
-/// | `POST base/cancel?id=17` | cancels a task, where [`allow_cancel`](Self::allow_cancel) is set |
+/// | `POST base/cancel?id=17` | cancels a task, if [`allow_cancel`](Self::allow_cancel) is set |
 ///
-/// The JSON is for the page, and may change with it. [`Runner::tasks`] and
-/// [`Runner::stats`] are for programs.
+/// The JSON is for the page, and may change with it. Programs use [`Runner::tasks`] and
+/// [`Runner::stats`].
 ///
-/// A stream of events ends when the runner begins to shut down, so that [`Runner::serve`] does not
-/// wait for viewers. A server that is stopped by other means, before its runner is shut down, does
-/// wait for them.
+/// A stream of events ends when the runner begins to shut down. So [`Runner::serve`] does not wait
+/// for viewers. If you stop the server yourself, before its runner shuts down, its graceful
+/// shutdown waits for them.
 ///
 /// # Cost
 ///
-/// After the first call of [`Runner::dashboard`], each end is counted by name and route, under a
-/// lock of its thread's shard. While the page has viewers, one snapshot a second is made for all
-/// of them. Each request of `snapshot.json` makes one more. A snapshot locks each queue for a
-/// moment.
+/// After the first call of [`Runner::dashboard`], the runner counts each end by name and route,
+/// under a lock of the thread's shard. While the page has viewers, one snapshot a second is made
+/// for all of them. Each request for `snapshot.json` makes one more. A snapshot briefly locks each
+/// queue.
 ///
 /// [server-sent events]: https://html.spec.whatwg.org/multipage/server-sent-events.html
 #[derive(Clone)]
@@ -87,7 +91,7 @@ pub struct Dashboard {
 }
 
 impl Runner {
-    /// Makes a page of what this runner does. See [`Dashboard`] for who may see it.
+    /// Makes a page that shows what this runner does. It needs protection: see [`Dashboard`].
     #[cfg_attr(docsrs, doc(cfg(feature = "dashboard")))]
     pub fn dashboard(&self) -> Dashboard {
         self.owner().shared.tally(); // counts from now on
@@ -100,11 +104,11 @@ impl Runner {
 impl Dashboard {
     /// Lets each viewer of the page cancel tasks ([`Runner::cancel`]). By default nobody may.
     ///
-    /// A request from a page of another origin is refused, by its headers [`Sec-Fetch-Site`] and
-    /// [`Origin`]. Browsers send `Sec-Fetch-Site` only over HTTPS and to the local machine.
-    /// Without it, `Origin` is compared with `Host`. So a proxy that is reached by plain HTTP must
-    /// not change `Host`: nginx needs `proxy_set_header Host $host`. Otherwise all requests are
-    /// refused.
+    /// The page refuses a request from a page of another origin, by the headers [`Sec-Fetch-Site`]
+    /// and [`Origin`]. Browsers send `Sec-Fetch-Site` only over HTTPS and to the local machine.
+    /// Without it, `Origin` must match `Host`. So a proxy that is reached over unencrypted HTTP
+    /// must not change `Host`: nginx needs `proxy_set_header Host $host`. Otherwise all these
+    /// requests are refused.
     ///
     /// [`Sec-Fetch-Site`]: https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header
     /// [`Origin`]: https://www.rfc-editor.org/rfc/rfc6454#section-7

@@ -1,4 +1,4 @@
-//! Whether a request comes from a page of this server: a guard against cross-site request forgery.
+//! Checks that a request comes from a page of this server, against cross-site request forgery.
 
 use http::{
     HeaderName, Request,
@@ -8,10 +8,10 @@ use http::{
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Returns false if a browser says that a page of another origin made this request.
+/// Returns false if the headers show that a page of another origin made this request.
 ///
 /// Browsers send `Sec-Fetch-Site` to trustworthy origins (HTTPS, the local machine), and `Origin`
-/// with each POST. A client that sends neither is no browser, so no page made the request.
+/// with each POST. A client that sends neither is not a browser, so no page made the request.
 pub(super) fn is_own<B>(request: &Request<B>) -> bool {
     let headers = request.headers();
     if let Some(site) = headers.get(SEC_FETCH_SITE) {

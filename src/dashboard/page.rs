@@ -1,4 +1,4 @@
-//! The page itself: one file, with its style and its script in it.
+//! The page itself: one HTML file that contains its style and script.
 
 use std::sync::LazyLock;
 
@@ -20,9 +20,9 @@ static PAGE: LazyLock<Bytes> = LazyLock::new(|| {
 const STYLE: &str = include_str!("assets/style.css");
 const SCRIPT: &str = include_str!("assets/script.js");
 
-/// Has the browser run this script and no other, and load nothing from other servers. The hashes
-/// are those of [`SCRIPT`] and [`STYLE`]. A test of `conformance` fails with the right ones when
-/// they change.
+/// Lets the browser run only this script, and load nothing from other servers. The hashes are
+/// those of [`SCRIPT`] and [`STYLE`]. If these change, a test in `tests/conformance` fails and
+/// shows the new hashes.
 const POLICY: &str = "default-src 'none'; \
     script-src 'sha256-z27tyvTH9vPCJ5yQAx3xEAqbA9UYUPixRJik3+TYa0w='; \
     style-src 'sha256-MS2a6c/1HvU/ogR99nBKrMi/IcLQLDyEN6XBYK02NuU='; \

@@ -24,11 +24,11 @@ const TASKS: usize = 200;
 struct Snapshot<'a> {
     /// Unix time, in seconds.
     now: f64,
-    /// Seconds since the dashboard was made, from which on ends are counted.
+    /// Seconds since counting began, at the first call of [`Runner::dashboard`].
     uptime_seconds: f64,
     allow_cancel: bool,
     state: &'static str,
-    /// The longest time that a shutdown may take, in seconds.
+    /// How long the current step of a shutdown may still take, in seconds.
     deadline_seconds: Option<f64>,
     totals: Totals,
     limits: Vec<Limit>,
@@ -83,7 +83,7 @@ struct GroupRow<'a> {
     name: &'a str,
     route: Option<&'a str>,
     ends: BTreeMap<&'static str, u64>,
-    /// Over what the columns below show, or since the ends are counted.
+    /// Averaged over the buckets below, or since counting began if that is shorter.
     per_second: f64,
     bucket_seconds: u32,
     ended: Vec<u32>,
@@ -138,7 +138,7 @@ pub(super) fn json(runner: &Runner, allow_cancel: bool) -> Vec<u8> {
             .map(|failure| FailureRow::of(failure, now))
             .collect(),
     };
-    // Its keys are strings and its numbers are finite, so this cannot fail.
+    // All keys are strings and all numbers are finite, so this cannot fail.
     serde_json::to_vec(&snapshot).unwrap_or_default()
 }
 

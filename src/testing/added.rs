@@ -1,15 +1,15 @@
-//! [`assert_added!`](crate::assert_added): compares the names of the added tasks with those
-//! expected.
+//! [`assert_added!`](crate::assert_added): compares the names of added tasks with expected names.
 
 use std::fmt;
 
 use crate::{BackgroundTasks, Runner, TaskInfo};
 
-/// Asserts that exactly these tasks were added, by their names, in their order.
+/// Asserts that exactly the tasks with these names were added, in this order.
 ///
-/// The first argument is a [`BackgroundTasks`](crate::BackgroundTasks), whose waiting tasks are
-/// compared, or a [recording](crate::Runner::recording) [`Runner`](crate::Runner), whose recorded
-/// tasks are. Either may be a reference. A name is anything that is an `AsRef<str>`.
+/// The first argument is a [`BackgroundTasks`](crate::BackgroundTasks) or a
+/// [recording](crate::Runner::recording) [`Runner`](crate::Runner), or a reference to one. The
+/// names are compared with the waiting tasks of the queue, or with the recorded tasks of the
+/// runner. A name is any `AsRef<str>`.
 ///
 /// ```
 /// use tower_background_tasks::{BackgroundTasks, Runner, Task, assert_added};
@@ -32,11 +32,11 @@ use crate::{BackgroundTasks, Runner, TaskInfo};
 ///
 /// # Panics
 ///
-/// Panics if other tasks were added, or the same tasks in another order. The message has both
-/// lists, and says where each task was added.
+/// If other tasks were added, or the same tasks in another order. The message has both lists, and
+/// says where each task was added.
 ///
-/// Panics if there is nothing to compare: the runner does not record, or the queue belongs to a
-/// recording runner, which then has its tasks.
+/// If there is nothing to compare: the runner does not record, or the queue's own runner records
+/// the tasks instead.
 #[macro_export]
 macro_rules! assert_added {
     ($from:expr, [$($name:expr),* $(,)?] $(,)?) => {
@@ -49,9 +49,11 @@ macro_rules! assert_added {
 
 /// What [`assert_added!`](crate::assert_added) can inspect.
 pub trait Added {
+    /// Returns the added tasks, in their order.
+    ///
     /// # Errors
     ///
-    /// Returns the remedy as an error if there is nothing to compare.
+    /// This returns an error, which names the remedy, when there is nothing to compare.
     fn added(&self) -> Result<Vec<TaskInfo>, &'static str>;
 }
 

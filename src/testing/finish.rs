@@ -7,13 +7,13 @@ use http::Response;
 use http_body::Body;
 
 /// Reads the body of a response to its end and drops it, as a server does, so that the request's
-/// tasks start. Returns the head with the body's bytes.
+/// tasks can run. Returns the head with the body's bytes.
 ///
 /// As hyper does, this reads until the body has ended or `is_end_stream` is true. It drops
 /// trailers, and keeps the whole body in memory.
 ///
-/// When this returns, the tasks have started. [`Runner::idle`](crate::Runner::idle) waits for their
-/// ends.
+/// When this returns, the tasks are pending, but may not have begun. To wait for their ends, call
+/// [`Runner::idle`](crate::Runner::idle).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -41,12 +41,12 @@ use http_body::Body;
 /// # Errors
 ///
 /// This returns an error when the body does. The response then ends
-/// [`BodyFailed`](crate::ResponseEnd::BodyFailed), and its tasks start.
+/// [`BodyFailed`](crate::ResponseEnd::BodyFailed), and its tasks run.
 ///
 /// # Cancel safety
 ///
-/// Dropping this drops the response before its end, as when a client disconnects. The response ends
-/// [`Aborted`](crate::ResponseEnd::Aborted), and its tasks start.
+/// Dropping this drops the response before its end, as when a client disconnects. The response
+/// ends [`Aborted`](crate::ResponseEnd::Aborted), and its tasks run.
 pub async fn finish<B: Body>(response: Response<B>) -> Result<Response<Bytes>, B::Error> {
     let (head, body) = response.into_parts();
     let bytes = read(body).await?;

@@ -1,6 +1,6 @@
-//! Helpers for tests of handlers. The guide has four ways to test:
-//! [`guide::testing`](crate::guide::testing).
-// A room at the top: it uses `http`, `runner`, `background_tasks` and below, and nothing uses it.
+//! Helpers for tests of handlers. [`guide::testing`](crate::guide::testing) shows four ways to
+//! test.
+// This room uses `http`, `runner`, `background_tasks` and below. Nothing uses it.
 
 #[doc(hidden)]
 pub mod added;
