@@ -200,9 +200,9 @@ impl<S> Jobs<S> {
     /// `store` must be the one that the worker's backend fetches from, and must be able to
     /// [postpone](JobStore::postpone). A job has `max_attempts` attempts: 25, unless
     /// [`prepared`](crate::ApalisStore::prepared) sets another number. After its last attempt, the
-    /// job ends with an `AbortError`, and apalis keeps it as dead. Two kinds of jobs end so after
-    /// one attempt: a stored value that is not a job ([`RunJobError::Unreadable`]), and a job that
-    /// itself returns an `AbortError`.
+    /// job ends with an `AbortError`, and apalis keeps it as dead. A stored value that is not a
+    /// job ([`RunJobError::Unreadable`]) has only one attempt. A job that itself returns an
+    /// `AbortError` has no further attempt.
     ///
     /// Without this setting, apalis' backends differ: some run a failed job again at once.
     ///

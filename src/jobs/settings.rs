@@ -289,9 +289,9 @@ impl RunnerBuilder {
     /// any entries that the worker's [`Jobs::link_span`](crate::Jobs::link_span) can read.
     ///
     /// Without this function, or if it writes nothing, the job gets the `traceparent` and
-    /// `tracestate` of its request, if the runner has jobs or a store for jobs. The runner ignores
-    /// a header that is empty or not text, a `traceparent` over 256 bytes and a `tracestate` over
-    /// 512. It also ignores a `tracestate` without a `traceparent`.
+    /// `tracestate` of its request. This needs a runner with jobs or a store for jobs. The runner
+    /// ignores a header that is empty or not text, a `traceparent` over 256 bytes and a
+    /// `tracestate` over 512. It also ignores a `tracestate` without a `traceparent`.
     ///
     /// ```
     /// use tower_background_tasks::Runner;

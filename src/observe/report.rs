@@ -217,8 +217,8 @@ pub(super) fn line_of(location: &Location<'_>) -> i64 {
     location.line().into()
 }
 
-/// Returns the level of an end. A skip is no fault of the task, so its level is debug: a condition
-/// did not hold, for example, or the client disconnected before a response.
+/// Returns the level of an end. A skip is at debug level, as it is no fault of the task: for
+/// example, a condition did not hold, or the client disconnected before a response.
 #[cfg(feature = "tracing")]
 fn level_of(end: &TaskEnd) -> Level {
     match end {
