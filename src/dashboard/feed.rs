@@ -50,7 +50,6 @@ impl Feed {
         self.allows_cancel
     }
 
-    /// Returns a snapshot as JSON.
     pub(super) fn json(&self) -> Vec<u8> {
         snapshot::json(&self.runner, self.allows_cancel)
     }
@@ -108,7 +107,6 @@ impl Events {
     }
 }
 
-/// Waits until the next event.
 async fn pause(mut pauses: Pauses, runner: Runner) -> Pauses {
     {
         let mut over = pin!(pauses.pause(INTERVAL));

@@ -250,7 +250,6 @@ async fn add<J: Job>(
     }
 }
 
-/// Adds a job by calling `insert`.
 async fn add_with<J: Job, E: Into<BoxError>>(
     queue: &Arc<Queue>,
     request: JobRequest<J>,
@@ -264,7 +263,6 @@ async fn add_with<J: Job, E: Into<BoxError>>(
     }
 }
 
-/// Adds a job to the runner's store through the caller's connection.
 async fn add_in<J: Job>(
     queue: &Arc<Queue>,
     connection: &mut (dyn Any + Send),
@@ -306,7 +304,6 @@ fn stored<J: Job>(queue: &Queue, job: &J) -> Result<StoredJob, AddJobErrorKind> 
     Ok(stored.with_origin(queue.request(), trace(queue)))
 }
 
-/// Adds a job as a task of its request.
 fn add_to_queue<J: Job>(
     queue: &Arc<Queue>,
     root: &Arc<Queue>,

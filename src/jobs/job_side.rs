@@ -50,7 +50,6 @@ impl JobSide {
         queue.extensions().get()
     }
 
-    /// Returns the trace that the request came with.
     pub(crate) fn trace(&self) -> HashMap<String, String> {
         let values = TRACE_HEADERS.iter().zip(&self.trace);
         let header = |((name, _), value): (&(&str, usize), &Option<HeaderValue>)| {

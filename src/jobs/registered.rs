@@ -82,7 +82,6 @@ pub(crate) struct Registry {
 #[cfg(feature = "tracing")]
 pub(crate) type LinkSpan = dyn Fn(&Span, &StoredJob) + Send + Sync;
 
-/// A running job.
 pub(crate) type Running = Pin<Box<dyn Future<Output = TaskResult> + Send>>;
 
 /// A registered job whose type is erased.

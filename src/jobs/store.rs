@@ -159,7 +159,6 @@ pub(crate) enum PushError {
 }
 
 impl PushError {
-    /// Classifies the error of a store.
     pub(super) fn of(error: BoxError) -> Self {
         let error = match error.downcast() {
             Ok(duplicate) => return Self::Duplicate(*duplicate),
@@ -188,7 +187,6 @@ pub(crate) async fn push(store: &dyn JobStore, job: StoredJob) -> Result<(), Box
     contained(|| store.push(job)).await
 }
 
-/// Pushes a job through the caller's connection.
 pub(super) async fn push_in(
     store: &dyn JobStore,
     connection: &mut (dyn Any + Send),

@@ -48,7 +48,6 @@ const JOBS_ENDED: &str = "background_jobs_ended_total";
 #[cfg(feature = "jobs")]
 const JOBS_RAN: &str = "background_jobs_running_seconds";
 
-/// The metrics of one runner.
 #[derive(Default)]
 pub(crate) struct Metrics {
     /// The keys of each series that has been counted.

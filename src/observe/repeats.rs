@@ -105,7 +105,6 @@ impl Repeats {
         false
     }
 
-    /// Logs the counts of all kinds.
     pub(crate) fn flush(&self) {
         let kinds: Vec<_> = lock(&self.rows).keys().cloned().collect();
         for kind in kinds {

@@ -359,7 +359,6 @@ pub(crate) fn never_attached(names: &[Cow<'static, str>]) {
     let _ = names;
 }
 
-/// Warns that a response stays open.
 pub(crate) fn slow_response(
     request: Option<&RequestInfo>,
     open_for: Duration,
@@ -392,7 +391,6 @@ pub(crate) fn still_waiting(idle: &impl fmt::Display) {
     let _ = idle;
 }
 
-/// Logs the progress of a shutdown.
 pub(crate) fn going_down(what: fmt::Arguments<'_>) {
     #[cfg(feature = "tracing")]
     let _ = contain(|| tracing::info!(target: "tower_background_tasks", "shutting down: {what}"));

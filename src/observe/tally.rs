@@ -59,7 +59,6 @@ pub(crate) struct GroupKey {
     pub(crate) route: Option<Arc<str>>,
 }
 
-/// Tasks of one name and route.
 #[derive(Clone)]
 pub(crate) struct Group {
     /// How many tasks ended in each way, in the order of [`TaskEnd::WORDS`].
@@ -119,7 +118,6 @@ impl Tally {
         group.second_mut(second).count(label.added, begun, now);
     }
 
-    /// Keeps the end if it is a failure.
     pub(crate) fn keep_failure(&self, report: &Report<'_>) {
         if !report.end.is_error() {
             return;
