@@ -25,7 +25,11 @@ fn ours(runner: &Runner, tasks: usize) -> BoxSide {
         }
         "hello"
     };
-    side(runner.layer().layer(Router::new().route("/", get(handler))))
+    side(
+        runner
+            .layer()
+            .layer(Router::new().route("/", get(handler)).with_state(())),
+    )
 }
 
 /// Prints what a task costs more, in nanoseconds.
@@ -62,7 +66,9 @@ async fn busy() -> Runner {
         tasks.add_task(Task::new(pending::<()>()).named("stays"));
         tasks.add_task(ready(())); // waits
     };
-    let mut app = runner.layer().layer(Router::new().fallback(handler));
+    let mut app = runner
+        .layer()
+        .layer(Router::new().fallback(handler).with_state(()));
     for number in 0..10_000 {
         let path = format!("/route/{}", number % 100);
         let request = Request::get(path).body(axum::body::Body::empty()).unwrap();

@@ -49,7 +49,7 @@ fn spawned(tasks: usize) -> Router {
         }
         "hello"
     };
-    Router::new().route("/", get(handler))
+    Router::new().route("/", get(handler)).with_state(())
 }
 
 /// The layer stands around the router: see `overhead`.
@@ -62,7 +62,7 @@ fn ours(tasks: usize) -> impl Client {
     };
     Runner::new()
         .layer()
-        .layer(Router::new().route("/", get(handler)))
+        .layer(Router::new().route("/", get(handler)).with_state(()))
 }
 
 /// What asks a service.

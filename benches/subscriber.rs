@@ -79,7 +79,7 @@ fn ours(tasks: usize, output: Output) -> BoxSide {
         }
         "hello"
     };
-    let router = Router::new().route("/", get(handler));
+    let router = Router::new().route("/", get(handler)).with_state(());
     in_span(Runner::new().layer().layer(router))
 }
 
@@ -93,7 +93,8 @@ fn spawned(tasks: usize, output: Output) -> BoxSide {
                 otel.name = type_name::<Ready<Output>>(),
                 otel.kind = "internal",
                 task.kind = "async",
-                task.location = %Location::caller(),
+                code.file.path = Location::caller().file(),
+            code.line.number = i64::from(Location::caller().line()),
                 http.request.method = method.as_str(),
                 url.path = uri.path(),
             );
@@ -102,7 +103,7 @@ fn spawned(tasks: usize, output: Output) -> BoxSide {
         }
         "hello"
     };
-    in_span(Router::new().route("/", get(handler)))
+    in_span(Router::new().route("/", get(handler)).with_state(()))
 }
 
 /// The task, and an event at its end.

@@ -50,7 +50,8 @@ impl ByHand {
             otel.name = type_name::<Ready<()>>(),
             otel.kind = "internal",
             task.kind = "async",
-            task.location = %Location::caller(),
+            code.file.path = Location::caller().file(),
+            code.line.number = i64::from(Location::caller().line()),
         );
         let this = Arc::clone(self);
         let task = async move {

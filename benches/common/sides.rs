@@ -134,8 +134,11 @@ impl Countdown {
     }
 }
 
+/// A router whose state is given, as `axum::serve` does. Otherwise it would be given at each request.
 fn router() -> Router {
-    Router::new().route("/", get(async || "hello"))
+    Router::new()
+        .route("/", get(async || "hello"))
+        .with_state(())
 }
 
 pub(crate) fn bare() -> BoxSide {
@@ -157,7 +160,7 @@ pub(crate) fn spawned(tasks: usize) -> BoxSide {
         }
         "hello"
     };
-    side(Router::new().route("/", get(handler)))
+    side(Router::new().route("/", get(handler)).with_state(()))
 }
 
 pub(crate) fn ours(tasks: usize) -> BoxSide {
@@ -167,7 +170,7 @@ pub(crate) fn ours(tasks: usize) -> BoxSide {
         }
         "hello"
     };
-    let router = Router::new().route("/", get(handler));
+    let router = Router::new().route("/", get(handler)).with_state(());
     side(Runner::new().layer().layer(router))
 }
 
@@ -180,7 +183,7 @@ pub(crate) fn spawned_blocking(tasks: usize) -> BoxSide {
             }
             "hello"
         };
-        Router::new().route("/", get(handler))
+        Router::new().route("/", get(handler)).with_state(())
     })
 }
 
@@ -195,6 +198,6 @@ pub(crate) fn ours_blocking(tasks: usize) -> BoxSide {
         };
         Runner::new()
             .layer()
-            .layer(Router::new().route("/", get(handler)))
+            .layer(Router::new().route("/", get(handler)).with_state(()))
     })
 }

@@ -30,7 +30,8 @@ fn spawning_in_span() -> Router {
             otel.name = type_name::<Ready<()>>(),
             otel.kind = "internal",
             task.kind = "async",
-            task.location = %Location::caller(),
+            code.file.path = Location::caller().file(),
+            code.line.number = i64::from(Location::caller().line()),
             http.request.method = method.as_str(),
             url.path = uri.path(),
         );
@@ -38,7 +39,7 @@ fn spawning_in_span() -> Router {
         tokio::spawn(logged(ready(())).instrument(span));
         "hello"
     };
-    Router::new().route("/", get(handler))
+    Router::new().route("/", get(handler)).with_state(())
 }
 
 /// The task, and an event at its end.
@@ -61,7 +62,7 @@ pub(crate) fn ours_in_span_of_request() -> BoxSide {
         tasks.add_task(ready(()));
         "hello"
     };
-    let router = Router::new().route("/", get(handler));
+    let router = Router::new().route("/", get(handler)).with_state(());
     in_span(Runner::new().layer().layer(router))
 }
 

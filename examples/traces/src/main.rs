@@ -22,7 +22,9 @@ async fn main() -> Result<(), BoxError> {
     let provider = SdkTracerProvider::builder()
         .with_simple_exporter(SpanExporter::default())
         .build();
-    let spans = tracing_opentelemetry::layer().with_tracer(provider.tracer("traces"));
+    let spans = tracing_opentelemetry::layer()
+        .with_tracer(provider.tracer("traces"))
+        .with_location(false); // a task's span has the place where the task was added
     tracing_subscriber::registry()
         .with(spans)
         .with(LevelFilter::INFO)
