@@ -28,7 +28,8 @@ pub struct ResponseOutcome {
     /// The bytes of the body's data that the server took. Headers and chunk sizes do not count. If
     /// a layer further out compresses the body, these are the bytes before compression.
     pub body_bytes: u64,
-    /// The time from the request's arrival at the layer to the end of the response.
+    /// The time from the request's arrival at the layer, or from the call of
+    /// [`Runner::attach`](crate::Runner::attach), to the end of the response.
     pub elapsed: Duration,
     /// The [status code](https://grpc.io/docs/guides/status-codes/) of a gRPC call, from the
     /// trailers, or from the head if there is no body. It is 2 (`UNKNOWN`) if the call ended
@@ -50,8 +51,7 @@ impl ResponseOutcome {
         }
     }
 
-    /// Returns true if the status is 2xx or 3xx, whether or not the client read the body. The
-    /// `grpc-status` of a gRPC call must also be 0.
+    /// Returns true if the status is 2xx or 3xx. For a gRPC call, `grpc_status` must also be 0.
     ///
     /// So a client that disconnects after the handler has committed its work still gets its mail.
     /// The status of a gRPC call comes last: if the client disconnects before that, the call is no
@@ -75,7 +75,7 @@ impl ResponseOutcome {
         self.end == ResponseEnd::Completed
     }
 
-    /// Returns true if there was a response head. The body may have failed.
+    /// Returns true if there was a response head. Its body may have failed.
     pub fn is_responded(&self) -> bool {
         self.status.is_some()
     }
@@ -83,7 +83,7 @@ impl ResponseOutcome {
 
 /// What ended a response.
 ///
-/// "Ended" means handed whole to the server. No server knows whether the client received it.
+/// The layer sees only what the server takes. Neither of them knows what the client received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ResponseEnd {
@@ -92,15 +92,16 @@ pub enum ResponseEnd {
     /// A dropped body counts as taken whole if it had nothing more to give. That is so in these
     /// cases:
     ///
-    /// - `is_end_stream` was true, or trailers had passed.
-    /// - All bytes of the body's exact size hint, or else of the response's `Content-Length`, had
-    ///   passed. Over HTTP/2 this does not hold if the response announces trailers in a [`Trailer`
-    ///   header](https://www.rfc-editor.org/rfc/rfc9110#section-6.6.2).
+    /// - Its `is_end_stream` was true, or its trailers had passed.
+    /// - All bytes of its exact size hint, or else of the response's `Content-Length`, had passed.
+    ///   This does not apply over HTTP/2 and later to a response that announces trailers in a
+    ///   [`Trailer` header](https://www.rfc-editor.org/rfc/rfc9110#section-6.6.2).
     /// - The response has no content by [RFC 9110, section
     ///   6.4.1](https://www.rfc-editor.org/rfc/rfc9110#section-6.4.1): an answer to HEAD, a
     ///   success for CONNECT, status 1xx, 204 or 304.
     Completed,
-    /// The body was dropped before its end: the client disconnected, or the server gave up.
+    /// The body was dropped before its end: the client disconnected, the server gave up, or
+    /// [`Runner::serve`](crate::Runner::serve) cut the response off.
     Aborted,
     /// The body returned an error, or ended too early: before all bytes of its exact size hint, or
     /// else of the response's `Content-Length`, had passed.

@@ -1,5 +1,5 @@
-//! [`TaskInfo`]: a task that has not ended, as [`Runner::tasks`](crate::Runner::tasks) and
-//! [`ShutdownReport`](crate::ShutdownReport) show it.
+//! [`TaskInfo`]: one task in [`Runner::tasks`](crate::Runner::tasks) and in a
+//! [`ShutdownReport`](crate::ShutdownReport).
 
 use std::{borrow::Cow, fmt, panic::Location, time::Duration};
 
@@ -8,7 +8,9 @@ use tokio::time::Instant;
 
 use crate::task::{id::TaskId, kind::TaskKind, label::Label, request_info::RequestInfo};
 
-/// A snapshot of a task that waits or runs.
+/// A snapshot of a task that waits or runs. It does not change when the task does.
+///
+/// A task that was recorded or rejected is shown as waiting.
 ///
 /// Its [`Display`](fmt::Display) is one line for a log: `welcome-mail: running for 3.2s, for POST
 /// /signup, added at src/signup.rs:17:11`.
@@ -41,14 +43,14 @@ pub struct TaskInfo {
     pub(crate) progress: Option<f64>,
 }
 
-/// Whether an unfinished task waits or runs.
+/// Whether a task waits or runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TaskState {
-    /// The task waits for its response to end, for earlier tasks, or for a permit of the runner's
-    /// limits.
+    /// The task has not begun. It waits for its response to end or for a release, for earlier
+    /// tasks, for a permit of the runner's limits, or for a thread.
     Waiting,
-    /// The task runs.
+    /// The task has begun.
     Running,
     /// The task is blocking and has ended [`TimedOut`](crate::TaskEnd::TimedOut), but its code
     /// still runs, because nothing can stop it. Until the code returns, it holds its thread and
@@ -57,7 +59,7 @@ pub enum TaskState {
 }
 
 impl TaskInfo {
-    /// Makes the row of a task that began at `begun`, or that waits.
+    /// Makes the row of a task. `begun` is `None` for a task that waits.
     pub(crate) fn new(
         label: &Label,
         begun: Option<Instant>,
@@ -116,7 +118,7 @@ impl TaskInfo {
         self.running_for
     }
 
-    /// Returns the progress that the task last reported by
+    /// Returns the progress that the task last reported with
     /// [`TaskContext::progress`](crate::TaskContext::progress), from 0.0 to 1.0. Returns `None` if
     /// the task has reported none.
     pub fn progress(&self) -> Option<f64> {
@@ -130,13 +132,13 @@ impl TaskInfo {
         self.request.as_ref().map(|request| &request.method)
     }
 
-    /// Returns the path of the task's request, without the query, or `None` as for
-    /// [`method`](Self::method).
+    /// Returns the path of the task's request, without the query. Returns `None` as
+    /// [`method`](Self::method) does, and for a request without a path (CONNECT).
     pub fn path(&self) -> Option<&str> {
         self.request.as_ref()?.path()
     }
 
-    /// Returns the task's request, or `None` as for [`method`](Self::method).
+    /// Returns the task's request, or `None` as [`method`](Self::method) does.
     pub fn request(&self) -> Option<&RequestInfo> {
         self.request.as_ref()
     }
@@ -144,7 +146,7 @@ impl TaskInfo {
 
 impl fmt::Display for TaskInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The name may be a user's input. Escaping keeps it within its line of the log.
+        // The name may be user input. Escaping keeps it on one line of the log.
         let name = self.name.escape_debug();
         match self.running_for {
             Some(time) if self.is_overdue => {

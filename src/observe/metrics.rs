@@ -60,7 +60,7 @@ struct Series {
     route: Option<Arc<str>>,
 }
 
-/// The recorder's keys of one series. Making a key allocates and hashes, so it is done once.
+/// The recorder's keys for one series. They are kept, because making a key allocates and hashes.
 struct Keys {
     added: Key,
     pending: Key,

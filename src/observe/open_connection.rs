@@ -6,9 +6,9 @@ use tokio::time::Instant;
 
 use crate::task::request_info::RequestInfo;
 
-/// A connection that was still [kept open](crate::BackgroundTasks::keep_open) at the end of a
-/// shutdown's grace period, from
-/// [`ShutdownReport::connections`](crate::ShutdownReport::connections).
+/// A connection that was still [kept open](crate::BackgroundTasks::keep_open) when a shutdown's
+/// grace period ended. [`ShutdownReport::connections`](crate::ShutdownReport::connections) lists
+/// these connections.
 ///
 /// Its [`Display`](fmt::Display) is one line: `GET /chat: kept open for 95.2s, at
 /// src/chat.rs:20:18`.
@@ -23,7 +23,7 @@ pub struct OpenConnection {
 
 impl OpenConnection {
     /// Returns the request that opened the connection. Returns `None` after
-    /// [`Runner::attach`](crate::Runner::attach), where the request is unknown.
+    /// [`Runner::attach`](crate::Runner::attach), which does not know the request.
     pub fn request(&self) -> Option<&RequestInfo> {
         self.request.as_ref()
     }
@@ -33,7 +33,7 @@ impl OpenConnection {
         self.location
     }
 
-    /// Returns how long the connection had been kept open at the end of the grace period.
+    /// Returns how long the connection had been kept open when the grace period ended.
     pub fn age(&self) -> Duration {
         let now = self.closed.unwrap_or_else(Instant::now);
         now.duration_since(self.since)

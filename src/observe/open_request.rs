@@ -6,8 +6,8 @@ use http::StatusCode;
 
 use crate::task::request_info::RequestInfo;
 
-/// A request that was still open at the end of a shutdown's time for requests, from
-/// [`ShutdownReport::requests`](crate::ShutdownReport::requests).
+/// A request that [`Runner::serve`](crate::Runner::serve) cut off at a shutdown.
+/// [`ShutdownReport::requests`](crate::ShutdownReport::requests) lists these requests.
 ///
 /// Its [`Display`](fmt::Display) is one line:
 /// `GET /events: its response (200 OK) open after 10.0s`.
@@ -19,19 +19,20 @@ pub struct OpenRequest {
 }
 
 impl OpenRequest {
-    /// Returns the request. Returns `None` after [`Runner::attach`](crate::Runner::attach), where
-    /// the request is unknown.
+    /// Returns the request. Returns `None` after [`Runner::attach`](crate::Runner::attach), which
+    /// does not know the request.
     pub fn request(&self) -> Option<&RequestInfo> {
         self.request.as_ref()
     }
 
-    /// Returns the status of the response whose body was open. Returns `None` if the handler had
-    /// not answered.
+    /// Returns the status of the response, whose body had not ended. Returns `None` if the handler
+    /// had not answered.
     pub fn status(&self) -> Option<StatusCode> {
         self.status
     }
 
-    /// Returns the time since the request arrived.
+    /// Returns the time from the request's arrival until it was cut off. After
+    /// [`Runner::attach`](crate::Runner::attach), this counts from that call.
     pub fn age(&self) -> Duration {
         self.age
     }

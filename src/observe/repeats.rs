@@ -1,4 +1,4 @@
-//! [`Repeats`]: logs the first failure of a kind and sums up the others. So a task that fails in
+//! [`Repeats`]: logs the first failure of a kind and counts the others. So a task that fails in
 //! each request does not flood the log.
 //!
 //! 1. The first failure of a kind is logged, and a period of length `every` begins. Failures
@@ -34,10 +34,10 @@ pub(crate) struct Repeats {
     rows: Mutex<HashMap<Kind, Row>>,
 }
 
-/// How much of an error's text is compared, in bytes.
+/// The longest part of an error's text that is compared, in bytes.
 const LONGEST_ERROR: usize = 1_024;
 
-/// How many kinds may have an error's text.
+/// How many kinds there may be before new kinds lose their error's text.
 const KINDS: usize = 256;
 
 /// Failures that are summed up together. Without error texts, the number of kinds is bounded by
@@ -73,7 +73,7 @@ impl Repeats {
         })
     }
 
-    /// Returns true if the caller must log this failure. Otherwise the failure is counted.
+    /// Returns true if the caller must log this failure. Otherwise this counts the failure.
     pub(crate) fn is_first(self: &Arc<Self>, mut kind: Kind) -> bool {
         let Ok(runtime) = Handle::try_current() else {
             return true;

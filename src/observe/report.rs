@@ -20,7 +20,8 @@ use crate::{
 #[cfg(feature = "tracing")]
 use crate::{task::end::SkipReason, util::panic::TaskPanic};
 
-/// A task that has ended, for [`RunnerBuilder::on_task_end`](crate::RunnerBuilder::on_task_end).
+/// A task that has ended, as an observer sees it.
+/// [`RunnerBuilder::on_task_end`](crate::RunnerBuilder::on_task_end) sets the observer.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -91,13 +92,13 @@ impl<'a> TaskReport<'a> {
         self.report.request.map(|request| &request.method)
     }
 
-    /// Returns the path of the task's request, without the query, or `None` as for
-    /// [`method`](Self::method).
+    /// Returns the path of the task's request, without the query. Returns `None` as
+    /// [`method`](Self::method) does, and for a request without a path (CONNECT).
     pub fn path(&self) -> Option<&str> {
         self.report.request.and_then(RequestInfo::path)
     }
 
-    /// Returns the task's request, or `None` as for [`method`](Self::method).
+    /// Returns the task's request, or `None` as [`method`](Self::method) does.
     pub fn request(&self) -> Option<&RequestInfo> {
         self.report.request
     }
@@ -146,7 +147,7 @@ impl fmt::Debug for TaskReport<'_> {
     }
 }
 
-/// Returns true if this end is logged. A completion is logged only if a subscriber reads it.
+/// Returns true if this end is logged. A completion is logged only if a subscriber may read it.
 #[inline]
 pub(crate) fn is_logged(end: &TaskEnd) -> bool {
     #[cfg(feature = "tracing")]
@@ -169,9 +170,9 @@ pub(crate) struct Report<'a> {
     pub(crate) ended: Instant,
     pub(crate) response: Option<&'a ResponseOutcome>,
     pub(crate) request: Option<&'a RequestInfo>,
-    /// What was captured of the request.
+    /// The values captured from the request.
     pub(crate) extensions: &'a Extensions,
-    /// True if the task has a span, which names the task and its request.
+    /// True if the task has a span. That span names the task and its request.
     #[cfg(feature = "tracing")]
     pub(crate) has_span: bool,
 }
@@ -188,8 +189,8 @@ impl Report<'_> {
     }
 }
 
-/// Logs the end under the task's name, so that no failure is silent. Failures of one kind are
-/// summed up.
+/// Logs the end under the task's name, so that no failure is silent. `repeats` may count the end
+/// instead.
 ///
 /// A failure becomes an event even without a subscriber, because `tracing` may pass events on to
 /// the `log` crate (its feature `log`).
@@ -295,7 +296,7 @@ impl Report<'_> {
     }
 }
 
-/// Logs how many failures of a kind were counted instead of being logged.
+/// Logs how many failures of a kind were counted and not logged.
 #[cfg(feature = "tracing")]
 pub(crate) fn repeated(kind: &Kind, count: u64) {
     if count == 0 {
@@ -383,7 +384,7 @@ pub(crate) fn slow_response(
     let _ = (request, open_for, names);
 }
 
-/// Warns that tasks still wait for their responses.
+/// Warns that tasks still wait for their responses to end, or for a release.
 pub(crate) fn still_waiting(idle: &impl fmt::Display) {
     #[cfg(feature = "tracing")]
     let _ = contain(|| tracing::warn!(target: "tower_background_tasks", "{idle}"));
@@ -408,7 +409,7 @@ pub(crate) fn server_failed(report: &impl fmt::Display) {
     let _ = report;
 }
 
-/// Logs an error for the operator, which the client must not see.
+/// Logs an error that the operator must see and the client must not.
 #[cfg(all(feature = "axum", feature = "jobs"))]
 pub(crate) fn program_at_fault(error: &dyn fmt::Display) {
     #[cfg(feature = "tracing")]

@@ -35,8 +35,8 @@ pub enum SpanRelation {
     None,
 }
 
-/// The span `background_task` of one task, whose name is in `otel.name`. It is entered for each
-/// poll of the task, for its destructor and for the event of its end.
+/// One task's span, `background_task`. Its field `otel.name` has the task's name. The task's
+/// condition, polls and destructor run in the span, and the event of its end is logged there.
 #[derive(Clone, Default)]
 pub(crate) struct TaskSpan {
     /// `None` if no subscriber wants the span. Clones share it, so that a subscriber sees one
@@ -45,7 +45,7 @@ pub(crate) struct TaskSpan {
     span: Option<Arc<Contained>>,
 }
 
-/// Closing a span calls the subscriber, which is user code.
+/// Contains a panic of the subscriber, which is user code, when the span is dropped.
 #[cfg(feature = "tracing")]
 struct Contained(Option<Span>);
 
@@ -56,7 +56,7 @@ impl Drop for Contained {
     }
 }
 
-/// What the span of a task is made from.
+/// What a task's span is made from.
 #[cfg_attr(
     not(feature = "tracing"),
     expect(dead_code, reason = "there are no spans")
@@ -78,7 +78,7 @@ impl TaskSpan {
         false
     }
 
-    /// Opens the span of a task that begins. If the subscriber panics, there is no span.
+    /// Opens the span of a task that begins. If the subscriber panics, the task has no span.
     #[inline]
     pub(crate) fn open(of: &SpanOf<'_>, label: impl FnOnce() -> Option<Label>) -> Self {
         #[cfg(feature = "tracing")]

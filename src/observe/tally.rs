@@ -27,22 +27,22 @@ use crate::{
     },
 };
 
-/// The most groups in a shard, besides `(others)`.
+/// The maximum number of groups in a shard, besides `(others)`.
 const GROUPS: usize = 100;
 
-/// Tasks whose names were made at run time.
+/// The name of the group of tasks whose names were made at run time.
 static DYNAMIC: &str = "(dynamic)";
 
-/// Tasks of groups beyond [`GROUPS`].
+/// The name of the group of tasks for which [`GROUPS`] left no group.
 static OTHERS: &str = "(others)";
 
-/// How many failures are kept.
+/// The maximum number of failures kept.
 const FAILURES: usize = 100;
 
 /// How many seconds a group keeps.
 pub(crate) const SECONDS: usize = 60;
 
-/// How much of an error's text is kept, in bytes.
+/// The longest part of an error's text that is kept, in bytes.
 const LONGEST_ERROR: usize = 4_096;
 
 pub(crate) struct Tally {
@@ -63,14 +63,14 @@ pub(crate) struct GroupKey {
 pub(crate) struct Group {
     /// How many tasks ended in each way, in the order of [`TaskEnd::WORDS`].
     pub(crate) ends: [u64; TaskEnd::WORDS.len()],
-    /// A ring buffer, indexed by the second's number modulo its length.
+    /// A ring buffer. A second's index is its number modulo the length.
     seconds: Box<[Second; SECONDS]>,
 }
 
 /// The tasks that ended in one second.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Second {
-    /// Seconds since the tally was made.
+    /// How many whole seconds after the tally was made this second begins.
     number: u64,
     pub(crate) ended: u32,
     /// How many of the ended tasks had begun.
@@ -130,7 +130,7 @@ impl Tally {
         drop(oldest);
     }
 
-    /// Returns the last failures, newest first.
+    /// Returns the kept failures, newest first.
     pub(crate) fn failures(&self) -> Vec<Failure> {
         lock(&self.failures).iter().rev().cloned().collect()
     }
@@ -181,8 +181,8 @@ impl Tally {
     }
 }
 
-/// Removes the oldest failure of the commonest end. So a flood of refusals does not displace the
-/// errors of tasks.
+/// Removes the oldest failure with the most frequent end. So a flood of refused tasks does not
+/// displace the errors of tasks that ran.
 fn oldest_of_most(failures: &mut VecDeque<Failure>) -> Option<Failure> {
     let count = |end| failures.iter().filter(|failure| failure.end == end).count();
     let most = TaskEnd::WORDS.iter().max_by_key(|end| count(**end))?;
