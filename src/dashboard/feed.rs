@@ -78,7 +78,7 @@ impl Feed {
 /// because a graceful shutdown of the server waits for open responses.
 pub(super) struct Events {
     feed: Arc<Feed>,
-    /// The timer of the next event. `None` before the first event.
+    /// The wait for the next event. `None` before the first event.
     wait: Option<Pin<Box<dyn Future<Output = Pauses> + Send>>>,
     is_over: bool,
 }

@@ -22,7 +22,7 @@ pub(super) fn is_own<B>(request: &Request<B>) -> bool {
     };
     let origin = origin.to_str().ok();
     let origin = origin.and_then(|origin| origin.split_once("://"));
-    // HTTP/2 has the host in the request's target.
+    // HTTP/2 sends the host in the request's target.
     let target = request.uri().authority().map(Authority::as_str);
     let host = target.or_else(|| headers.get(HOST)?.to_str().ok());
     match (origin, host) {

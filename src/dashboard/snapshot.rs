@@ -1,4 +1,4 @@
-//! What the page shows, as JSON.
+//! Makes the JSON that the page shows.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use crate::{
     task::{end::TaskEnd, request_info::RequestInfo},
 };
 
-/// The most tasks that are shown.
+/// The maximum number of tasks in a snapshot.
 const TASKS: usize = 200;
 
 #[derive(Serialize)]
@@ -87,7 +87,7 @@ struct GroupRow<'a> {
     per_second: f64,
     bucket_seconds: u32,
     ended: Vec<u32>,
-    /// The mean of each bucket.
+    /// Means over each bucket, here and below. `None` if no task that ended in it had begun.
     waiting_seconds: Vec<Option<f64>>,
     running_seconds: Vec<Option<f64>>,
 }

@@ -9,8 +9,8 @@ use http_body::Body;
 /// Reads the body of a response to its end and drops it, as a server does, so that the request's
 /// tasks can run. Returns the head with the body's bytes.
 ///
-/// As hyper does, this reads until the body has ended or `is_end_stream` is true. It drops
-/// trailers, and keeps the whole body in memory.
+/// Like hyper, this reads until the body has ended or `is_end_stream` is true. It drops trailers,
+/// and keeps the whole body in memory.
 ///
 /// When this returns, the tasks are pending, but may not have begun. To wait for their ends, call
 /// [`Runner::idle`](crate::Runner::idle).
@@ -53,7 +53,7 @@ pub async fn finish<B: Body>(response: Response<B>) -> Result<Response<Bytes>, B
     Ok(Response::from_parts(head, bytes))
 }
 
-/// The body is dropped when this returns.
+/// Reads `body` to its end. This owns the body, so the response has ended when this returns.
 async fn read<B: Body>(body: B) -> Result<Bytes, B::Error> {
     let mut body = pin!(body);
     let mut bytes = BytesMut::new();
