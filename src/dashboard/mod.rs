@@ -102,8 +102,7 @@ impl Runner {
 }
 
 impl Dashboard {
-    /// Lets everyone who reaches the page cancel tasks ([`Runner::cancel`]). By default nobody
-    /// may.
+    /// Lets everyone who reaches the page [cancel](Runner::cancel) tasks. By default nobody may.
     ///
     /// The page refuses a request from a page of another origin, by the headers [`Sec-Fetch-Site`]
     /// and [`Origin`]. Browsers send `Sec-Fetch-Site` only over HTTPS and to the local machine.

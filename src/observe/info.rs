@@ -8,9 +8,7 @@ use tokio::time::Instant;
 
 use crate::task::{id::TaskId, kind::TaskKind, label::Label, request_info::RequestInfo};
 
-/// A snapshot of a task that waits or runs. It does not change when the task does.
-///
-/// A task that was recorded or rejected is shown as waiting.
+/// A snapshot of a task that waits or runs. A task that was recorded or rejected shows as waiting.
 ///
 /// Its [`Display`](fmt::Display) is one line for a log: `welcome-mail: running for 3.2s, for POST
 /// /signup, added at src/signup.rs:17:11`.

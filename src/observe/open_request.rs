@@ -31,8 +31,7 @@ impl OpenRequest {
         self.status
     }
 
-    /// Returns the time from the request's arrival until it was cut off. After
-    /// [`Runner::attach`](crate::Runner::attach), this counts from that call.
+    /// Returns the time from the request's arrival until it was cut off.
     pub fn age(&self) -> Duration {
         self.age
     }

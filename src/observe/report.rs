@@ -20,8 +20,7 @@ use crate::{
 #[cfg(feature = "tracing")]
 use crate::{task::end::SkipReason, util::panic::TaskPanic};
 
-/// A task that has ended, as an observer sees it.
-/// [`RunnerBuilder::on_task_end`](crate::RunnerBuilder::on_task_end) sets the observer.
+/// A task that has ended, for [`RunnerBuilder::on_task_end`](crate::RunnerBuilder::on_task_end).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -189,8 +188,7 @@ impl Report<'_> {
     }
 }
 
-/// Logs the end under the task's name, so that no failure is silent. `repeats` may count the end
-/// instead.
+/// Logs the end under the task's name, unless `repeats` counts it. So no failure is silent.
 ///
 /// A failure becomes an event even without a subscriber, because `tracing` may pass events on to
 /// the `log` crate (its feature `log`).

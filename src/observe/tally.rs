@@ -30,10 +30,10 @@ use crate::{
 /// The maximum number of groups in a shard, besides `(others)`.
 const GROUPS: usize = 100;
 
-/// The name of the group of tasks whose names were made at run time.
+/// The group of tasks whose names were made at run time.
 static DYNAMIC: &str = "(dynamic)";
 
-/// The name of the group of tasks for which [`GROUPS`] left no group.
+/// The group of tasks for which a full shard has no group.
 static OTHERS: &str = "(others)";
 
 /// The maximum number of failures kept.
@@ -70,7 +70,7 @@ pub(crate) struct Group {
 /// The tasks that ended in one second.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Second {
-    /// How many whole seconds after the tally was made this second begins.
+    /// How many seconds after the tally was made this second begins.
     number: u64,
     pub(crate) ended: u32,
     /// How many of the ended tasks had begun.
