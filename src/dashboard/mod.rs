@@ -107,7 +107,7 @@ impl Dashboard {
     /// The page refuses a request from a page of another origin, by the headers [`Sec-Fetch-Site`]
     /// and [`Origin`]. Browsers send `Sec-Fetch-Site` only over HTTPS and to the local machine.
     /// Without it, `Origin` must match `Host`. So a proxy that is reached over unencrypted HTTP
-    /// must not change `Host`: nginx needs `proxy_set_header Host $host`. Otherwise all these
+    /// must not change `Host`: nginx needs `proxy_set_header Host $http_host`. Otherwise all these
     /// requests are refused.
     ///
     /// [`Sec-Fetch-Site`]: https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header

@@ -149,8 +149,8 @@ impl AddJobError {
         }
     }
 
-    /// Returns true if trying again does not help: the program is at fault, or the store has the job
-    /// already.
+    /// Returns true if trying again does not help: the program is at fault, or the store has the
+    /// job already.
     pub fn is_permanent(&self) -> bool {
         matches!(
             self.kind,

@@ -97,6 +97,10 @@ use crate::{
 /// ([`add_job_in`](crate::BackgroundTasks::add_job_in)), or to detect duplicates
 /// ([`Job::unique`](crate::Job::unique)). This store refuses both. `PostgresStore` (feature
 /// `postgres`) and `SqliteStore` (feature `sqlite`) do both.
+///
+/// This store hands [`Job::after`](crate::Job::after) and [`Job::priority`](crate::Job::priority)
+/// to the backend, which may ignore them: `VecDequeBackend` ignores both, and Redis has no
+/// priorities.
 #[derive(Clone)]
 pub struct ApalisStore<S> {
     shared: Arc<Shared<S>>,

@@ -15,8 +15,9 @@ use crate::{BoxError, JobId, JobStore, PushFuture, StoredJob, UnsupportedByStore
 
 /// Inserts a job as apalis does, unless another job has its key.
 ///
-/// apalis' own statement would fail, and with it the caller's transaction. A savepoint is no remedy:
-/// sqlx makes none within a transaction that the caller has begun by a statement of its own.
+/// apalis' own statement would fail, and with it the caller's transaction. A savepoint is no
+/// remedy: sqlx makes none within a transaction that the caller has begun by a statement of its
+/// own.
 const INSERT: &str =
     "INSERT INTO apalis.jobs (id, job_type, status, attempts, max_attempts, run_at,
         priority, metadata, idempotency_key, job)

@@ -205,6 +205,10 @@ impl<S> Jobs<S> {
     ///
     /// Without this setting, apalis' backends differ: some run a failed job again at once.
     ///
+    /// This does not see an attempt that a timeout layer around the worker's service drops. Put a
+    /// job's timeout into [`Job::run`]. [`run`](Self::run) and [`run_attempt`](Self::run_attempt)
+    /// do not retry: their caller decides.
+    ///
     /// ```
     /// # use serde::{Deserialize, Serialize};
     /// # use tower_background_tasks::{Job, JobContext, TaskResult};

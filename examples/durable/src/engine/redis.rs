@@ -17,6 +17,7 @@ use tokio::time::sleep;
 use tower_background_tasks::{
     ApalisStore, BoxError, JobId, JobStore, Jobs, PollInterval, PushFuture, Runner, StoredJob,
 };
+use tracing::warn;
 
 use super::{Counts, Dead, MISSED_HEARTBEATS, POLL_INTERVAL, worker::run_worker};
 use crate::{Settings, Warehouse};
@@ -151,13 +152,19 @@ impl Redis {
 
     /// apalis puts a job that failed among those that are due in some seconds, as soon as its worker has told it so. From there it goes
     /// to its own time. If this process dies in between, the job is run again too early.
-    async fn postpone(self, id: String, time: u64) -> RedisResult<()> {
+    async fn postpone(self, id: String, time: u64) {
+        if let Err(error) = self.put_off(&id, time).await {
+            warn!("job {id} is tried again too early: {error}");
+        }
+    }
+
+    async fn put_off(&self, id: &str, time: u64) -> RedisResult<()> {
         let scheduled = self.storage.config().scheduled_jobs_set();
         for _ in 0..200 {
             sleep(Duration::from_millis(5)).await;
             let mut put_off = redis::cmd("ZADD");
             put_off.arg(&scheduled).arg(&["XX", "GT", "CH"]);
-            put_off.arg(time).arg(&id);
+            put_off.arg(time).arg(id);
             if put_off.query_async::<usize>(&mut self.connection()).await? > 0 {
                 break;
             }
