@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{is_smoke, median, rounds};
+use common::{median, rounds};
 use http::Response;
 use tokio::{runtime::Builder, runtime::Runtime};
 use tower_background_tasks::{BackgroundTasks, Runner};
@@ -137,7 +137,7 @@ fn main() {
     println!("from when a task may begin until it does, in us");
     println!("{:<48} {:>10} {:>10} {:>7}", "", "ours", "tokio", "ratio");
     for (moment, name) in Moment::ALL {
-        let rounds = rounds(if is_smoke() { 3 } else { 21 });
+        let rounds = rounds(21);
         let mut pairs = Vec::new();
         for round in 0..rounds {
             let mut sides = [Side::Ours, Side::Tokio];

@@ -54,6 +54,7 @@ impl Timer {
 
 /// The longest time to wait for: about a century. A much longer one overflows an `Instant`, or the
 /// clock of a store.
+#[cfg(any(feature = "jobs", feature = "tracing"))]
 pub(crate) const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// Waits for `time` on the runtime's timer, or on a thread if there is no timer. Returns false in

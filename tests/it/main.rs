@@ -1,11 +1,11 @@
 //! The promises, each as tests. One binary: `cargo test --test it order` runs the tests of one file.
 //!
-//! | Promise of the design | Tested in |
+//! | Promise of the README | Tested in |
 //! |---|---|
 //! | 1 Once | `ends`, `attach`, `spill`; conformance `matrix`, `property` |
 //! | 2 Not before | `order`; conformance `property` |
 //! | 3 Never on the connection | `connection`, `isolation`, `order`, `cost`, `blocking` |
-//! | 4 Nothing disappears | `hold`, `outbox`, `shield`, `cancel`, `cut_off`, `keep_open`, `limits`, `max_pending`, `shutdown`, `listed`, `runtime`, `spill`, `metrics`, `testing`; `observe`; conformance `chaos` |
+//! | 4 Nothing disappears | `hold`, `outbox`, `shield`, `cancel`, `cut_off`, `keep_open`, `limits`, `max_pending`, `shutdown`, `serve`, `listed`, `runtime`, `spill`, `metrics`, `testing`; `observe`; conformance `chaos` |
 //! | 5 Isolation | `isolation`, `wakers`, `failure`, `blocking`, `worker`; `observe` (a subscriber that panics); conformance `chaos` |
 //! | 6 Order | `order`, `extract`, `attach`; conformance `property` |
 //! | 7 Late is fine | `order`, `attach`, `jobs`; conformance `matrix` (upgrades), `property` |
@@ -15,7 +15,7 @@
 //! | 11 Any runtime | `runtimes`, `runtime`, `spill` |
 //!
 //! `observe` is the other binary, `conformance` a package. What users call is in `adding`, `current`,
-//! `extract`, `task`, `shield`, `surroundings`, `testing`, `jobs`, `worker` and `apalis`.
+//! `extract`, `task`, `shield`, `surroundings`, `testing`, `dashboard`, `jobs`, `worker` and `apalis`.
 
 mod adding;
 #[cfg(feature = "apalis")]
