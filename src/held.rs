@@ -19,7 +19,8 @@ pub struct Held {
 }
 
 impl BackgroundTasks {
-    /// Returns a [`Held`]. Tasks that are added to it wait until [`Held::release`].
+    /// Returns a [`Held`]. Tasks that are added to it, not to this queue, wait until
+    /// [`Held::release`].
     ///
     /// Dropping the [`Held`] without a release skips its tasks
     /// ([`NotReleased`](crate::SkipReason::NotReleased)). A `?`, a panic, a timeout or a client

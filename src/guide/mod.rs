@@ -1,6 +1,7 @@
 //! The pages for people: from FastAPI to production.
 //!
 //! - [`from_fastapi`]: what takes the place of what you know.
+//! - [`when`]: when a task runs, after a commit, within limits, in middleware.
 //! - [`testing`]: four ways to test a handler, without a sleep.
 //! - [`shutdown`]: what happens at SIGTERM, and what to set in Kubernetes, docker and systemd.
 //! - [`observability`]: the log, traces, metrics, the page.
@@ -10,6 +11,9 @@
 
 #[doc = include_str!("../../docs/from_fastapi.md")]
 pub mod from_fastapi {}
+
+#[doc = include_str!("../../docs/when.md")]
+pub mod when {}
 
 #[doc = include_str!("../../docs/testing.md")]
 pub mod testing {}

@@ -305,7 +305,7 @@ impl RunnerBuilder {
     }
 
     /// Sets an observer, which the runner calls once for each task that ends, however it ends. A
-    /// panic in the observer is contained.
+    /// panic in the observer is contained. A second call replaces the first observer.
     ///
     /// The observer runs on the thread where the task ended, and that thread waits for it. It
     /// should be quick and must not block. A refused task ends on the thread that added it. A task
