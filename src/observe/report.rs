@@ -182,9 +182,15 @@ impl Report<'_> {
         begun.duration_since(self.label.added)
     }
 
+    /// `None` if the task did not run. The condition of a skipped task may have taken some time.
+    fn ran_from(&self) -> Option<Instant> {
+        self.begun
+            .filter(|_| !matches!(self.end, TaskEnd::Skipped(_)))
+    }
+
     pub(crate) fn ran(&self) -> Duration {
-        let begun = self.begun.unwrap_or(self.ended);
-        self.ended.duration_since(begun)
+        let ran_from = self.ran_from().unwrap_or(self.ended);
+        self.ended.duration_since(ran_from)
     }
 }
 
@@ -264,7 +270,7 @@ impl Report<'_> {
                         response.end = response.map(|response| field::debug(response.end)),
                         http.response.status_code = response.and_then(|response| response.status).map(|status| i64::from(status.as_u16())),
                         task.waiting_seconds = self.waited().as_secs_f64(),
-                        task.running_seconds = self.begun.map(|_| self.ran().as_secs_f64()),
+                        task.running_seconds = self.ran_from().map(|_| self.ran().as_secs_f64()),
                     },
                     "background task {}",
                     self.end.in_words(),

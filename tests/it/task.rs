@@ -183,3 +183,22 @@ async fn task_using_up_its_budget_each_poll_is_timed_out() {
     soon(runner.idle()).await;
     assert_eq!(runner.stats().timed_out, 1);
 }
+
+#[tokio::test]
+async fn a_skipped_task_ran_for_no_time() {
+    let (log, slow) = (Log::default(), Duration::from_millis(1));
+    let seen = log.clone();
+    let runner = Runner::builder()
+        .on_task_end(move |report| seen.write(format!("{:?}", report.ran())))
+        .build();
+    let response = respond(&runner, get("/"), |tasks| {
+        tasks.add_task(Task::new(async {}).run_if(move |_| {
+            std::thread::sleep(slow);
+            false
+        }));
+        full("hello")
+    });
+    drop(response.await);
+    soon(runner.idle()).await;
+    assert_eq!(log.lines(), ["0ns"]);
+}
