@@ -5,6 +5,7 @@
 //! `cargo bench --package instructions` counts the same, and does not jitter. `memory` counts what
 //! is allocated. Here are the times, which no count tells, and blocking tasks.
 
+#[expect(dead_code, reason = "each bench uses a part of it")]
 mod common;
 
 use common::{

@@ -11,8 +11,6 @@ mod common;
 
 use std::{
     any::type_name,
-    convert::Infallible,
-    fmt::Debug,
     future::{Ready, ready},
     io,
     panic::Location,
@@ -20,16 +18,15 @@ use std::{
     time::Instant,
 };
 
-use axum::{Router, body::Body, routing::get};
-use bytes::Bytes;
+use axum::{Router, routing::get};
 use common::{
     is_smoke, median, rounds,
-    sides::{BoxSide, runtime, side},
+    sides::{BoxSide, in_span, runtime},
     time,
 };
-use http::{Method, Request, Response, Uri};
+use http::{Method, Uri};
 use tokio::runtime::Runtime;
-use tower::{Layer as _, Service, service_fn};
+use tower::Layer as _;
 use tower_background_tasks::{BackgroundTasks, Runner};
 use tracing::{
     Instrument, Metadata, Span, Subscriber, callsite::rebuild_interest_cache, debug, info_span,
@@ -94,7 +91,7 @@ fn spawned(tasks: usize, output: Output) -> BoxSide {
                 otel.kind = "internal",
                 task.kind = "async",
                 code.file.path = Location::caller().file(),
-            code.line.number = i64::from(Location::caller().line()),
+                code.line.number = i64::from(Location::caller().line()),
                 http.request.method = method.as_str(),
                 url.path = uri.path(),
             );
@@ -113,20 +110,6 @@ async fn logged(task: impl Future<Output = Output>) {
         Ok(()) => debug!(ran = ?begun.elapsed(), "background task completed"),
         Err(error) => warn!(error, ran = ?begun.elapsed(), "background task failed"),
     }
-}
-
-/// Each request in a span of its own.
-fn in_span<S, B>(mut service: S) -> BoxSide
-where
-    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + 'static,
-    B: http_body::Body<Data = Bytes, Error: Debug>,
-{
-    let call = move |request: Request<Body>| {
-        let (method, path) = (request.method(), request.uri().path());
-        let span = info_span!("request", %method, path);
-        service.call(request).instrument(span)
-    };
-    side(service_fn(call))
 }
 
 const LEVELS: [LevelFilter; 3] = [LevelFilter::OFF, LevelFilter::WARN, LevelFilter::INFO];

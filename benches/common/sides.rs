@@ -24,9 +24,10 @@ use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     task::yield_now,
 };
-use tower::{Layer, Service};
+use tower::{Layer, Service, service_fn};
 use tower_background_tasks::{BackgroundTasks, Runner};
 use tower_http::trace::TraceLayer;
+use tracing::{Instrument, info_span};
 
 pub(crate) fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
@@ -93,6 +94,20 @@ where
         done: unbounded_channel().1,
         has_blocking_tasks: false,
     })
+}
+
+/// Each request in a span of its own.
+pub(crate) fn in_span<S, B>(mut service: S) -> BoxSide
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + 'static,
+    B: http_body::Body<Data = Bytes, Error: std::fmt::Debug>,
+{
+    let call = move |request: Request<Body>| {
+        let (method, path) = (request.method(), request.uri().path());
+        let span = info_span!("request", %method, path);
+        service.call(request).instrument(span)
+    };
+    side(service_fn(call))
 }
 
 /// `service` is given what a request's blocking tasks count down.

@@ -2,22 +2,19 @@
 
 use std::{
     any::type_name,
-    convert::Infallible,
-    fmt::Debug,
     future::{Ready, ready},
     io,
     panic::Location,
     time::Instant,
 };
 
-use axum::{Router, body::Body, routing::get};
-use bytes::Bytes;
-use http::{Method, Request, Response, Uri};
-use tower::{Layer, Service, service_fn};
+use axum::{Router, routing::get};
+use http::{Method, Uri};
+use tower::Layer;
 use tower_background_tasks::{BackgroundTasks, Runner};
 use tracing::{Instrument, Level, Span, debug, info_span, subscriber::set_global_default};
 
-use crate::common::sides::{BoxSide, side};
+use crate::common::sides::{BoxSide, in_span, side};
 
 /// Beside a task of ours at INFO: `tokio::spawn` in a span with as many fields as ours has, and an
 /// event at the task's end.
@@ -64,20 +61,6 @@ pub(crate) fn ours_in_span_of_request() -> BoxSide {
     };
     let router = Router::new().route("/", get(handler)).with_state(());
     in_span(Runner::new().layer().layer(router))
-}
-
-/// Each request in a span of its own, from which its task's span follows.
-fn in_span<S, B>(mut service: S) -> BoxSide
-where
-    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + 'static,
-    B: http_body::Body<Data = Bytes, Error: Debug>,
-{
-    let call = move |request: Request<Body>| {
-        let (method, path) = (request.method(), request.uri().path());
-        let span = info_span!("request", %method, path);
-        service.call(request).instrument(span)
-    };
-    side(service_fn(call))
 }
 
 /// A side whose process logs at `level`, to a sink. Each side has a process of its own.
