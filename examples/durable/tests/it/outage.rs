@@ -61,10 +61,11 @@ fn answers_over_an_outage(limit: &str, scene: &Scene) -> Answers {
                 })
             })
             .collect();
+        let ends = Ends(&over);
         sleep(Duration::from_secs(1));
         take_away(scene);
         sleep(Duration::from_secs(2));
-        over.store(true, Relaxed);
+        drop(ends);
         let answers = clients.into_iter().map(|client| client.join().unwrap());
         answers.reduce(Answers::and).unwrap()
     });
@@ -80,6 +81,15 @@ fn answers_over_an_outage(limit: &str, scene: &Scene) -> Answers {
     );
     assert_eq!(lost, 0);
     answers
+}
+
+/// Stops the clients, also where the test fails before it would: the scope waits for them.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
 }
 
 fn take_away(scene: &Scene) {
