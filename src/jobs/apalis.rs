@@ -13,10 +13,10 @@ use apalis_core::{
 };
 use tower::Service;
 
-use super::{apalis_task::Prepare, retries::Failed, run::Attempt};
+use super::{apalis_task::Prepare, retries::Failed, run::Attempt, store::text_of};
 use crate::{
     BoxError, JobStore, Jobs, PushFuture, StoredJob, UnsupportedByStore,
-    util::contain::{contain, contain_drop},
+    util::contain::contain,
     util::sync::{Mutex, lock},
 };
 
@@ -209,10 +209,7 @@ impl<S> Service<Task<StoredJob>> for Jobs<S> {
 fn printable(error: BoxError) -> BoxError {
     match contain(|| error.to_string()) {
         Ok(_) => error,
-        Err(panic) => {
-            let _ = contain_drop(error);
-            format!("an error that panicked: {panic}").into()
-        }
+        Err(_) => text_of(error).into(),
     }
 }
 

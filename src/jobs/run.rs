@@ -129,18 +129,19 @@ impl RunningJob {
         };
         let polled = contain(|| self.span.in_scope(|| job.as_mut().poll(cx)));
         let result = match polled {
-            Ok(polled) => Ok(ready!(polled)),
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(result)) => Ok(result),
             Err(panic) => Err(panic),
         };
         // The job is dropped within its span, before its end is told.
-        let result = match (self.drop_job(), result) {
-            (Ok(()), result) => result,
-            (Err(panic), result) => {
+        let dropped = self.drop_job();
+        Poll::Ready(match dropped {
+            Ok(()) => self.ended(result),
+            Err(panic) => {
                 let _ = contain_drop(result);
-                Err(panic)
+                self.ended(Err(panic))
             }
-        };
-        Poll::Ready(self.ended(result))
+        })
     }
 
     fn drop_job(&mut self) -> Result<(), TaskPanic> {
@@ -157,19 +158,13 @@ impl RunningJob {
 
     /// Tells the end and returns the result.
     fn ended(&mut self, result: Result<TaskResult, TaskPanic>) -> TaskResult {
-        match result {
-            Ok(Ok(())) => self.tell(JobEnd::Completed, None),
-            Ok(Err(error)) => {
-                self.tell(JobEnd::Failed, Some(&*error));
-                return Err(error);
-            }
-            Err(panic) => {
-                let error = self.panicked(&panic);
-                self.tell(JobEnd::Panicked, Some(&error));
-                return Err(error.into());
-            }
-        }
-        Ok(())
+        let (end, result) = match result {
+            Ok(Ok(())) => (JobEnd::Completed, Ok(())),
+            Ok(Err(error)) => (JobEnd::Failed, Err(error)),
+            Err(panic) => (JobEnd::Panicked, Err(self.panicked(&panic).into())),
+        };
+        self.tell(end, result.as_ref().err().map(|error| &**error));
+        result
     }
 
     fn tell(&mut self, end: JobEnd, error: Option<&(dyn Error + Send + Sync + 'static)>) {

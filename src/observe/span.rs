@@ -83,16 +83,17 @@ impl TaskSpan {
     pub(crate) fn open(of: &SpanOf<'_>, label: impl FnOnce() -> Option<Label>) -> Self {
         #[cfg(feature = "tracing")]
         if Self::is_wanted() {
-            let label = label();
-            let span = label.and_then(|label| contain(|| open_span(of, &label)).ok().flatten());
-            return Self { span };
+            return match label() {
+                Some(label) => Self::opened(|| open_span(of, &label)),
+                None => Self::default(),
+            };
         }
         let _ = (of, label);
         Self::default()
     }
 
     /// Takes the span that `open` opens. If the subscriber panics, there is no span.
-    #[cfg(all(feature = "jobs", feature = "tracing"))]
+    #[cfg(feature = "tracing")]
     pub(crate) fn opened(open: impl FnOnce() -> Span) -> Self {
         let span = contain(open).ok().filter(|span| !span.is_disabled());
         let span = span.map(|span| Arc::new(Contained(Some(span))));
@@ -109,9 +110,7 @@ impl TaskSpan {
     pub(crate) fn current() -> Self {
         #[cfg(feature = "tracing")]
         if LevelFilter::current() != LevelFilter::OFF {
-            let span = contain(Span::current).ok().filter(|span| !span.is_none());
-            let span = span.map(|span| Arc::new(Contained(Some(span))));
-            return Self { span };
+            return Self::opened(Span::current);
         }
         Self::default()
     }
@@ -158,7 +157,7 @@ impl TaskSpan {
 }
 
 #[cfg(feature = "tracing")]
-fn open_span(of: &SpanOf<'_>, label: &Label) -> Option<Arc<Contained>> {
+fn open_span(of: &SpanOf<'_>, label: &Label) -> Span {
     let (request, added_in) = (of.request, of.added_in.and_then(AddedIn::span));
     let open = |parent: Option<tracing::span::Id>| {
         tracing::info_span!(
@@ -181,7 +180,7 @@ fn open_span(of: &SpanOf<'_>, label: &Label) -> Option<Arc<Contained>> {
     };
     // A span's id is valid only for the subscriber that gave it. This thread may have another
     // subscriber.
-    let span = match (of.relation, added_in) {
+    match (of.relation, added_in) {
         (SpanRelation::Child, Some(parent)) => parent
             .with_subscriber(|(id, dispatch)| with_default(dispatch, || open(Some(id.clone()))))
             .unwrap_or_else(|| open(None)),
@@ -195,8 +194,7 @@ fn open_span(of: &SpanOf<'_>, label: &Label) -> Option<Arc<Contained>> {
             })
             .unwrap_or_else(|| open(None)),
         _ => open(None),
-    };
-    (!span.is_disabled()).then(|| Arc::new(Contained(Some(span))))
+    }
 }
 
 /// Exits a span when dropped, with panics contained.

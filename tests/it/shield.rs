@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_background_tasks::{
     BackgroundTasks, Order, ResponseBody, ResponseEnd, Runner, Task, TaskEnd, TaskState,
@@ -273,6 +273,43 @@ type Answer = Result<Response<ResponseBody<Full<Bytes>>>, Infallible>;
 
 /// A handler behind the detached layer that waits until what comes back first is dropped, and its
 /// response.
+/// A handler that shields its commit, with a receipt that is held until then, and whose client
+/// leaves during the commit. Returns what was sent.
+async fn sent_though_the_client_left(has_condition: bool) -> Vec<String> {
+    let (runner, log, commit) = (Runner::new(), Log::default(), Arc::new(Notify::new()));
+    let (sent, commits) = (log.clone(), commit.clone());
+    let handler = service_fn(move |request: Request<()>| {
+        let (sent, commits) = (sent.clone(), commits.clone());
+        async move {
+            let tasks = BackgroundTasks::from_extensions(request.extensions()).unwrap();
+            let held = tasks.hold();
+            let receipt = Task::new(async move { sent.write("receipt") });
+            held.add_task(match has_condition {
+                true => receipt.run_if(|_| true),
+                false => receipt,
+            });
+            let committing = async move {
+                commits.notified().await;
+                held.release();
+            };
+            let _ = tasks.shield(committing).await;
+            Ok::<_, Infallible>(full("ordered"))
+        }
+    });
+    let mut response = Box::pin(runner.layer().layer(handler).oneshot(get("/order")));
+    assert!(response.as_mut().now_or_never().is_none());
+    drop(response);
+    commit.notify_one();
+    soon(runner.idle()).await;
+    log.lines()
+}
+
+#[tokio::test]
+async fn a_held_task_runs_though_the_client_left_during_the_commit_if_its_condition_holds() {
+    assert_eq!(sent_though_the_client_left(true).await, ["receipt"]);
+    assert!(sent_though_the_client_left(false).await.is_empty());
+}
+
 fn detached(
     runner: &Runner,
     outcomes: &Outcomes,
